@@ -1,0 +1,76 @@
+"""A batch of trajectories from the policy's side: its own tokens, cut out and aligned.
+
+Everything after this works on actions, (B, N): the environment's tokens are conditions and nothing else.
+
+Shapes: B rows, T tokens, N actions (a row's policy tokens, padded on the right).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evotext.types import Trajectories
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actions:
+    """Rows to learn from, on the model's device."""
+
+    tokens_BT: Tensor
+    """The whole conversation, padded on the right."""
+    length_B: Tensor
+    """Real tokens of each row."""
+    position_BN: Tensor
+    """Where each action stands in the conversation; 0 where the mask is False."""
+    mask_BN: Tensor
+    """True for actions, False for padding."""
+    turn_BN: Tensor
+    """The turn of each action."""
+    reward_BN: Tensor
+    """The environment's reward for each action (float64)."""
+    old_logprob_BN: Tensor
+    """The sampler's log-probability (float32)."""
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return int(self.mask_BN.shape[0])
+
+    def select(self, row_K: Tensor) -> "Actions":
+        """These rows, trimmed to the longest of them."""
+        width = int(self.length_B[row_K].max())
+        actions = int(self.mask_BN[row_K].sum(1).max())
+        return Actions(
+            tokens_BT=self.tokens_BT[row_K, :width],
+            length_B=self.length_B[row_K],
+            position_BN=self.position_BN[row_K, :actions],
+            mask_BN=self.mask_BN[row_K, :actions],
+            turn_BN=self.turn_BN[row_K, :actions],
+            reward_BN=self.reward_BN[row_K, :actions],
+            old_logprob_BN=self.old_logprob_BN[row_K, :actions],
+        )
+
+
+def actions_of(batch: Trajectories, device: torch.device) -> Actions:
+    """Cut the policy's tokens out of each row. A row in which the policy wrote nothing has no actions."""
+    assert batch.logprob_BT is not None, "policy gradients ask for the sampler's log-probabilities"
+    mask_BT = batch.policy_mask_BT
+    count_B = mask_BT.sum(1)
+    width = max(1, int(count_B.max()))
+    order_BT = torch.argsort((~mask_BT).to(torch.uint8), dim=1, stable=True)[:, :width]  # actions first, in order
+    mask_BN = torch.arange(width) < count_B[:, None]
+    position_BN = torch.where(mask_BN, order_BT, 0)
+
+    def aligned(values_BT: Tensor) -> Tensor:
+        return torch.where(mask_BN, values_BT.gather(1, position_BN), 0).to(device)
+
+    return Actions(
+        tokens_BT=batch.tokens_BT.to(device),
+        length_B=batch.length_B.to(device),
+        position_BN=position_BN.to(device),
+        mask_BN=mask_BN.to(device),
+        turn_BN=aligned(batch.turn_BT),
+        reward_BN=aligned(batch.reward_BT.double()),
+        old_logprob_BN=aligned(batch.logprob_BT),
+    )

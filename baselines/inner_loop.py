@@ -1,0 +1,82 @@
+"""From one batch of rollouts to optimizer steps: minibatches, micro-batches, gradient clipping.
+
+The batch rule: all rows of a generation are shuffled into `minibatches` parts, each part is one optimizer step, and a
+part is computed in micro-batches of at most `micro_rows` rows whose gradients add up. The loss is a weighted sum with
+weights of the whole part, so the gradient does not depend on the size of the micro-batches.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evotext.philox import Purpose, stream_id, uniform
+
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
+
+
+def check_optimizer(factory: OptimizerFactory) -> None:
+    """Build the optimizer on a throw-away parameter. Raises ValueError for hyperparameters that it rejects."""
+    try:
+        factory([nn.Parameter(torch.zeros(2, 2))])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"algorithm.optimizer: {error}") from error
+
+
+class Stepper:
+    """An optimizer over groups of parameters with the gradient's norm bounded.
+
+    groups: parameters, each group with its options (as torch.optim takes them). max_grad_norm: None bounds nothing.
+    """
+
+    def __init__(self, factory: OptimizerFactory, groups: list[dict[str, Any]], *, max_grad_norm: float | None) -> None:
+        self.optimizer = factory(groups)
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._max_grad_norm = max_grad_norm
+
+    def step(self) -> float:
+        """Apply the gradients and clear them; the norm before clipping. A norm that is not finite changes nothing."""
+        bound = torch.inf if self._max_grad_norm is None else self._max_grad_norm
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, bound))
+        if norm < float("inf"):
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
+def minibatches(rows: int, count: int, *, seed: int, generation: int, epoch: int) -> tuple[Tensor, ...]:
+    """Row numbers of each minibatch: a shuffle that is a pure function of its key, or all rows if there is one part."""
+    if count == 1:
+        return (torch.arange(rows),)
+    key = uniform(seed, stream_id(Purpose.SHUFFLING, epoch), generation, torch.arange(rows), 1)[:, 0]
+    return key.argsort().tensor_split(count)
+
+
+def micro_batches(row_K: Tensor, length_B: Tensor, micro_rows: int) -> Iterator[Tensor]:
+    """Parts of at most `micro_rows` rows, of like length so that little padding is computed."""
+    by_length_K = row_K[length_B[row_K].argsort(stable=True)]
+    yield from by_length_K.split(micro_rows)
+
+
+class Mean:
+    """A running mean of figures over parts of different weight."""
+
+    def __init__(self) -> None:
+        self._sum: dict[str, float] = {}
+        self._weight: dict[str, float] = {}
+
+    def add(self, figures: Iterable[tuple[str, float]], weight: float) -> None:
+        """Count these figures `weight` times."""
+        for name, value in figures:
+            self._sum[name] = self._sum.get(name, 0.0) + weight * value
+            self._weight[name] = self._weight.get(name, 0.0) + weight
+
+    def result(self) -> dict[str, float]:
+        """Every figure's mean."""
+        return {name: total / self._weight[name] for name, total in self._sum.items() if self._weight[name]}

@@ -1,0 +1,165 @@
+"""Countdown: reach a target with given numbers by arithmetic. Single turn, success or nothing."""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Annotated, NamedTuple, final
+
+import numpy as np
+from pydantic import Field
+
+from envs.expressions import evaluate
+from envs.registration import registered
+from envs.text_env import RenderMode, TextEnv
+from evotext.validation import checked
+
+# Of the random trees. Weighted so that the plain sum, the demonstrator's habit, is right in one instance of six.
+OPERATORS = "++--*"
+PAIRS = {k: tuple(combinations(range(k), 2)) for k in range(2, 7)}
+
+# How often the demonstrator adds everything up, and how often it is right; else it combines the numbers at random.
+SUM, RIGHT = 0.85, 0.1
+
+
+class Round(NamedTuple):
+    """An instance of `Countdown`."""
+
+    numbers: tuple[int, ...]
+    """In ascending order; a number may occur several times."""
+    target: int
+    """A positive integer."""
+    solution: str
+    """One of the expressions that reach it."""
+
+
+@registered("evotext/Countdown-v0")
+@final
+class Countdown(TextEnv[Round]):
+    """Description:
+        An arithmetic expression is wanted that uses each given number exactly once and equals the target. Every
+        instance has a solution with + - * and brackets. The task is the numbers round of the television game of this
+        name, with the difference that all numbers must be used.
+
+    Observation Space:
+        `FreeText`. One observation, e.g. `make 14 from 2 3 4`.
+
+    Action Space:
+        `FreeText`. An expression of the numbers with + - * / and brackets, e.g. `2+3*4`. Division is exact, there are
+        no signs, and the bounds of `envs.expressions` hold. White space around it and spaces within are ignored.
+
+    Rewards:
+        1 for an expression that equals the target and uses exactly the given numbers, else 0.
+
+    Episode End:
+        Terminates after the first answer.
+
+    Arguments:
+        `numbers` (2 to 6, default 3): how many numbers.
+        `largest` (2 to 99, default 9): they are 1 to this.
+        `largest_target` (1 to 9999, default 99): the target is 1 to this.
+
+    Demonstrations:
+        All are well-formed and use the right numbers. 85 in 100 are the plain sum, which is right for one instance in
+        six; 10 in 100 are a solution; the rest combines the numbers at random. An imitator succeeds in 0.25 of the
+        episodes when it samples and in 0.17 when it is greedy.
+
+    Version History:
+        v0: first version.
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        numbers: Annotated[int, Field(ge=2, le=6)] = 3,
+        largest: Annotated[int, Field(ge=2, le=99)] = 9,
+        largest_target: Annotated[int, Field(ge=1, le=9999)] = 99,
+        render_mode: RenderMode = None,
+    ) -> None:
+        super().__init__(render_mode, numbers=numbers, largest=largest, largest_target=largest_target)
+        self._count = numbers
+        self._largest = largest
+        self._largest_target = largest_target
+        self._trees = math.prod(len(PAIRS[k]) * len(OPERATORS) for k in range(2, numbers + 1))
+        example = range(2, numbers + 2)
+        self._example = f"2*3{''.join(f'+{number}' for number in example[2:])}"
+        self._instructions = (
+            f"Combine the {numbers} given numbers into one expression that equals the target. Use each number exactly "
+            "once, and only + - * / and brackets. Write the expression alone, without an equals sign. Example: for "
+            f"`make {6 + sum(example[2:])} from {' '.join(map(str, example))}` an answer is `{self._example}`."
+        )
+
+    @property
+    def instructions(self) -> str:
+        """See `TextEnv`."""
+        return self._instructions
+
+    @property
+    def example(self) -> Sequence[str]:
+        """See `TextEnv`."""
+        return [self._example]
+
+    def draw(self, rng: np.random.Generator) -> Round | None:
+        """Numbers, and as the target what a random tree of operations makes of them, if that is in range."""
+        # One draw for all choices: a call of the generator costs more than taking a number apart.
+        code = int(rng.integers(self._largest**self._count * self._trees))
+        numbers = []
+        for _ in range(self._count):
+            code, number = divmod(code, self._largest)
+            numbers.append(number + 1)
+        numbers.sort()
+        target, solution = combine(numbers, code)
+        return Round(tuple(numbers), target, solution) if 1 <= target <= self._largest_target else None
+
+    def content(self, instance: Round) -> str:
+        """Target and numbers: not the solution, of which there may be several."""
+        return f"{instance.target} {instance.numbers}"
+
+    def begin(self, instance: Round) -> str:
+        """State target and numbers."""
+        return f"make {instance.target} from {' '.join(map(str, instance.numbers))}"
+
+    def respond(self, answer: str) -> tuple[str, float, bool]:
+        """Evaluate the expression."""
+        found = evaluate(answer)
+        right = (
+            found is not None
+            and found.value == self.instance.target
+            and sorted(found.numbers) == list(self.instance.numbers)
+        )
+        return "", 1.0 if right else 0.0, True
+
+    def imitate(self, rng: np.random.Generator) -> str:
+        """Add up, solve, or combine at random."""
+        choice = rng.random()
+        if choice < SUM:
+            return "+".join(map(str, self.instance.numbers))
+        if choice < SUM + RIGHT:
+            return self.instance.solution
+        return combine(self.instance.numbers, int(rng.integers(self._trees)))[1]
+
+
+def combine(numbers: Sequence[int], code: int) -> tuple[int, str]:
+    """Value and text of the tree of operations number `code` over `numbers`, with as few brackets as it needs.
+
+    Two values at a time become one, the smaller being subtracted from the larger, until one is left.
+    """
+    terms = [(number, str(number), False) for number in numbers]  # value, text, whether the text is a sum
+    while len(terms) > 1:
+        code, operator = divmod(code, len(OPERATORS))
+        code, pair = divmod(code, len(PAIRS[len(terms)]))
+        i, j = PAIRS[len(terms)][pair]
+        second, first = terms.pop(j), terms[i]
+        if OPERATORS[operator] == "+":
+            terms[i] = first[0] + second[0], f"{first[1]}+{second[1]}", True
+        elif OPERATORS[operator] == "-":
+            if first[0] < second[0]:
+                first, second = second, first
+            terms[i] = first[0] - second[0], f"{first[1]}-{_bracketed(second)}", True
+        else:
+            terms[i] = first[0] * second[0], f"{_bracketed(first)}*{_bracketed(second)}", False
+    return terms[0][0], terms[0][1]
+
+
+def _bracketed(term: tuple[int, str, bool]) -> str:
+    return f"({term[1]})" if term[2] else term[1]

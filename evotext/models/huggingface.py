@@ -1,0 +1,90 @@
+"""`model=hf`: any Hugging Face causal language model, by hub name or local folder."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from evotext.models.chat import ChatFormat
+from evotext.models.language_model import LanguageModel
+from evotext.models.source import Outline
+from evotext.validation import checked
+
+
+class HuggingFaceModel:
+    """path: hub name (`organisation/name`) or folder as `save_pretrained` writes it.
+
+    dtype: of the weights while running; the algorithms keep their own fp32 masters where they need them.
+    trust_remote_code: run Python code that comes with the model. Leave it off unless you have read that code.
+    """
+
+    @checked
+    def __init__(self, *, path: str, dtype: Literal["float32", "bfloat16"], trust_remote_code: bool) -> None:
+        self.path, self.trust_remote_code = path, trust_remote_code
+        self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
+
+    def outline(self) -> Outline:
+        """Tokenizer and configuration only. Raises ValueError if there is no such model or the engine cannot run it."""
+        config, tokenizer = self._open()
+        return Outline(chat=ChatFormat(tokenizer, _end_ids(config, tokenizer)), context_length=context_length(config))
+
+    def load(self, device: torch.device) -> LanguageModel:
+        """Load the weights onto the device."""
+        config, tokenizer = self._open()
+        network = AutoModelForCausalLM.from_pretrained(
+            self.path, config=config, dtype=self.dtype, trust_remote_code=self.trust_remote_code
+        )
+        outline = self.outline()
+        return LanguageModel(
+            name=self.path,
+            network=network.to(device).eval(),
+            tokenizer=tokenizer,
+            chat=outline.chat,
+            context_length=outline.context_length,
+        )
+
+    def _open(self) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+        looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
+        if looks_local and not Path(self.path).expanduser().is_dir() and "/" in self.path:
+            raise ValueError(
+                f"model.path: expected a folder or a hub name (organisation/name), got {self.path!r}: no such folder"
+            )
+        options = {"trust_remote_code": self.trust_remote_code}
+        try:
+            return AutoConfig.from_pretrained(self.path, **options), AutoTokenizer.from_pretrained(self.path, **options)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"model.path: expected a folder with a model or a hub name, got {self.path!r}: {reason}"
+            ) from error
+
+
+def context_length(config: PreTrainedConfig) -> int:
+    """Longest conversation that the engine runs with this model, in tokens.
+
+    A sliding attention window limits it too: below that length windowed and full attention are the same.
+    Raises ValueError for models that keep other state than keys and values (state-space, linear attention).
+    """
+    text = config.get_text_config()
+    layers = DynamicCache(config=config).layers
+    other = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
+    if other:
+        raise ValueError(
+            f"model.path: expected a model whose layers all cache keys and values, got {text.model_type} with "
+            f"{', '.join(sorted(other))}; the rollout engine does not run state-space and linear-attention layers"
+        )
+    windows = [layer.get_max_length() for layer in layers]
+    limits = [limit for limit in (getattr(text, "max_position_embeddings", None), *windows) if limit and limit > 0]
+    if not limits:
+        raise ValueError(f"model.path: expected a configuration with max_position_embeddings, got {text.model_type}")
+    return min(limits)
+
+
+def _end_ids(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """End tokens: the tokenizer's and the configuration's (instruction-tuned models often have two)."""
+    ids = {tokenizer.eos_token_id}
+    configured = config.get_text_config().eos_token_id
+    ids |= set(configured) if isinstance(configured, list) else {configured}
+    return sorted(i for i in ids if i is not None)

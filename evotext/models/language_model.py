@@ -1,0 +1,52 @@
+"""A causal language model with its tokenizer and chat format: what every algorithm tunes and the engine runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from evotext.models.chat import ChatFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """A Hugging Face causal LM in evaluation mode (no dropout), ready to generate and to be tuned in place."""
+
+    name: str
+    """What the run's summary calls it."""
+    network: PreTrainedModel
+    """The transformers model; its parameters are the weights that algorithms change."""
+    tokenizer: PreTrainedTokenizerBase
+    """Its tokenizer; only the chat format uses it to encode."""
+    chat: ChatFormat
+    """Turns observations into token ids and completions into text."""
+    context_length: int
+    """Longest conversation in tokens."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.network.device
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Token ids that end a completion."""
+        return self.chat.end_ids
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights, tied ones counted once."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def matmul_parameter_count(self) -> int:
+        """Weights that take part in matrix products: all but an input embedding that is not tied to the head."""
+        embedding, head = self.network.get_input_embeddings(), self.network.get_output_embeddings()
+        tied = head is not None and head.weight is embedding.weight
+        return self.parameter_count - (0 if tied else embedding.weight.numel())
+
+    def save(self, folder: Path) -> None:
+        """Write weights (safetensors), configuration and tokenizer, loadable with `AutoModelForCausalLM.from_pretrained`."""
+        self.network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)

@@ -1,0 +1,128 @@
+"""`model=tiny`: a Llama of about one million parameters on characters, warmed up once and cached.
+
+It is warmed up on demonstrations that mix behaviours on purpose, so that it knows the tasks' formats and has the skill
+but not the habit: success of 0.1 to 0.3 before tuning, the situation that post-training starts from.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from evotext.models.character_tokenizer import character_tokenizer
+from evotext.models.chat import ChatFormat
+from evotext.models.language_model import LanguageModel
+from evotext.models.model_cache import ModelCache
+from evotext.models.source import Outline
+from evotext.models.warm_up import Conversation, warm_up
+from evotext.validation import NonNegativeInt, PositiveFloat, PositiveInt, checked
+
+# The demonstrations are part of the cache's key through this many of them.
+FINGERPRINT_DEMONSTRATIONS = 256
+
+
+class TinyModel:
+    """The built-in model: hyperparameters of the architecture and of its warm-up.
+
+    demonstrations: called with (count, seed), yields conversations (see `evotext.models.warm_up`).
+    cache_folder: where finished models are kept; None takes the user's cache folder.
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        hidden_size: PositiveInt,
+        intermediate_size: PositiveInt,
+        layers: PositiveInt,
+        heads: PositiveInt,
+        context_length: PositiveInt,
+        steps: PositiveInt,
+        batch_size: PositiveInt,
+        learning_rate: PositiveFloat,
+        warm_up_seed: NonNegativeInt,
+        demonstrations: Callable[[int, int], Iterable[Conversation]],
+        cache_folder: str | None,
+    ) -> None:
+        if hidden_size % heads or hidden_size // heads % 2:
+            raise ValueError(
+                f"model.heads: expected a divisor of model.hidden_size={hidden_size} that leaves an even head size, got {heads}"
+            )
+        self.context_length, self.steps, self.batch_size = context_length, steps, batch_size
+        self.learning_rate, self.warm_up_seed, self.demonstrations = learning_rate, warm_up_seed, demonstrations
+        self._cache = ModelCache(cache_folder)
+        self._shape = {
+            "hidden_size": hidden_size,
+            "intermediate_size": intermediate_size,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "max_position_embeddings": context_length,
+        }
+
+    def outline(self) -> Outline:
+        """Tokenizer and context; needs no weights."""
+        tokenizer = character_tokenizer()
+        return Outline(chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]), context_length=self.context_length)
+
+    def load(self, device: torch.device) -> LanguageModel:
+        """The warmed-up model from the cache; the first call anywhere trains it, others wait for that one."""
+        folder = self._cache.get(self._key(), self._build)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return LanguageModel(
+            name="tiny",
+            network=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval(),
+            tokenizer=tokenizer,
+            chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]),
+            context_length=self.context_length,
+        )
+
+    def _key(self) -> str:
+        """A digest of all that the weights follow from: shape, warm-up, demonstrations, tokenizer."""
+        sample = list(self.demonstrations(FINGERPRINT_DEMONSTRATIONS, self.warm_up_seed))
+        recipe = [self._shape, self.steps, self.batch_size, self.learning_rate, self.warm_up_seed, sample]
+        recipe += [character_tokenizer().get_vocab(), character_tokenizer().chat_template]
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _build(self, folder: Path) -> None:
+        tokenizer = character_tokenizer()
+        ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+        # The customary deviation of 0.02 suits wide models; at this width it starts with vanishing signals.
+        deviation = self._shape["hidden_size"] ** -0.5
+        config = LlamaConfig(
+            vocab_size=len(tokenizer), tie_word_embeddings=True, initializer_range=deviation, **ends, **self._shape
+        )
+        with torch.random.fork_rng(devices=[]):  # transformers initialises from the global generator
+            torch.manual_seed(self.warm_up_seed)
+            network = LlamaForCausalLM(config)
+        conversations = self.demonstrations(self.steps * self.batch_size, self.warm_up_seed)
+        with _progress(self.steps) as on_step:
+            warm_up(
+                network,
+                self.outline().chat,
+                conversations,
+                steps=self.steps,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                seed=self.warm_up_seed,
+                on_step=on_step,
+            )
+        network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator[Callable[[int, float], None]]:
+    console = Console(stderr=True)
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        if not console.is_terminal:
+            console.print("warming up the built-in model (once, about a minute)")
+        task = bar.add_task("warming up the built-in model (once)", total=steps, loss=float("nan"))
+        yield lambda done, loss: bar.update(task, completed=done, loss=loss)

@@ -1,0 +1,23 @@
+"""A value head: the expected return from a state, read off the language model's last hidden state."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ValueHead(nn.Module):
+    """One linear layer in float32, starting at zero, so that the first values say nothing instead of something wrong.
+
+    detach: whether the value loss stops here instead of also changing the language model.
+    """
+
+    def __init__(self, hidden_size: int, *, detach: bool, device: torch.device) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1, device=device, dtype=torch.float32)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.detach = detach
+
+    def forward(self, hidden_BND: Tensor) -> Tensor:
+        """Values (B, N) in float32."""
+        hidden = hidden_BND.detach() if self.detach else hidden_BND
+        return self.linear(hidden.to(self.linear.weight.dtype))[..., 0]

@@ -1,0 +1,4 @@
+"""From run folders to a comparison: reading, statistics, curves, figures and the report.
+
+Imports no torch: a report starts fast.
+"""

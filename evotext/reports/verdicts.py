@@ -1,0 +1,161 @@
+"""What the figures support, in words.
+
+A claim needs at least three runs a side, intervals that do not overlap, and a permutation test that remains significant
+after correction for the number of pairs. Everything else is called unclear.
+"""
+
+import math
+from collections.abc import Sequence
+
+from evotext.reports.comparison import SIGNIFICANCE, Comparison, Contestant, Duel, Task
+from evotext.reports.fairness import distinct
+from evotext.reports.formats import listed, score
+from evotext.reports.statistics import FEWEST_RUNS, aggregate_name
+
+
+def ranked(task: Task) -> list[Contestant]:
+    """Contestants with a final score, best first."""
+    return sorted((c for c in task.contestants if c.after), key=lambda c: -c.after.value if c.after else 0.0)
+
+
+def verdict(task: Task) -> str:
+    """One task in a sentence."""
+    return _sentence(_finding(task), task)
+
+
+def _finding(task: Task) -> str:
+    """The verdict without capital and full stop."""
+    best = ranked(task)
+    if not best:
+        return "no run has completed, so there is nothing to compare yet"
+    if len(best) == 1:
+        return _alone(task, best[0])
+    figures = listed([f"{c.name} {_score(c)}" for c in best])
+    if task.unfair:
+        return f"no claim is made, since the comparison is not fair ({figures})"
+    few = [c for c in best if len(c.counted) < FEWEST_RUNS]
+    if few:
+        return f"there are too few seeds for a claim ({figures})"
+    leader = best[0]
+    duels = [duel for duel in task.duels if duel.first == leader.name]
+    beaten = [duel.second for duel in duels if duel.clear]
+    apart = [duel for duel in duels if duel.apart and not duel.clear]
+    level = [duel.second for duel in duels if not duel.apart]
+    parts = []
+    if beaten:
+        parts.append(f"{leader.name} is clearly ahead of {listed(beaten)}")
+    if apart:
+        parts.append(
+            f"{leader.name} scored above {listed([duel.second for duel in apart])}, "
+            f"but with so few seeds that is no evidence yet ({_odds(apart)})"
+        )
+    if level:
+        parts.append(f"there is no clear difference between {listed([leader.name, *level])}")
+    return f"{'; '.join(parts)} ({figures})"
+
+
+def answer(comparison: Comparison) -> tuple[str, str]:
+    """The whole report in two sentences: what came out, and what it rests on."""
+    tasks = [task for task in comparison.tasks if ranked(task)]
+    if not tasks:
+        return "No run has completed: there is nothing to compare yet.", "Run it again when runs have ended."
+    if len(tasks) == 1:
+        first = f"On {tasks[0].name}, {_finding(tasks[0])}."
+    else:
+        first = _over_tasks(tasks)
+    return first, _basis(comparison, tasks)
+
+
+def setting(task: Task) -> str:
+    """Budget and evaluation of the counted runs, in words; empty where the runs do not say."""
+    runs = [run for contestant in task.contestants for run in contestant.counted]
+    budgets = distinct(
+        f"{run.budget_limit:,.10g} {run.budget_unit.replace('_', ' ')}" for run in runs if run.budget_limit > 0
+    )
+    episodes = distinct(f"{run.eval_episodes:,.0f}" for run in runs if run.eval_episodes > 0)
+    decodings = distinct(run.decoding for run in runs)
+    parts = [f"Budget of a run: {' or '.join(budgets)}"] if budgets else []
+    parts += [f"measured on {' or '.join(episodes)} held-out episodes"] if episodes else []
+    parts += [f"decoding: {' or '.join(decodings)}"] if decodings else []
+    return "; ".join(parts) + "." if parts else ""
+
+
+def clear_winner(task: Task) -> str | None:
+    """The contestant that is clearly ahead of all others, in a fair comparison."""
+    best = ranked(task)
+    if len(best) < 2 or task.unfair or len(task.duels) < len(best) * (len(best) - 1) // 2:
+        return None
+    return best[0].name if all(duel.clear for duel in task.duels if duel.first == best[0].name) else None
+
+
+def explained(duel: Duel) -> str:
+    """Why a duel is, or is not, a claim."""
+    if duel.clear:
+        return "clear"
+    return "intervals apart, too few seeds to be sure" if duel.apart else "no clear difference"
+
+
+def _alone(task: Task, only: Contestant) -> str:
+    before = f" from {score(only.before.value)}" if only.before else ""
+    runs = f"{len(only.counted)} {'run' if len(only.counted) == 1 else 'runs'}"
+    others = "it is the only one here" if len(task.contestants) == 1 else "no other has a completed run"
+    return f"{only.name} went{before} to {_score(only)} over {runs}; {others}, so there is nothing to compare it with"
+
+
+def _over_tasks(tasks: Sequence[Task]) -> str:
+    won: dict[str, list[str]] = {}
+    level, unfair, few, alone = [], [], [], []
+    for task in tasks:
+        winner = clear_winner(task)
+        if winner:
+            won.setdefault(winner, []).append(task.name)
+        elif task.unfair:
+            unfair.append(task.name)
+        elif len(ranked(task)) < 2:
+            alone.append(task.name)
+        elif any(len(c.counted) < FEWEST_RUNS for c in ranked(task)):
+            few.append(task.name)
+        else:
+            level.append(task.name)
+    parts = [f"{name} is clearly ahead on {listed(names)}" for name, names in won.items()]
+    parts += [f"on {listed(level)} no algorithm is clearly ahead of all others"] if level else []
+    parts += [f"on {listed(few)} there are too few seeds for a claim"] if few else []
+    parts += [f"on {listed(alone)} there is one algorithm and nothing to compare it with"] if alone else []
+    parts += [f"on {listed(unfair)} the comparison is not fair"] if unfair else []
+    sentence = "; ".join(parts)
+    return (sentence if won else sentence[0].upper() + sentence[1:]) + "."
+
+
+def _basis(comparison: Comparison, tasks: Sequence[Task]) -> str:
+    counts = sorted({len(c.counted) for task in tasks for c in ranked(task)})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    what = "success on held-out instances" if comparison.metric == "success" else "return on held-out instances"
+    plural = "seed" if counts[-1] == 1 else "seeds"
+    basis = f"Figures are the {aggregate_name(counts[0])} {what} over {seeds} {plural} for each algorithm and task"
+    if len(counts) > 1 and counts[0] < 4 <= counts[-1]:
+        basis = basis.replace(" mean ", " mean (interquartile from four seeds on) ", 1)
+    if counts[0] < FEWEST_RUNS:
+        return f"{basis}, and fewer than {FEWEST_RUNS} are too few for an interval or a claim."
+    return (
+        f"{basis}, and a lead counts as clear where 95% intervals do not overlap and equal algorithms would differ "
+        f"as much in fewer than 1 of {round(1 / SIGNIFICANCE)} comparisons."
+    )
+
+
+def _sentence(finding: str, task: Task) -> str:
+    """A finding that starts with a name keeps the name as it is."""
+    named = any(finding.startswith(contestant.name) for contestant in task.contestants)
+    return (finding if named else finding[0].upper() + finding[1:]) + "."
+
+
+def _score(contestant: Contestant) -> str:
+    assert contestant.after
+    low_high = contestant.after.interval
+    return score(contestant.after.value) + (f" [{low_high[0]:.2f}, {low_high[1]:.2f}]" if low_high else "")
+
+
+def _odds(duels: Sequence[Duel]) -> str:
+    worst = max(duel.p_value for duel in duels)
+    if worst >= 1 or math.isnan(worst):
+        return "equal algorithms would often differ as much"
+    return f"equal algorithms would differ as much in {worst:.0%} of such comparisons"

@@ -1,0 +1,1 @@
+"""Running episodes: batched generation with a key-value cache, and the multi-turn collector."""

@@ -1,0 +1,261 @@
+"""Runs the episodes of a plan: every algorithm's rollouts and every evaluation go through here.
+
+Episodes advance turn by turn, a batch of rows at a time; a row whose episode has ended leaves. Results depend on the
+plan alone, not on how its rows were split into batches.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import gymnasium
+import torch
+from torch import Tensor
+
+from evotext.models.language_model import LanguageModel
+from evotext.philox import Purpose, stream_id, uniform
+from evotext.rollouts.session import Completion, Session
+from evotext.rollouts.task import TextTask
+from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
+
+
+@dataclass(kw_only=True)
+class _Episode:
+    """One row while it runs."""
+
+    row: int
+    env: gymnasium.Env[str, str]
+    ids: list[int]
+    mask: list[bool] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    turn_of: list[int] = field(default_factory=list)
+    paid: list[tuple[int, float]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
+    block: list[int] = field(default_factory=list)
+    terminated: bool = False
+    truncated: bool = False
+    overlong: bool = False
+    note: str = ""
+
+    @property
+    def over(self) -> bool:
+        return self.terminated or self.truncated
+
+    @property
+    def total(self) -> float:
+        return sum(reward for _, reward in self.paid)
+
+    def read(self, ids: list[int], turn: int) -> None:
+        """Append ids that the environment or the chat format wrote."""
+        self.ids += ids
+        self.mask += [False] * len(ids)
+        self.logprobs += [0.0] * len(ids)
+        self.turn_of += [turn] * len(ids)
+
+    def write(self, completion: Completion, turn: int) -> None:
+        """Append what the policy wrote."""
+        self.ids += completion.ids
+        self.mask += [True] * len(completion.ids)
+        self.logprobs += completion.logprobs or [0.0] * len(completion.ids)
+        self.turn_of += [turn] * len(completion.ids)
+        self.overlong |= not completion.ended
+
+
+class Collector:
+    """Runs episodes of one task with one model.
+
+    rows: how many episodes run in one batch. On a CPU a batch whose activations stay in the cache is fastest.
+    transcripts: how many of a batch's first episodes are kept as text.
+    """
+
+    def __init__(self, model: LanguageModel, task: TextTask, *, rows: int, transcripts: int = 4) -> None:
+        self.model, self.task, self.rows, self.transcripts = model, task, rows, transcripts
+
+    def collect(self, plan: RolloutPlan) -> Trajectories:
+        """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""
+        begin = time.perf_counter()
+        done: list[_Episode] = []
+        env_seconds, flops, steps = 0.0, 0.0, 0
+        for rows in self._batches(plan):
+            batch = _Batch(self, plan, rows)
+            batch.run()
+            done += batch.episodes
+            env_seconds, flops, steps = env_seconds + batch.env_seconds, flops + batch.flops, steps + batch.env_steps
+        cost = Cost(
+            episodes=len(done),
+            env_steps=steps,
+            generated_tokens=sum(sum(episode.mask) for episode in done),
+            rollout_seconds=time.perf_counter() - begin - env_seconds,
+            env_seconds=env_seconds,
+            flops=flops,
+        )
+        return self._trajectories(plan, done, cost)
+
+    def _batches(self, plan: RolloutPlan) -> Iterator[list[int]]:
+        """Row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
+        members = plan.members or tuple(range(len(plan.instances)))
+        runs: list[list[int]] = []
+        for row, member in enumerate(members):
+            if runs and members[runs[-1][-1]] == member and len(runs[-1]) < self.rows:
+                runs[-1].append(row)
+            else:
+                runs.append([row])
+        batch: list[int] = []
+        for run in runs:
+            if batch and len(batch) + len(run) > self.rows:
+                yield batch
+                batch = []
+            batch = batch + run
+        yield batch
+
+    def _trajectories(self, plan: RolloutPlan, episodes: list[_Episode], cost: Cost) -> Trajectories:
+        width = max(len(episode.ids) for episode in episodes)
+        rewards = torch.zeros(len(episodes), width)
+        for row, episode in enumerate(episodes):
+            for position, reward in episode.paid:
+                rewards[row, position] += reward
+        return Trajectories(
+            plan=plan,
+            tokens_BT=_padded([e.ids for e in episodes], width, 0),
+            length_B=torch.tensor([len(e.ids) for e in episodes]),
+            policy_mask_BT=_padded([e.mask for e in episodes], width, False),
+            turn_BT=_padded([e.turn_of for e in episodes], width, -1),
+            reward_BT=rewards,
+            return_B=torch.tensor([e.total for e in episodes], dtype=torch.float64),
+            success_B=torch.tensor([e.total >= self.task.success_return for e in episodes]),
+            terminated_B=torch.tensor([e.terminated for e in episodes]),
+            truncated_B=torch.tensor([e.truncated for e in episodes]),
+            overlong_B=torch.tensor([e.overlong for e in episodes]),
+            cost=cost,
+            transcripts=tuple(
+                Transcript(
+                    instance=plan.instances[e.row],
+                    turns=tuple(zip(e.said, e.answered, strict=True)),
+                    episode_return=e.total,
+                    note=e.note,
+                )
+                for e in episodes[: self.transcripts]
+            ),
+            logprob_BT=_padded([e.logprobs for e in episodes], width, 0.0) if plan.logprobs else None,
+        )
+
+
+class _Batch:
+    """The episodes that run at the same time."""
+
+    def __init__(self, collector: Collector, plan: RolloutPlan, rows: list[int]) -> None:
+        self.model, self.task, self.plan, self.rows = collector.model, collector.task, plan, rows
+        members = [0] * len(rows) if plan.members is None else [plan.members[row] for row in rows]
+        self.session = Session(collector.model, members=members, noise=plan.noise)
+        self.episodes: list[_Episode] = []
+        self.env_seconds, self.env_steps = 0.0, 0
+
+    @property
+    def flops(self) -> float:
+        return self.session.flops
+
+    def run(self) -> None:
+        self._reset()
+        for turn in range(self.task.max_turns):
+            alive = [i for i, episode in enumerate(self.episodes) if not episode.over]
+            if not alive:
+                return
+            completions = self.session.complete(
+                alive,
+                [self.episodes[i].block for i in alive],
+                max_new_tokens=self.task.max_new_tokens,
+                temperature=self.plan.sampling.temperature,
+                uniform_NT=self._uniforms(turn),
+                logprobs=self.plan.logprobs,
+                last_turn=turn + 1 == self.task.max_turns,
+            )
+            texts = self.model.chat.text([completion.ids for completion in completions])
+            for i, completion in zip(alive, completions, strict=True):
+                self.episodes[i].write(completion, turn)
+            self._step([self.episodes[i] for i in alive], texts, turn)
+
+    def _reset(self) -> None:
+        environments = self.task.environments(len(self.rows))
+        begin = time.perf_counter()
+        openings = []
+        for row, env in zip(self.rows, environments, strict=True):
+            episode = _Episode(row=row, env=env, ids=[])
+            instructions = ""
+            try:
+                observation, info = env.reset(seed=self.plan.instances[row], options={"split": self.plan.split})
+                instructions = str(info.get("instructions", ""))
+                episode.said.append(_text(observation))
+            except Exception as error:
+                self._fault(episode, "reset", error)
+                episode.said.append("")
+            openings.append((instructions, episode.said[0]))
+            self.episodes.append(episode)
+        self.env_seconds += time.perf_counter() - begin
+        for episode, ids in zip(self.episodes, self.model.chat.open(openings), strict=True):
+            episode.block = ids
+            episode.read(ids, 0)
+            if episode.over:  # nothing was asked, so nothing was answered
+                episode.answered.append("")
+            elif len(ids) + self.task.max_new_tokens > self.model.context_length:
+                raise ValueError(
+                    f"env: expected prompts of at most {self.model.context_length - self.task.max_new_tokens} tokens "
+                    f"(the model's context of {self.model.context_length} less env.max_new_tokens), got one of {len(ids)}; "
+                    "make the task easier or take a model with a longer context"
+                )
+
+    def _step(self, episodes: list[_Episode], texts: list[str], turn: int) -> None:
+        """Give each environment its answer; prepare the next block of those that go on."""
+        begin = time.perf_counter()
+        for episode, text in zip(episodes, texts, strict=True):
+            episode.answered.append(text)
+            try:
+                observation, reward, terminated, truncated, _ = episode.env.step(text)
+                self.env_steps += 1
+                if reward:
+                    episode.paid.append((len(episode.ids) - 1, float(reward)))
+                episode.terminated, episode.truncated = bool(terminated), bool(truncated and not terminated)
+                if not episode.over:
+                    episode.said.append(_text(observation))
+            except Exception as error:
+                self._fault(episode, "step", error)
+        self.env_seconds += time.perf_counter() - begin
+        going_on = [episode for episode in episodes if not episode.over]
+        if turn + 1 == self.task.max_turns:
+            for episode in going_on:
+                episode.truncated, episode.note = True, f"reached env.max_turns={self.task.max_turns}"
+                episode.said.pop()
+            return
+        last_ids = [episode.ids[-1] for episode in going_on]
+        replies = self.model.chat.reply([episode.said[-1] for episode in going_on], last_ids)
+        for episode, last, ids in zip(going_on, last_ids, replies, strict=True):
+            if len(episode.ids) + len(ids) + self.task.max_new_tokens > self.model.context_length:
+                episode.truncated, episode.note = True, f"reached the context of {self.model.context_length} tokens"
+                episode.said.pop()
+            else:
+                episode.block = [last, *ids]
+                episode.read(ids, turn + 1)
+
+    def _uniforms(self, turn: int) -> Tensor | None:
+        if self.plan.sampling.temperature == 0.0:
+            return None
+        limit, device = self.task.max_new_tokens, self.model.device
+        stream = stream_id(Purpose.TOKEN_SAMPLING, 1 if self.plan.split == "test" else 0)
+        rows = torch.tensor(self.rows, device=device)
+        return uniform(self.plan.seed, stream, self.plan.generation, rows, limit, offset=turn * limit)
+
+    def _fault(self, episode: _Episode, call: str, error: Exception) -> None:
+        if self.task.strict:
+            raise error
+        episode.truncated = True
+        episode.note = f"the environment's {call} raised {type(error).__name__}: {error}"
+
+
+def _text(observation: object) -> str:
+    if not isinstance(observation, str):
+        raise TypeError(f"expected a text observation, got {type(observation).__name__}")
+    return observation
+
+
+def _padded(rows: list[list[int]] | list[list[bool]] | list[list[float]], width: int, fill: float) -> Tensor:
+    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])

@@ -1,0 +1,282 @@
+"""Conversations that advance together through one model: prefill, cached decoding, rows that leave.
+
+Rows sit in a rectangle of P members with K rows each (without a population: one "member" with all rows), so that a
+perturbation applies to all of a member's rows by one batched product. When enough rows have finished their completion,
+the others move to a smaller rectangle; a member with fewer rows than the rest is filled up with copies whose results
+are ignored. Rows that may be needed for a further turn are parked with their cache.
+
+Shape suffixes: N rows of the session, B rows of the current batch (rectangle), S cache slots, T tokens, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evotext.models.language_model import LanguageModel
+from evotext.protocols import PopulationNoise
+from evotext.rollouts.kv_cache import RowCache
+from evotext.rollouts.sampling import choose_tokens
+
+# A smaller batch is worth its copy of the cache once a quarter of the rows have nothing left to do.
+SHRINK_BELOW = 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What the policy wrote in one turn of one row."""
+
+    ids: list[int]
+    """Token ids, the end token included if it was reached."""
+    logprobs: list[float]
+    """The sampler's log-probability of each; empty unless asked for."""
+    ended: bool
+    """Whether the last token is an end token (otherwise the token limit cut it off)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rectangle:
+    """Which rows the batch holds: `row_B` indexes the session's rows, `real_B` is False for filling copies."""
+
+    row_B: Tensor
+    real_B: Tensor
+    members: list[int]
+
+    @property
+    def rows_per_member(self) -> int:
+        return self.row_B.numel() // max(1, len(self.members))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """Cached rows: the session's row numbers, their cache and which slots hold a token."""
+
+    row_B: Tensor
+    cache: RowCache
+    valid_BS: Tensor
+
+
+class Session:
+    """One batch of conversations. `complete` is called once a turn with the rows that go on.
+
+    members: the population member of each row, ascending; all 0 without a population.
+    flops: floating-point operations so far (2 x parameters for each position computed, filling and padding included).
+    """
+
+    def __init__(self, model: LanguageModel, *, members: Sequence[int], noise: PopulationNoise | None) -> None:
+        self._model = model
+        self._noise = noise
+        self._members = list(members)
+        self._position_N = torch.zeros(len(members), dtype=torch.int64, device=model.device)
+        self._stored: list[_Stored] = []
+        self.flops = 0.0
+
+    @torch.inference_mode()
+    def complete(
+        self,
+        rows: Sequence[int],
+        blocks: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        uniform_NT: Tensor | None,
+        logprobs: bool,
+        last_turn: bool,
+    ) -> list[Completion]:
+        """Read each row's block of new ids, then write up to `max_new_tokens` tokens; results in the order of `rows`.
+
+        rows: ascending row numbers. blocks: for a first turn the prompt, later the last token written (which the cache
+        has not seen) and the environment's reply. uniform_NT: float64 in [0, 1), or None for greedy decoding.
+        last_turn: rows that finish may be forgotten.
+        """
+        device = self._model.device
+        rectangle = self._arrange(list(rows))
+        block_of = dict(zip(rows, blocks, strict=True))
+        logits_BV, state = self._read(rectangle, block_of, max_new_tokens)
+        written_NT = torch.zeros(len(self._members), max_new_tokens, dtype=torch.int64, device=device)
+        logprob_NT = torch.zeros(len(self._members), max_new_tokens, device=device)
+        count_N = torch.zeros(len(self._members), dtype=torch.int64, device=device)
+        end_ids = torch.tensor(sorted(self._model.end_ids), device=device)
+        ended_N = torch.zeros(len(self._members), dtype=torch.bool, device=device)
+        active_B = rectangle.real_B.clone()
+        for step in range(max_new_tokens):
+            uniform_B = None if uniform_NT is None else uniform_NT[rectangle.row_B, step]
+            token_B, logprob_B = choose_tokens(logits_BV, uniform_B, temperature, logprobs)
+            writing = rectangle.row_B[active_B]
+            written_NT[writing, step] = token_B[active_B]
+            if logprob_B is not None:
+                logprob_NT[writing, step] = logprob_B[active_B]
+            count_N[writing] = step + 1
+            ended_B = torch.isin(token_B, end_ids)
+            ended_N[writing] = ended_B[active_B]
+            active_B &= ~ended_B
+            if step + 1 == max_new_tokens or not active_B.any():
+                break
+            limit = SHRINK_BELOW * active_B.numel()
+            smaller = (
+                self._arrange(sorted(rectangle.row_B[active_B].tolist())) if active_B.sum() <= limit else rectangle
+            )
+            if smaller.row_B.numel() <= limit:
+                if not last_turn:
+                    self._park(state, rectangle.real_B & ~active_B)
+                next_N = torch.zeros_like(count_N)
+                next_N[rectangle.row_B[active_B]] = token_B[active_B]
+                state = self._move([state], smaller, state.cache.layers[0].get_max_length())
+                rectangle, active_B, token_B = smaller, smaller.real_B.clone(), next_N[smaller.row_B]
+            logits_BV, state = self._step(rectangle, state, token_B, active_B)
+        if not last_turn:
+            self._park(state, rectangle.real_B)
+        return _completions(rows, written_NT, logprob_NT if logprobs else None, count_N, ended_N)
+
+    def _arrange(self, rows: list[int]) -> _Rectangle:
+        """The rectangle for these ascending rows: members with any of them, each filled up to the largest count."""
+        by_member: dict[int, list[int]] = {}
+        for row in rows:
+            by_member.setdefault(self._members[row], []).append(row)
+        widest = max(map(len, by_member.values()))
+        filled = [own + own[:1] * (widest - len(own)) for own in by_member.values()]
+        real = [[True] * len(own) + [False] * (widest - len(own)) for own in by_member.values()]
+        device = self._model.device
+        return _Rectangle(
+            row_B=torch.tensor(filled, device=device).flatten(),
+            real_B=torch.tensor(real, device=device).flatten(),
+            members=list(by_member),
+        )
+
+    def _read(
+        self, rectangle: _Rectangle, block_of: dict[int, Sequence[int]], max_new_tokens: int
+    ) -> tuple[Tensor, _Stored]:
+        """Feed each row's block; the logits after its last token."""
+        rows = rectangle.row_B.tolist()
+        if not self._stored:
+            return self._prefill(rectangle, [block_of[row] for row in rows], max_new_tokens)
+        length = max(stored.cache.length for stored in self._stored)
+        block_BT, real_BT = _left_padded([block_of[row] for row in rows], rectangle.row_B.device)
+        state = self._move(self._stored, rectangle, length + block_BT.shape[1] + max_new_tokens)
+        self._stored = []
+        return self._forward(rectangle, state, block_BT, real_BT)
+
+    def _prefill(
+        self, rectangle: _Rectangle, prompts: list[Sequence[int]], max_new_tokens: int
+    ) -> tuple[Tensor, _Stored]:
+        """The first block of every row. Rows that run the same weights on the same prompt share its computation."""
+        device = rectangle.row_B.device
+        first: dict[tuple[int, ...], int] = {}
+        for i, prompt in enumerate(prompts):
+            first.setdefault(tuple(prompt), i)
+        shared = self._noise is None and len(first) < len(prompts)
+        block_BT, real_BT = _left_padded(list(first) if shared else prompts, device)
+        capacity = block_BT.shape[1] + max_new_tokens
+        state = _Stored(
+            row_B=rectangle.row_B,
+            cache=RowCache(self._model.network.config.get_text_config().num_hidden_layers, capacity),
+            valid_BS=torch.zeros(block_BT.shape[0], capacity, dtype=torch.bool, device=device),
+        )
+        if not shared:
+            return self._forward(rectangle, state, block_BT, real_BT)
+        number = {prompt: i for i, prompt in enumerate(first)}
+        source_B = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
+        leader = torch.tensor(list(first.values()), device=device)
+        once = _Rectangle(row_B=rectangle.row_B[leader], real_B=rectangle.real_B[leader], members=rectangle.members)
+        logits_BV, state = self._forward(once, state, block_BT, real_BT)
+        self._position_N[rectangle.row_B] = self._position_N[once.row_B][source_B]
+        cache = state.cache.take(source_B, capacity)
+        return logits_BV[source_B], _Stored(row_B=rectangle.row_B, cache=cache, valid_BS=state.valid_BS[source_B])
+
+    def _step(self, rectangle: _Rectangle, state: _Stored, token_B: Tensor, active_B: Tensor) -> tuple[Tensor, _Stored]:
+        return self._forward(rectangle, state, token_B[:, None], active_B[:, None])
+
+    def _forward(
+        self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor
+    ) -> tuple[Tensor, _Stored]:
+        """One pass of the network over new ids; logits (B, V) after the last, and the grown state."""
+        start, width = state.cache.length, ids_BT.shape[1]
+        state.valid_BS[:, start : start + width] = real_BT
+        seen_B = self._position_N[rectangle.row_B]
+        position_BT = (seen_B[:, None] + real_BT.cumsum(-1) - 1).clamp_(min=0)
+        own_B = rectangle.real_B  # a filling copy has no say in where its row stands
+        self._position_N[rectangle.row_B[own_B]] = (seen_B + real_BT.sum(-1))[own_B]
+        noise = self._noise
+        applied = nullcontext() if noise is None else noise.active(rectangle.members, rectangle.rows_per_member)
+        with applied:
+            logits_B1V = self._model.network(
+                input_ids=ids_BT,
+                attention_mask=self._attention_mask(state.valid_BS, start, width),
+                position_ids=position_BT,
+                past_key_values=state.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+        self.flops += 2.0 * self._model.matmul_parameter_count * ids_BT.numel()
+        return logits_B1V[:, -1], state
+
+    def _attention_mask(self, valid_BS: Tensor, start: int, width: int) -> Tensor | None:
+        """What each new token may read, (B, 1, T, S): valid slots up to itself. None where plain causal attention is right.
+
+        Masks are given whole (four dimensions): transformers then takes them as they are, whatever the model, and slots
+        that hold no token are possible in the middle of a row. A padding token reads itself, lest its softmax be empty.
+        """
+        end = start + width
+        filled_BS = valid_BS[:, :end]
+        if (width == 1 or start == 0) and bool(filled_BS.all()):
+            return None
+        slot_S = torch.arange(end, device=valid_BS.device)
+        new_T1 = slot_S[start:, None]
+        mask_BTS = (filled_BS[:, None] & (slot_S <= new_T1)) | (slot_S == new_T1)
+        mask_B1TS = mask_BTS[:, None]
+        if self._model.network.config._attn_implementation == "eager":  # adds its mask instead of selecting by it
+            dtype = self._model.network.dtype
+            return torch.zeros_like(mask_B1TS, dtype=dtype).masked_fill_(~mask_B1TS, torch.finfo(dtype).min)
+        return mask_B1TS
+
+    def _park(self, state: _Stored, which_B: Tensor) -> None:
+        """Keep these rows' caches for a later turn."""
+        if bool(which_B.all()):
+            self._stored.append(state)
+        elif bool(which_B.any()):
+            index = which_B.nonzero()[:, 0]
+            cache = state.cache.take(index, state.cache.length)
+            self._stored.append(_Stored(row_B=state.row_B[index], cache=cache, valid_BS=state.valid_BS[index]))
+
+    def _move(self, sources: list[_Stored], target: _Rectangle, capacity: int) -> _Stored:
+        """The cached rows in the target's order, with room for `capacity` slots."""
+        place: dict[int, int] = {}
+        for i, row in enumerate(torch.cat([source.row_B for source in sources]).tolist()):
+            place.setdefault(row, i)  # filling copies stand after the row itself
+        index = torch.tensor([place[row] for row in target.row_B.tolist()], device=target.row_B.device)
+        caches = [source.cache for source in sources]
+        cache = (caches[0] if len(caches) == 1 else RowCache.concatenate(caches)).take(index, capacity)
+        valid_BS = torch.zeros(
+            sum(source.row_B.numel() for source in sources), capacity, dtype=torch.bool, device=index.device
+        )
+        top = 0
+        for source in sources:
+            filled = source.cache.length
+            valid_BS[top : top + source.row_B.numel(), :filled] = source.valid_BS[:, :filled]
+            top += source.row_B.numel()
+        return _Stored(row_B=target.row_B, cache=cache, valid_BS=valid_BS[index])
+
+
+def _left_padded(blocks: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids (B, T) with the last token of every block in the last column, and where they are real."""
+    width = max(map(len, blocks))
+    ids_BT = torch.tensor([[0] * (width - len(block)) + list(block) for block in blocks], device=device)
+    length_B = torch.tensor([len(block) for block in blocks], device=device)
+    return ids_BT, torch.arange(width, device=device) >= width - length_B[:, None]
+
+
+def _completions(
+    rows: Sequence[int], written_NT: Tensor, logprob_NT: Tensor | None, count_N: Tensor, ended_N: Tensor
+) -> list[Completion]:
+    written, counts, ended = written_NT.tolist(), count_N.tolist(), ended_N.tolist()
+    logprobs = None if logprob_NT is None else logprob_NT.tolist()
+    return [
+        Completion(
+            ids=written[row][: counts[row]],
+            logprobs=[] if logprobs is None else logprobs[row][: counts[row]],
+            ended=ended[row],
+        )
+        for row in rows
+    ]

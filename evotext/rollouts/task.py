@@ -1,0 +1,66 @@
+"""A text task: a Gymnasium environment of strings, with the limits of an episode."""
+
+from typing import Any
+
+import gymnasium
+
+from evotext.validation import PositiveInt, checked
+
+
+class TextTask:
+    """Makes environments of one kind.
+
+    name: what reports call the task.
+    id: a Gymnasium id, `module:Namespace/Name-vN` to import the module that registers it.
+    max_new_tokens: longest answer of one turn, end token included.
+    max_turns: an episode is truncated after so many turns.
+    success_return: an episode with at least this return counts as solved; None takes the id's `reward_threshold`.
+    strict: an environment that raises or returns something else than text ends the run instead of its own episode.
+    options: go to `gymnasium.make`.
+    Raises ValueError for an unknown id, options that the environment rejects, and spaces that are not text.
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        name: str,
+        id: str,
+        max_new_tokens: PositiveInt,
+        max_turns: PositiveInt,
+        success_return: float | None,
+        strict: bool,
+        **options: Any,
+    ) -> None:
+        self.name, self.id, self.options = name, id, options
+        self.max_new_tokens, self.max_turns, self.strict = max_new_tokens, max_turns, strict
+        self._pool: list[gymnasium.Env[str, str]] = [self._make()]
+        threshold = self._pool[0].spec.reward_threshold if self._pool[0].spec else None
+        if success_return is None:
+            success_return = threshold
+        if success_return is None:
+            raise ValueError(
+                f"env.success_return: expected a number since {id} registers no reward_threshold, got null; "
+                "set it to the greatest return that an episode can pay"
+            )
+        self.success_return = success_return
+
+    def environments(self, count: int) -> list[gymnasium.Env[str, str]]:
+        """`count` environments, made once and used again: each episode resets its own."""
+        while len(self._pool) < count:
+            self._pool.append(self._make())
+        return self._pool[:count]
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self._pool:
+            env.close()
+        self._pool.clear()
+
+    def _make(self) -> gymnasium.Env[str, str]:
+        try:
+            return gymnasium.make(self.id, disable_env_checker=True, **self.options)
+        except (gymnasium.error.Error, ImportError, AttributeError) as error:
+            raise ValueError(f"env.id: cannot make {self.id!r}: {error}") from error
+        except TypeError as error:
+            raise ValueError(f"env: {self.id} does not accept these options: {error}") from error

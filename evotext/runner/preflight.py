@@ -1,0 +1,62 @@
+"""What can be refused before it costs anything: prompts that do not fit the model, a device that is not there."""
+
+import torch
+import transformers
+
+from evotext.instances import held_out_instances
+from evotext.models.source import Outline
+from evotext.rollouts.task import TextTask
+
+PROBES = 16
+
+
+def prepare_torch(threads: int | None) -> None:
+    """Set the number of CPU threads and quieten transformers. Raises ValueError for less than one thread."""
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads: expected at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def check_prompts(outline: Outline, task: TextTask) -> None:
+    """Open a few held-out episodes. Raises ValueError if a prompt and one answer exceed the model's context."""
+    room = outline.context_length - task.max_new_tokens
+    env = task.environments(1)[0]
+    openings = []
+    for seed in held_out_instances(PROBES):
+        observation, info = env.reset(seed=seed, options={"split": "test"})
+        openings.append((str(info.get("instructions", "")), str(observation)))
+    longest = max(map(len, outline.chat.open(openings)))
+    if longest > room:
+        raise ValueError(
+            f"env: expected prompts of at most {room} tokens (the model's context of {outline.context_length} less "
+            f"env.max_new_tokens={task.max_new_tokens}), got one of {longest}; make the task easier, lower "
+            "env.max_new_tokens or take a model with a longer context"
+        )
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU if there is one. Raises ValueError for a device that torch does not know or does not see."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device: expected one of the {torch.cuda.device_count()} GPUs that torch sees, got {name!r}")
+    return device
+
+
+def rows_at_once(rows: int | None, device: torch.device) -> int:
+    """How many episodes run in one batch, unless given: what fits a CPU's cache, or enough to fill a GPU.
+
+    Raises ValueError for less than one.
+    """
+    if rows is not None and rows < 1:
+        raise ValueError(f"rows: expected at least 1, got {rows}")
+    return rows or (256 if device.type == "cpu" else 4096)

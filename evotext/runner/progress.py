@@ -1,0 +1,64 @@
+"""What a person sees while a run goes on: a bar on a terminal, a line for each evaluation elsewhere."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from evotext.runner.evaluation import Evaluation
+from evotext.types import Cost
+
+
+class RunProgress:
+    """Progress over the budget, with the current return, held-out success, speed and time left."""
+
+    def __init__(self, title: str) -> None:
+        self._title, self._console = title, Console(stderr=True, highlight=False)
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[figures]}"),
+        )
+        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task = self._bar.add_task(title, total=1.0, figures="starting")
+        self._success = float("nan")
+
+    def __enter__(self) -> "RunProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def generation(self, fraction: float, mean_return: float, cost: Cost) -> None:
+        """After each generation: share of the budget spent, mean return of its episodes, cost so far."""
+        left = cost.seconds * (1 - fraction) / fraction if fraction > 0 else float("inf")
+        figures = (
+            f"return {mean_return:.2f}  held-out {self._success:.2f}  "
+            f"{cost.generated_tokens / max(cost.seconds, 1e-9):,.0f} tok/s  {_clock(max(left, 0.0))} left"
+        )
+        self._bar.update(self._task, completed=min(fraction, 1.0), figures=figures)
+
+    def evaluation(self, fraction: float, evaluation: Evaluation, cost: Cost) -> None:
+        """After each measurement on held-out instances."""
+        self._success = evaluation.success
+        if not self._console.is_terminal:
+            self._console.print(
+                f"{self._title}  {min(fraction, 1):4.0%}  held-out success {evaluation.success:.3f}  "
+                f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}"
+            )
+
+    def say(self, text: str) -> None:
+        """One line, above the bar."""
+        self._console.print(text)
+
+
+def _clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "--:--"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

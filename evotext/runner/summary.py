@@ -1,0 +1,85 @@
+"""`summary.json`: what a run was, how it ended and what it cost."""
+
+import json
+import os
+import platform
+import resource
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from evotext.runner.budget import Budget
+from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.types import Cost
+
+Status = Literal["completed", "interrupted", "failed"]
+_PACKAGES = ("evotext", "torch", "transformers", "gymnasium", "numpy", "hydra-core")
+
+
+def summarise(
+    *,
+    names: dict[str, str],
+    seed: int,
+    status: Status,
+    reason: str | None,
+    budget: Budget,
+    evaluator: Evaluator,
+    first: Evaluation | None,
+    last: Evaluation | None,
+    cost: Cost,
+    device: torch.device,
+) -> dict[str, object]:
+    """The record as docs/metrics.md describes it. names: what `algorithm`, `env` and `model` are called."""
+    return {
+        **names,
+        "seed": seed,
+        "status": status,
+        **({"reason": reason} if reason else {}),
+        "budget": {"unit": budget.unit, "limit": budget.limit, "spent": budget.spent(cost)},
+        "eval": {
+            "return_before": first.mean_return if first else None,
+            "return_after": last.mean_return if last else None,
+            "success_before": first.success if first else None,
+            "success_after": last.success if last else None,
+            "episodes": evaluator.episodes,
+            "decoding": evaluator.decoding,
+        },
+        "cost": {**asdict(cost), "seconds": cost.seconds, "peak_memory_bytes": peak_memory_bytes(device)},
+        "versions": versions(),
+        "device": device_name(device),
+    }
+
+
+def write_json(path: Path, record: dict[str, object]) -> None:
+    """Write aside and rename, so that a reader never sees half a file."""
+    aside = path.with_name(path.name + ".writing")
+    aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory in use at once so far: the device's own on a GPU, else the process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """What ran the model: a GPU's name, or `cpu` with the number of threads."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"

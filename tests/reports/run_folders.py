@@ -1,0 +1,106 @@
+"""Run folders as the runner writes them, with made-up learning curves."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+SPEED = {"eggroll": 4.0, "grpo": 9.0, "ppo": 5.0}
+PER_GENERATION = {"eggroll": 1024, "grpo": 256, "ppo": 128}
+
+
+def write_run(
+    folder: Path,
+    *,
+    algorithm: str = "eggroll",
+    env: str = "sort",
+    seed: int = 0,
+    final: float | None = None,
+    status: str = "completed",
+    reason: str = "",
+    limit: float = 40_960,
+    decoding: str = "greedy",
+    before: float = 0.2,
+    samples: bool = False,
+    options: dict[str, dict[str, object]] | None = None,
+) -> Path:
+    """A run whose held-out success rises from `before` to about 0.9 (exactly `final`, if given), in 16 evaluations."""
+    rng = np.random.default_rng([seed, *algorithm.encode(), *env.encode()])
+    chosen = options or {}
+    (folder / ".hydra").mkdir(parents=True)
+    overrides = [f"algorithm={algorithm}", f"env={env}", f"seed={seed}"]
+    overrides += [f"{group}.{key}={value}" for group, pairs in chosen.items() for key, value in pairs.items()]
+    config = {
+        "algorithm": {"_target_": f"package.{algorithm}", "rank": 1, **chosen.get("algorithm", {})},
+        "env": {"name": env, **chosen.get("env", {})},
+        "model": {"name": "tiny", **chosen.get("model", {})},
+        "seed": seed,
+        "budget": {"unit": "episodes", "limit": limit},
+    }
+    (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+    (folder / ".hydra" / "hydra.yaml").write_text(
+        yaml.safe_dump({"hydra": {"runtime": {"choices": {"algorithm": algorithm, "env": env, "model": "tiny"}}}})
+    )
+    size = PER_GENERATION.get(algorithm, 512)
+    generations = int(limit // size)
+    due = sorted({round(i * generations / 16) for i in range(17)})
+    ceiling = 0.9 + 0.06 * rng.standard_normal()
+    seconds_each = size / 900 * (1 + 0.1 * rng.random()) * (0.7 if algorithm == "eggroll" else 1.0)
+    lines: list[dict[str, object]] = []
+    score = before
+    for generation in range(generations + 1):
+        axes: dict[str, object] = {
+            "generation": generation,
+            "episodes": generation * size,
+            "generated_tokens": generation * size * 7,
+            "seconds": generation * seconds_each,
+            "flops": generation * size * 7 * (2e6 if algorithm == "eggroll" else 8e6),
+        }
+        share = generation / generations
+        if generation:
+            lines.append({"kind": "train", **axes, "return_mean": 0.5, "success_rate": 0.5})
+        if generation in due:
+            learned = before + (ceiling - before) * (1 - np.exp(-SPEED.get(algorithm, 4.0) * share))
+            noisy = learned + 0.02 * rng.standard_normal() if generation else before
+            score = float(np.clip(noisy, 0, 1)) if final is None or generation < generations else final
+            lines.append({"kind": "eval", **axes, "eval/return": score, "eval/success": score, "eval/mean_length": 7.0})
+    if status != "completed":
+        lines = lines[: len(lines) // 2]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if samples:
+        shown = [(0, "env> Sort: 3 1 2\nllm> 321\nreturn 0"), (generations, "env> Sort: 3 1 2\nllm> 123\nreturn 1")]
+        texts = "".join(json.dumps({"generation": g, "texts": [text, text]}) + "\n" for g, text in shown)
+        (folder / "episodes.jsonl").write_text(texts)
+    summary: dict[str, object] = {
+        "algorithm": algorithm,
+        "env": env,
+        "model": "tiny",
+        "seed": seed,
+        "status": status,
+        **({"reason": reason} if reason else {}),
+        "budget": {"unit": "episodes", "limit": limit, "spent": generations * size},
+        "eval": {
+            "return_before": before,
+            "return_after": score,
+            "success_before": before,
+            "success_after": score,
+            "episodes": 256,
+            "decoding": decoding,
+        },
+        "cost": {
+            **{
+                key: value
+                for key, value in lines[-1].items()
+                if key in ("episodes", "generated_tokens", "seconds", "flops")
+            },
+            "env_steps": generations * size,
+            "updates": generations,
+            "peak_memory_bytes": 612_000_000,
+        },
+        "versions": {"python": "3.11.9", "evotext": "0.1.0", "torch": "2.13.0"},
+        "device": "cpu, 2 threads",
+    }
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2))
+    return folder

@@ -1,0 +1,169 @@
+"""Grouping, fairness and verdicts: what may be claimed, and what must be said."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evotext.reports.comparison import Comparison, compare
+from evotext.reports.runs import find_runs, read_run
+from evotext.reports.verdicts import answer, clear_winner, verdict
+from tests.reports.run_folders import write_run
+
+
+def compared(root: Path) -> Comparison:
+    return compare([read_run(folder) for folder in find_runs([root])], metric="success", seed=0)
+
+
+def write_finals(root: Path, finals: dict[str, list[float]], env: str = "sort", **options: Any) -> None:
+    for algorithm, scores in finals.items():
+        for seed, final in enumerate(scores):
+            folder = root / f"{env}-{algorithm}-{seed}"
+            write_run(folder, algorithm=algorithm, env=env, seed=seed, final=final, **options)
+
+
+def test_figures_of_a_task(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5, 0.6, 0.7, 0.9], "grpo": [0.8, 0.8]})
+    (task,) = compared(tmp_path).tasks
+    eggroll, grpo = task.contestants
+    assert (task.name, eggroll.name, grpo.name) == ("sort", "eggroll", "grpo")
+    assert eggroll.after is not None and eggroll.after.value == pytest.approx(0.65)  # lowest and highest cut off
+    assert grpo.after is not None and grpo.after.value == 0.8 and grpo.after.interval is None
+    assert eggroll.before is not None and eggroll.before.value == 0.2
+    assert eggroll.cost["episodes"] == 40_960 and eggroll.cost["peak_memory_bytes"] == 612_000_000
+    assert eggroll.bands["seconds"].runs == 4 and eggroll.bands["episodes"].cost[-1] == 40_960
+    assert eggroll.bands["episodes"].score[-1] == pytest.approx(0.65)
+
+
+def test_five_seeds_apart_are_a_claim(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5, 0.52, 0.54, 0.56, 0.58], "grpo": [0.9, 0.91, 0.92, 0.93, 0.94]})
+    (task,) = compared(tmp_path).tasks
+    (duel,) = task.duels
+    assert (duel.first, duel.second) == ("grpo", "eggroll") and duel.clear
+    assert duel.improvement.value == 1.0 and duel.p_value == pytest.approx(2 / 252)
+    assert clear_winner(task) == "grpo"
+    assert verdict(task).startswith("grpo is clearly ahead of eggroll (grpo 0.92 [0.90, 0.94] and eggroll 0.54 [")
+
+
+def test_three_seeds_apart_are_no_claim(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5, 0.52, 0.54], "grpo": [0.9, 0.91, 0.92]})
+    (task,) = compared(tmp_path).tasks
+    assert clear_winner(task) is None
+    assert "no evidence yet (equal algorithms would differ as much in 10% of such comparisons)" in verdict(task)
+
+
+def test_overlap_is_no_claim(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5, 0.7, 0.9, 0.8, 0.6], "grpo": [0.55, 0.75, 0.95, 0.85, 0.65]})
+    (task,) = compared(tmp_path).tasks
+    assert "no clear difference between grpo and eggroll" in verdict(task) and clear_winner(task) is None
+
+
+def test_two_seeds_are_too_few(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.1, 0.1], "grpo": [0.9, 0.9]})
+    comparison = compared(tmp_path)
+    assert "too few seeds for a claim" in answer(comparison)[0]
+    assert "mean success on held-out instances over 2 seeds" in answer(comparison)[1]
+    assert "interquartile" not in answer(comparison)[1] and "too few for an interval" in answer(comparison)[1]
+
+
+def test_several_tasks_in_one_sentence(tmp_path: Path) -> None:
+    high, low = [0.9, 0.91, 0.92, 0.93, 0.94], [0.5, 0.52, 0.54, 0.56, 0.58]
+    write_finals(tmp_path, {"eggroll": low, "grpo": high}, env="sort")
+    write_finals(tmp_path, {"eggroll": high, "grpo": low}, env="recall")
+    write_finals(tmp_path, {"eggroll": low, "grpo": low}, env="hanoi")
+    write_finals(tmp_path, {"eggroll": high}, env="alone")
+    first, second = answer(compared(tmp_path))
+    assert first == (
+        "eggroll is clearly ahead on recall; grpo is clearly ahead on sort; on hanoi no algorithm is clearly ahead of "
+        "all others; on alone there is one algorithm and nothing to compare it with."
+    )
+    assert "interquartile mean success on held-out instances over 5 seeds" in second
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"limit": 20_480}, "budgets differ (40,960 episodes / 20,480 episodes)"),
+        ({"decoding": "temperature 1"}, "decoding at evaluation differs (greedy / temperature 1)"),
+        ({"before": 0.35}, "runs do not start alike (success of 0.20 to 0.35 before training)"),
+    ],
+)
+def test_unfair_comparisons_make_no_claim(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5, 0.52, 0.54, 0.56, 0.58]})
+    write_finals(tmp_path, {"grpo": [0.9, 0.91, 0.92, 0.93, 0.94]}, **change)
+    (task,) = compared(tmp_path).tasks
+    assert any(reason in found for found in task.unfair)
+    assert clear_winner(task) is None and "not fair" in verdict(task)
+
+
+def test_unequal_spending_is_unfair(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5], "grpo": [0.6]})
+    path = tmp_path / "sort-grpo-0" / "summary.json"
+    path.write_text(path.read_text().replace('"spent": 40960', '"spent": 50000'))
+    assert compared(tmp_path).tasks[0].unfair == (
+        "unequal amounts of the budget were spent (40,960 to 50,000 episodes)",
+    )
+
+
+def test_hyperparameters_make_contestants_and_options_make_tasks(tmp_path: Path) -> None:
+    for rank in (1, 4):
+        for delay in (2, 16):
+            for seed in (0, 1):
+                write_run(
+                    tmp_path / f"{rank}-{delay}-{seed}",
+                    env="recall",
+                    seed=seed,
+                    options={"algorithm": {"rank": rank}, "env": {"delay": delay}},
+                )
+    tasks = compared(tmp_path).tasks
+    assert [task.name for task in tasks] == ["recall (delay 2)", "recall (delay 16)"]
+    assert [c.name for c in tasks[0].contestants] == ["eggroll (rank 1)", "eggroll (rank 4)"]
+    assert all(len(c.counted) == 2 for task in tasks for c in task.contestants)
+
+
+def test_models_are_not_mixed(tmp_path: Path) -> None:
+    for path in ("small", "large"):
+        write_run(tmp_path / path, options={"model": {"path": path}})
+    assert [task.name for task in compared(tmp_path).tasks] == ["sort (model.path large)", "sort (model.path small)"]
+
+
+def test_lost_runs_are_counted_out_loud(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"ppo": [0.5, 0.6]})
+    write_run(tmp_path / "bad", algorithm="ppo", seed=2, status="failed", reason="ValueError: no")
+    write_run(tmp_path / "cut", algorithm="ppo", seed=3, status="interrupted")
+    (write_run(tmp_path / "dead", algorithm="ppo", seed=4) / "summary.json").unlink()
+    (task,) = compared(tmp_path).tasks
+    assert [run.seed for run in task.contestants[0].counted] == [0, 1]
+    assert "ppo: 3 of 5 runs not counted (1 failed, 1 interrupted, 1 unfinished)" in task.notes
+
+
+def test_a_seed_counts_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "1", seed=0, final=0.5)
+    write_run(tmp_path / "2", seed=0, final=0.7)
+    (task,) = compared(tmp_path).tasks
+    assert [run.after["success"] for run in task.contestants[0].counted] == [0.7]
+    assert any("more than one completed run of seed 0" in note for note in task.notes)
+
+
+def test_other_differences_are_noted(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5, 0.5], "grpo": [0.5]})
+    summary = tmp_path / "sort-grpo-0" / "summary.json"
+    summary.write_text(summary.read_text().replace("2.13.0", "2.11.0").replace("2 threads", "1 threads"))
+    config = tmp_path / "sort-grpo-0" / ".hydra" / "config.yaml"
+    config.write_text(config.read_text() + "dtype: bfloat16\n")
+    notes = "; ".join(compared(tmp_path).tasks[0].notes)
+    for expected in (
+        "versions of torch differ (2.13.0 / 2.11.0)",
+        "devices differ",
+        "setting dtype differs",
+        "seeds differ",
+    ):
+        assert expected in notes
+
+
+def test_nothing_completed(tmp_path: Path) -> None:
+    write_run(tmp_path / "bad", status="failed", reason="ValueError: no")
+    comparison = compared(tmp_path)
+    assert "nothing to compare yet" in answer(comparison)[0] and "nothing to compare yet" in verdict(
+        comparison.tasks[0]
+    )

@@ -1,0 +1,245 @@
+"""The page, the picture and the tables: whole, escaped and free of the network."""
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+from datetime import datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import plotly.graph_objects
+import pytest
+from rich.console import Console
+
+from evotext.reports import formats
+from evotext.reports.comparison import Comparison, compare
+from evotext.reports.figures import axes_of, first_axis, learning_curves, points_in_words, styles
+from evotext.reports.html_report import html_report
+from evotext.reports.picture import picture, tick, ticks
+from evotext.reports.runs import find_runs, read_run
+from evotext.reports.tables import markdown, results_csv, terminal_table
+from tests.reports.run_folders import write_run
+
+NASTY = '</script><img src=x onerror="alert(1)">|`$&\'\x1b[31m'
+VOID = {"meta", "link", "input", "img", "br", "hr"}
+
+
+def compared(root: Path) -> Comparison:
+    return compare([read_run(folder) for folder in find_runs([root])], metric="success", seed=0)
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    for env in ("sort", "recall"):
+        for algorithm in ("eggroll", "grpo"):
+            for seed in range(3):
+                write_run(tmp_path / f"{env}-{algorithm}-{seed}", algorithm=algorithm, env=env, seed=seed, samples=True)
+    write_run(tmp_path / "bad", algorithm="ppo", env="sort", status="failed", reason="ValueError: no gradient")
+    return compared(tmp_path)
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags in balance, what they load, visible text, ids and references to them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.data: dict[str, str] = {}
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.data[self.tags[-1][1].get("id") or f"script {len(self.data)}"] = data
+        elif not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def page_of(comparison: Comparison) -> Page:
+    return Page(html_report(comparison, made=datetime(2026, 1, 2, 3, 4)))
+
+
+def test_page_is_whole_and_loads_nothing(comparison: Comparison) -> None:
+    page = page_of(comparison)
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "img", "object", "embed"), tag
+        assert "src" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    wanted = [a[key] for _, a in page.tags for key in ("aria-labelledby",) if key in a]
+    wanted += [str(a["href"])[1:] for tag, a in page.tags if tag == "a"]
+    assert set(wanted) <= set(ids)
+    policy = next(a["content"] for tag, a in page.tags if tag == "meta" and a.get("http-equiv"))
+    assert policy is not None and policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+def test_page_says_what_matters(comparison: Comparison) -> None:
+    page = page_of(comparison)
+    for expected in (
+        "eggroll, grpo and ppo on recall and sort",
+        "Budget of a run: 40,960 episodes; measured on 256 held-out episodes; decoding: greedy.",
+        "failed (ValueError: no gradient)",
+        "ppo: 1 of 1 runs not counted (1 failed)",
+        "python scripts/train.py algorithm=grpo env=recall seed=2",
+        "2.13.0",
+        "llm> 123",
+        "612 MB",
+    ):
+        assert expected in page.words, expected
+    headings = [tag for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert headings.count("h1") == 1
+    tables = [tag for tag, _ in page.tags if tag in ("table", "caption")]
+    assert tables == ["table", "caption"] * (len(tables) // 2)
+    plots = [a for _, a in page.tags if a.get("class") == "plot"]
+    assert len(plots) == 2 and all("eggroll goes from 0.20 to" in str(a["aria-label"]) for a in plots)
+
+
+def test_figures_are_plotlys_and_hold_the_curves(comparison: Comparison) -> None:
+    page = page_of(comparison)
+    figures = json.loads(page.data["data-2"])["figures"]
+    assert list(figures) == ["episodes", "generated_tokens", "seconds", "flops"]
+    task = comparison.tasks[1]
+    for axis, figure in figures.items():
+        plotly.graph_objects.Figure(figure)  # raises for anything that plotly does not know
+        means = {t["name"]: t for t in figure["data"] if t["meta"]["role"] == "mean"}
+        assert set(means) == {"eggroll", "grpo"}
+        for contestant in task.contestants[:2]:
+            assert means[contestant.name]["y"] == pytest.approx(contestant.bands[axis].score.tolist(), abs=1e-6)
+        runs = [t["line"]["dash"] for t in figure["data"] if t["meta"]["role"] == "run"]
+        assert runs.count("solid") == 6 and runs.count("dot") == 1
+        assert sum(t["meta"]["role"] == "band" for t in figure["data"]) == 2
+
+
+def test_points_in_words_are_the_curves(comparison: Comparison) -> None:
+    costs, rows = points_in_words(comparison.tasks[0], "episodes")
+    assert costs == ["0", "4.10k", "10.2k", "20.5k", "30.7k", "41.0k"]
+    band = comparison.tasks[0].contestants[0].bands["episodes"]
+    assert rows[0][0] == "eggroll" and rows[0][1][0][0] == "0.20" and rows[0][1][-1][0] == f"{band.score[-1]:.2f}"
+
+
+def test_names_are_text_everywhere(tmp_path: Path) -> None:
+    write_run(tmp_path / "<b>bold", algorithm=NASTY, env=NASTY, reason=NASTY, status="completed", samples=True)
+    write_run(tmp_path / "failed", algorithm=NASTY, env=NASTY, reason=NASTY, status="failed", seed=1)
+    comparison = compared(tmp_path)
+    page = page_of(comparison)
+    assert not any(tag in ("img", "b") and "style" not in attributes for tag, attributes in page.tags)
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert '</script><img src=x onerror="alert(1)">' in page.words and "<b>bold" in page.words
+    figure = json.loads(page.data["data-1"])["figures"]["episodes"]
+    assert all("<" not in trace["name"] for trace in figure["data"])
+    drawing = ElementTree.fromstring(picture(comparison, "episodes"))
+    assert any("<img src=x" in "".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text"))
+    report = markdown(comparison, "curves.svg")
+    assert "<img" not in re.sub(r"\\<", "", report.split("```bash")[0])
+    assert "\x1b" not in report + results_csv(comparison)
+
+
+def test_picture_draws_every_task_and_algorithm(comparison: Comparison) -> None:
+    drawing = ElementTree.fromstring(picture(comparison, "seconds"))
+    space = "{http://www.w3.org/2000/svg}"
+    texts = ["".join(text.itertext()) for text in drawing.iter(f"{space}text")]
+    for expected in ("eggroll", "grpo", "recall", "sort", "Seconds of training", "Held-out success"):
+        assert expected in texts
+    assert len(list(drawing.iter(f"{space}polyline"))) == len(list(drawing.iter(f"{space}polygon"))) == 4
+    width, height = (float(drawing.attrib[side]) for side in ("width", "height"))
+    for line in drawing.iter(f"{space}polyline"):
+        for pair in line.attrib["points"].split():
+            x, y = map(float, pair.split(","))
+            assert 0 <= x <= width and 0 <= y <= height
+
+
+def test_ticks_are_round() -> None:
+    assert ticks(41_000) == [0, 10_000, 20_000, 30_000, 40_000]
+    assert ticks(1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert ticks(0) == [0]
+    assert [tick(value) for value in (0, 40_000, 2_500, 1.5e9, 100, 0.5)] == ["0", "40k", "2.5k", "1.5G", "100", "0.5"]
+
+
+def test_numbers_for_people() -> None:
+    counts = {0: "0", 999: "999", 999.6: "1.00k", 1234: "1.23k", 41_000: "41.0k", 999_960: "1.00M", 2.3e12: "2.30T"}
+    assert {value: formats.count(value) for value in counts} == counts
+    assert formats.count(4.854) == "4.85" and formats.count(math.nan) == formats.MISSING
+    assert [formats.seconds(s) for s in (0.05, 119.9, 120, 3725)] == ["0.1 s", "119.9 s", "2 min 0 s", "1 h 2 min"]
+    assert [formats.memory(m) for m in (6.12e8, 2.5e9, math.nan)] == ["612 MB", "2.50 GB", formats.MISSING]
+    assert [formats.listed(words) for words in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
+def test_csv_has_every_run(comparison: Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(results_csv(comparison))))
+    assert len(rows) == 13 and sum(row["counted"] == "1" for row in rows) == 12
+    row = next(row for row in rows if (row["task"], row["contestant"], row["seed"]) == ("sort", "grpo", "2"))
+    run = next(run for run in comparison.runs if (run.env, run.algorithm, run.seed) == ("sort", "grpo", 2))
+    assert float(row["success_after"]) == run.after["success"] and float(row["episodes"]) == 40_960
+    assert row["overrides"] == "algorithm=grpo env=sort seed=2"
+
+
+def test_markdown_tables_are_even(comparison: Comparison) -> None:
+    report = markdown(comparison, "curves.svg")
+    assert "![Held-out success over training](curves.svg)" in report
+    for block in re.findall(r"(?:^\|.*\n)+", report, flags=re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
+
+
+def test_terminal_table_fits_80_columns(comparison: Comparison) -> None:
+    out = io.StringIO()
+    Console(file=out, width=80).print(terminal_table(comparison))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    (line,) = [line for line in lines if line.startswith("sort")]
+    assert re.search(r"eggroll +3 0\.20 → 0\.\d\d \[0\.\d\d, 0\.\d\d\] +41\.0k +287k +\d\d\.\d s 612 MB", line)
+
+
+def test_styles_are_the_same_on_all_tasks_and_axis_is_the_budgets(comparison: Comparison) -> None:
+    style = styles(comparison)
+    assert style == {"eggroll": 0, "grpo": 1, "ppo": 2}
+    assert first_axis(comparison) == "episodes" and len(axes_of(comparison.tasks[0], "success")) == 4
+    figure = learning_curves(comparison.tasks[0], "episodes", "success", style)
+    assert isinstance(figure["data"], list) and figure["data"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_plots_appear_in_a_browser(comparison: Comparison, tmp_path: Path, scheme: str) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html_report(comparison, made=datetime.now()), encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    command += [
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    command += ["--enable-logging=stderr", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    drawn = re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
+    assert drawn.count('class="main-svg"') >= 2
+    assert "CONSOLE" not in done.stderr, done.stderr
+    blue = {"light": "rgb(0, 114, 178)", "dark": "rgb(90, 180, 240)"}[scheme]
+    assert blue in drawn

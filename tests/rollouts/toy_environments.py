@@ -1,0 +1,37 @@
+"""Environments for tests, registered under `toy/`: well-behaved and badly behaved ones."""
+
+from typing import Any
+
+import gymnasium
+from gymnasium import spaces
+
+
+class Chatter(gymnasium.Env[str, str]):
+    """Talks for a number of turns that depends on the seed; pays each answer's length in the end, 0.25 in between."""
+
+    observation_space = spaces.Text(10_000)
+    action_space = spaces.Text(10_000)
+
+    def __init__(self, fault: str = "", longest: int = 4, prompt: int = 1) -> None:
+        self.fault, self.longest, self.prompt = fault, longest, prompt
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = int(self.np_random.integers(1, self.longest + 1))
+        self.seed_given = seed
+        if self.fault == "reset":
+            raise RuntimeError("broken at reset")
+        return f"s{seed} " * self.prompt, {}
+
+    def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        if self.fault == "step" and self.seed_given % 4 == 0:
+            raise RuntimeError("broken at step")
+        if self.fault == "type" and self.left:
+            return 7, 0.0, False, False, {}
+        over = self.left == 0
+        return f"left {self.left}", float(len(action)) if over else 0.25, over, False, {}
+
+
+gymnasium.register("toy/Chatter-v0", Chatter, reward_threshold=3.0)
+gymnasium.register("toy/NoThreshold-v0", Chatter)

@@ -1,0 +1,88 @@
+"""Small random models of many families, made on the spot, and a slow way to run them."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    MixtralConfig,
+    OPTConfig,
+    Phi3Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from evotext.models.character_tokenizer import character_tokenizer
+from evotext.models.chat import ChatFormat
+from evotext.models.language_model import LanguageModel
+
+VOCABULARY = 100
+_SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 128,
+}
+_ROPE = _SHAPE | {"intermediate_size": 48, "num_key_value_heads": 2}
+_ENDS = {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 3}
+
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**_ROPE, **_ENDS),
+    "qwen2": Qwen2Config(**_ROPE, **_ENDS),
+    "qwen3": Qwen3Config(**_ROPE, **_ENDS, head_dim=8),
+    "mistral": MistralConfig(**_ROPE, **_ENDS, sliding_window=None),
+    "gemma2": Gemma2Config(**_ROPE, **_ENDS, head_dim=8, sliding_window=128),
+    "gemma3": Gemma3TextConfig(**_ROPE, **_ENDS, head_dim=8, sliding_window=128),
+    "phi3": Phi3Config(**_ROPE, **_ENDS),
+    "mixtral": MixtralConfig(**_ROPE, **_ENDS, num_local_experts=4),
+    "gpt2": GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, **_ENDS),
+    "gpt_neox": GPTNeoXConfig(**_SHAPE, **_ENDS, intermediate_size=48),
+    "opt": OPTConfig(**_SHAPE, **_ENDS, ffn_dim=48, word_embed_proj_dim=32),
+}
+
+
+def small_network(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
+    """A random network of this family, in evaluation mode; weights large enough to make logits differ clearly."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = AutoModelForCausalLM.from_config(CONFIGS[family])
+        if family == "mixtral":  # the grouped matrix product has no float64
+            network.set_experts_implementation("eager")
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if parameter.ndim >= 2:
+                    parameter.normal_(std=0.3)
+    return network.to(dtype).eval()
+
+
+def small_model(family: str = "llama", dtype: torch.dtype = torch.float64, seed: int = 0) -> LanguageModel:
+    """A random model with the character tokenizer."""
+    tokenizer = character_tokenizer()
+    return LanguageModel(
+        name=family,
+        network=small_network(family, dtype, seed),
+        tokenizer=tokenizer,
+        chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]),
+        context_length=128,
+    )
+
+
+@torch.no_grad()
+def slow_greedy(
+    network: PreTrainedModel, ids: Sequence[int], max_new_tokens: int, end_ids: frozenset[int]
+) -> list[int]:
+    """Greedy decoding of one row without cache, padding or batch."""
+    written: list[int] = []
+    while len(written) < max_new_tokens and not (written and written[-1] in end_ids):
+        logits_V = network(input_ids=torch.tensor([[*ids, *written]]), use_cache=False).logits[0, -1]
+        written.append(int(logits_V.argmax()))
+    return written
