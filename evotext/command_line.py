@@ -2,111 +2,162 @@
 
 A configuration mistake is one line on standard error and exit status 2, before anything expensive; `debug=true` adds the
 traceback. Another failure is one line and status 1, with the traceback in the run's folder. Ctrl-C ends with status 130.
-In a multirun a job that fails says so in one line and the others go on.
+In a multirun a job that fails does not stop the others; at the end each failed job gets its line.
 """
 
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from typing import Any, NoReturn
 
 import hydra
-import yaml
+from hydra._internal.utils import get_args_parser  # to see Hydra's flags as it will; the version is pinned below 1.4
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from evotext.config_errors import ConfigError, check_known, check_targets, explain, one_line
+from evotext.config_checks import Root, check
+from evotext.config_errors import ConfigError
+from evotext.config_messages import explain, one_line, shown, suggestion
+from evotext.replay import expand_replay, warn_of_changes
 
 BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
+ERROR_FILE = "error.txt"
 
 
 class Interrupted(KeyboardInterrupt):
     """A run that was stopped from outside and has recorded everything."""
 
 
-def run_hydra(main: Callable[[DictConfig], None], *, config_dir: Path, config_name: str) -> None:
-    """Compose the configuration from the command line and call `main` with it, once or as a multirun; then exit."""
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A job that did not succeed."""
+
+    line: str
+    """What to tell the user."""
+    status: int
+    """Exit status that it asks for."""
+
+
+def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_name: str) -> NoReturn:
+    """Compose the configuration from the command line, call `main` with it, once or as a multirun, and exit."""
     # Otherwise Hydra prints errors in its own way, on several lines.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    debug = any(word.lower() == "debug=true" for word in sys.argv[1:])
-    statuses: list[int] = []
-    job = _guard(main, known=_root_keys(config_dir / f"{config_name}.yaml"), statuses=statuses)
+    warnings.filterwarnings("error", message="provider=.* is not available")
+    debug = any(word.lstrip("+").lower() == "debug=true" for word in sys.argv[1:])
+    failures: list[Failure] = []
+    status = 0
     try:
-        sys.argv[1:] = expand_replay(sys.argv[1:])
+        words, replayed = expand_replay(sys.argv[1:])
+        sys.argv[1:], name = arrange(words, config_name)
+        job = _job(main, root=Root.read(config_dir / f"{name}.yaml"), failures=failures, replayed=replayed, debug=debug)
         hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job)()
     except KeyboardInterrupt:
-        statuses.append(INTERRUPTED)
+        status = INTERRUPTED
     except Exception as error:
-        statuses.append(_report(error, "", None, debug))
-    worst = [status for status in (INTERRUPTED, FAILED, BAD_CONFIGURATION) if status in statuses]
-    sys.exit(worst[0] if worst else 0)
+        # A job's own errors end as failures, so that this is the command line's or, from a launcher that runs jobs in
+        # other processes, that of a job, which has said so there.
+        failures.append(_failure(error, "", before_job=True))
+        if debug:
+            traceback.print_exc()
+    for failure in failures:
+        print(f"error: {failure.line}", file=sys.stderr)
+    if failures and not status:
+        status = BAD_CONFIGURATION if all(f.status == BAD_CONFIGURATION for f in failures) else FAILED
+    sys.exit(status)
 
 
-def expand_replay(arguments: list[str]) -> list[str]:
-    """Replace `replay=RUN_DIR` by the overrides that the run was started with; what else is given comes after them.
+def arrange(words: list[str], config_name: str) -> tuple[list[str], str]:
+    """The overrides and then the flags, which Hydra takes in no other order, and the primary configuration's name.
 
-    Raises ConfigError if the folder holds no recorded run, or in a multirun.
+    Raises ConfigError for flags that Hydra does not know or that are not safe.
     """
-    folders = [word.removeprefix("replay=") for word in arguments if word.startswith("replay=")]
-    if not folders:
-        return arguments
-    rest = [word for word in arguments if not word.startswith("replay=")]
-    if len(folders) > 1 or "-m" in rest or "--multirun" in rest:
-        raise ConfigError("replay: expected one run's folder and no multirun; replay one run at a time")
-    recorded = Path(folders[0]) / ".hydra" / "overrides.yaml"
-    try:
-        overrides = OmegaConf.load(recorded)
-    except OSError as error:
-        raise ConfigError(f"replay: expected the folder of a run, got {folders[0]!r}: no {recorded}") from error
-    return [*map(str, overrides), *rest]
+    parser = get_args_parser()
+    flags = sorted(parser._option_string_actions)
+
+    def refuse(message: str) -> NoReturn:
+        word = message.partition("unrecognized arguments: ")[2].split(" ")[0]
+        if word.startswith("--") and "=" in word:
+            raise ConfigError(f"expected key=value, got {shown(word)}; leave the dashes out: {word.lstrip('-')}")
+        if word:
+            raise ConfigError(f"expected key=value or a flag, got {shown(word)}{suggestion(word, flags)}; see --help")
+        raise ConfigError(f"{one_line(message)}; see --help")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    arguments = parser.parse_intermixed_args(words)
+    if arguments.experimental_rerun is not None:
+        raise ConfigError("expected replay=RUN_DIR to run again, got --experimental-rerun, which unpickles a file")
+    if arguments.config_path is not None:
+        raise ConfigError("expected --config-dir DIR to add your own configurations, got --config-path")
+    overrides = list(arguments.overrides)
+    flags_given = list(words)
+    for override in reversed(overrides):
+        flags_given.reverse()
+        flags_given.remove(override)
+        flags_given.reverse()
+    return [*overrides, *flags_given], arguments.config_name or config_name
 
 
-def _guard(
-    main: Callable[[DictConfig], None], *, known: Iterable[str], statuses: list[int]
-) -> Callable[[DictConfig], None]:
-    """`main` with its errors reported from inside the job, so that each job of a multirun speaks for itself."""
+def _job(
+    main: Callable[[DictConfig], Any], *, root: Root, failures: list[Failure], replayed: Path | None, debug: bool
+) -> Callable[[DictConfig], Any]:
+    """`main` with its configuration checked and its failures put down."""
+    process = os.getpid()
 
     @wraps(main)
-    def job(config: DictConfig) -> None:
-        hydra_config = HydraConfig.get()
-        label = f"job {hydra_config.job.num}: " if hydra_config.mode == RunMode.MULTIRUN else ""
+    def job(config: DictConfig) -> Any:
+        context = HydraConfig.get()
+        multirun = context.mode == RunMode.MULTIRUN
+        folder = Path(context.runtime.output_dir)
+        label = f"job {context.job.num} ({' '.join(context.overrides.task)}): " if multirun else ""
         try:
-            check_known(config, known)
-            check_targets(config)
-            main(config)
+            check(config, root)
+            if replayed:
+                warn_of_changes(config, replayed)
+            return main(config)
         except Exception as error:
-            folder = Path(hydra_config.runtime.output_dir)
-            status = _report(error, label, folder, bool(config.get("debug", False)))
-            if "basic_launcher" not in hydra_config.launcher._target_:
-                raise  # the job runs in another process, whose launcher must hear of it
-            statuses.append(status)
+            failure = _failure(error, label, before_job=False)
+            if debug:
+                traceback.print_exc()
+            if failure.status == BAD_CONFIGURATION and not multirun:
+                _discard(folder)
+            else:
+                report = folder / ERROR_FILE
+                report.write_text(
+                    "".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace"
+                )
+                failure = Failure(line=f"{failure.line} (traceback in {report})", status=failure.status)
+            # Hydra's own sweeper stops at a job that raises, others have to know of it; so do other processes.
+            if os.getpid() != process or (multirun and not context.sweeper._target_.endswith(".BasicSweeper")):
+                print(f"error: {failure.line}", file=sys.stderr)
+                raise
+            failures.append(failure)
+            if multirun:
+                print(f"failed: {failure.line}", flush=True)
+            return None
 
     return job
 
 
-def _report(error: Exception, label: str, folder: Path | None, debug: bool) -> int:
-    """One line on standard error; the exit status. A failure that is not the configuration's leaves its traceback."""
-    if debug:
-        traceback.print_exception(error)
-    if isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
-        print(f"error: {label}{explain(error)}", file=sys.stderr)
-        return BAD_CONFIGURATION
-    where = ""
-    if folder is not None:
-        report = folder / "error.txt"
-        report.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        where = f" (traceback in {report})"
-    print(f"error: {label}{type(error).__name__}: {one_line(str(error))}{where}", file=sys.stderr)
-    return FAILED
+def _failure(error: Exception, label: str, *, before_job: bool) -> Failure:
+    mistaken = before_job or isinstance(error, ConfigError | HydraException | OmegaConfBaseException)
+    line = explain(error) if mistaken else f"{type(error).__name__}: {error}"
+    return Failure(line=one_line(label + line), status=BAD_CONFIGURATION if mistaken else FAILED)
 
 
-def _root_keys(config_file: Path) -> set[str]:
-    """The keys that the primary configuration has: its own and its groups."""
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    groups = [next(iter(entry)) for entry in config.get("defaults", []) if isinstance(entry, dict)]
-    return {key for key in config if key != "defaults"} | {group.removeprefix("optional ") for group in groups}
+def _discard(folder: Path) -> None:
+    """Remove a run's folder that holds nothing but its configuration."""
+    with suppress(OSError):
+        if [entry.name for entry in folder.iterdir()] == [".hydra"]:
+            for file in ("config.yaml", "hydra.yaml", "overrides.yaml"):
+                (folder / ".hydra" / file).unlink()
+            (folder / ".hydra").rmdir()
+            folder.rmdir()

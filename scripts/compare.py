@@ -5,6 +5,8 @@ without a network), report.md, curves.svg and results.csv into `out`, by default
 """
 
 import difflib
+import io
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from evotext.reports.figures import first_axis
 from evotext.reports.html_report import html_report
 from evotext.reports.picture import picture
 from evotext.reports.runs import find_runs, read_run
-from evotext.reports.tables import markdown, results_csv, terminal_table
+from evotext.reports.tables import markdown, results_csv, terminal_tables
 from evotext.reports.verdicts import answer
 
 BOOTSTRAP_SEED = 0  # the same runs give the same report
@@ -47,14 +49,20 @@ def main(words: list[str]) -> None:
     except OSError as error:
         raise ValueError(f"expected a folder to write to, got out={out}: {error.strerror or error}") from error
     console = Console(highlight=False, markup=False, soft_wrap=False)
-    console.print(terminal_table(comparison))
-    for sentence in answer(comparison):
-        console.print(sentence)
-    for task in comparison.tasks:
-        for remark in (*(f"not a fair comparison: {reason}" for reason in task.unfair), *task.notes):
-            console.print(f"{task.name}: {remark}")
-    for run in comparison.unnamed:
-        console.print(f"{comparison.labels[run.folder]}: not counted: {'; '.join(run.problems) or 'no names recorded'}")
+    with console.capture() as printed:
+        for table in terminal_tables(comparison, console.width):
+            console.print(table)
+            console.print()
+        for sentence in answer(comparison):
+            console.print(sentence)
+        for task in comparison.tasks:
+            for remark in (*(f"not a fair comparison: {reason}" for reason in task.unfair), *task.notes):
+                console.print(f"{task.name}: {remark}")
+        for run in comparison.unnamed:
+            console.print(
+                f"{comparison.labels[run.folder]}: not counted: {'; '.join(run.problems) or 'no names recorded'}"
+            )
+    print(printed.get(), end="")
     print(f"Report: {out / 'report.html'}")
 
 
@@ -87,8 +95,13 @@ if __name__ == "__main__":
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(__doc__)
         sys.exit(0)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without arrows and dashes still gets its table
     try:
         main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has left (`| head`); the files were written before the first line
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ValueError as error:
         print(f"compare.py: {error}", file=sys.stderr)
         sys.exit(2)

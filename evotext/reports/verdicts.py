@@ -70,7 +70,9 @@ def setting(task: Task) -> str:
     """Budget and evaluation of the counted runs, in words; empty where the runs do not say."""
     runs = [run for contestant in task.contestants for run in contestant.counted]
     budgets = distinct(
-        f"{run.budget_limit:,.10g} {run.budget_unit.replace('_', ' ')}" for run in runs if run.budget_limit > 0
+        f"{run.budget_limit:,.10g} {run.budget_unit.replace('_', ' ').removesuffix('s' if run.budget_limit == 1 else '')}"
+        for run in runs
+        if run.budget_limit > 0
     )
     episodes = distinct(f"{run.eval_episodes:,.0f}" for run in runs if run.eval_episodes > 0)
     decodings = distinct(run.decoding for run in runs)

@@ -60,6 +60,19 @@ def test_bad_words_are_one_line_and_status_2(tmp_path: Path, words: list[str], m
     assert message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
+def test_a_reader_that_leaves_and_a_poor_terminal_are_no_errors(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), str(tmp_path / "run"), f"out={tmp_path / 'out'}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    reading, writing = os.pipe()
+    os.close(reading)
+    for stdout in (writing, subprocess.PIPE):
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=environment, timeout=60, check=False)
+        assert done.returncode == 0 and done.stderr == b""
+    os.close(writing)
+    assert b"0.20 ? 0." in done.stdout
+
+
 def test_starts_without_torch_and_scipy() -> None:
     code = (
         "import sys; sys.argv = ['x', '-h']; sys.path.insert(0, 'scripts'); import compare; print(sorted(sys.modules))"

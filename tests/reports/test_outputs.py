@@ -22,7 +22,7 @@ from evotext.reports.figures import axes_of, first_axis, learning_curves, points
 from evotext.reports.html_report import html_report
 from evotext.reports.picture import picture, tick, ticks
 from evotext.reports.runs import find_runs, read_run
-from evotext.reports.tables import markdown, results_csv, terminal_table
+from evotext.reports.tables import markdown, results_csv, terminal_tables
 from tests.reports.run_folders import write_run
 
 NASTY = '</script><img src=x onerror="alert(1)">|`$&\'\x1b[31m'
@@ -206,10 +206,25 @@ def test_markdown_tables_are_even(comparison: Comparison) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
 
 
-def test_terminal_table_fits_80_columns(comparison: Comparison) -> None:
+def printed(comparison: Comparison) -> list[str]:
     out = io.StringIO()
-    Console(file=out, width=80).print(terminal_table(comparison))
-    lines = out.getvalue().splitlines()
+    Console(file=out, width=80).print(*terminal_tables(comparison, 80), sep="\n")
+    return out.getvalue().splitlines()
+
+
+def test_long_names_get_tables_of_their_own(tmp_path: Path) -> None:
+    for rank in (1, 16):
+        for delay in (2, 16):
+            options: dict[str, dict[str, object]] = {"algorithm": {"rank": rank}, "env": {"delay": delay}}
+            write_run(tmp_path / f"{rank}-{delay}", env="recall", options=options)
+    lines = printed(compared(tmp_path))
+    assert max(map(len, lines)) <= 80
+    assert [line.strip() for line in lines if "delay" in line] == ["recall (delay 2)", "recall (delay 16)"]
+    assert sum(bool(re.search(r"0\.20 → 0\.\d\d .* 612 MB", line)) for line in lines) == 4
+
+
+def test_terminal_table_fits_80_columns(comparison: Comparison) -> None:
+    lines = printed(comparison)
     assert max(map(len, lines)) <= 80
     (line,) = [line for line in lines if line.startswith("sort")]
     assert re.search(r"eggroll +3 0\.20 → 0\.\d\d \[0\.\d\d, 0\.\d\d\] +41\.0k +287k +\d\d\.\d s 612 MB", line)

@@ -1,0 +1,174 @@
+"""The wording of configuration mistakes, one line each: what was expected, what came, what to change."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+import pydantic
+from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+LONGEST_LINE, LONGEST_VALUE = 600, 60
+
+# What pydantic's types of errors say of the value that was expected, with the bounds that come along.
+_EXPECTED = {
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "a group of keys",
+    "none_required": "null",
+    "literal_error": "{expected}",
+    "greater_than": "a number greater than {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number less than {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
+    "callable_type": "a `_target_` to call",
+    "is_instance_of": "a `_target_` that makes a {class}",
+}
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error of Hydra, OmegaConf, pydantic or the project."""
+    if isinstance(error, OverrideParseException):
+        return _explain_syntax(error)
+    if isinstance(error, MissingConfigException):
+        return _explain_choice(error)
+    cause = first_cause(error)
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        return _explain_key(cause)
+    if missing := re.search(r"[Mm]issing mandatory value: ([\w.]+)", str(cause)):
+        return no_value(missing.group(1))
+    if isinstance(cause, MissingMandatoryValue):
+        return no_value(cause.full_key or "a key")
+    if isinstance(cause, RecursionError):
+        return "expected values of a finite depth, got one that is nested too deeply or refers to itself"
+    if isinstance(cause, OmegaConfBaseException):
+        key = f"{cause.full_key}: " if cause.full_key else ""
+        return key + one_line(re.sub(r"\n\s*(full_key|object_type|reference_type)[:=].*", "", str(cause)))
+    if isinstance(cause, OSError) and cause.filename is not None:
+        return f"expected a folder or file that can be used, got {shown(str(cause.filename))}: {cause.strerror}"
+    return _reworded(one_line(str(cause))) or f"expected another command line, got {type(cause).__name__} from it"
+
+
+def explain_validation(error: pydantic.ValidationError, path: str) -> str:
+    """One line for the first key that a checked constructor (`evotext.validation.checked`) at `path` refused."""
+    details = error.errors(include_url=False)
+    # A union reports each of its members at its own place below the key.
+    place = details[0]["loc"][:1]
+    alike = [detail for detail in details if detail["loc"][:1] == place]
+    key = ".".join([path, *map(str, place)]) if path else ".".join(map(str, place))
+    if details[0]["type"].startswith("missing"):
+        return no_value(key)
+    wanted = " or ".join(dict.fromkeys(map(_expected, alike)))
+    words = re.findall(r"'(\w+)'", wanted) if details[0]["type"] == "literal_error" else []
+    others = len({detail["loc"][:1] for detail in details}) - 1
+    more = f" ({others} more of its keys {'is' if others == 1 else 'are'} refused)" if others else ""
+    return f"{key}: expected {wanted}, got {shown(alike[0]['input'])}{suggestion(alike[0]['input'], words)}{more}"
+
+
+def no_value(key: str) -> str:
+    """What to say of a value that has to be given."""
+    return f"{key}: expected a value, got none; add {key}=..."
+
+
+def unknown_key(path: str, key: str, known: Iterable[str]) -> str:
+    """What to say of a key that nothing reads."""
+    return f"{path or 'configuration'}: expected a known key, got {key!r}{near(key, known)}"
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with the closest known words, or what there is to choose from."""
+    names = sorted(name for name in known if not name.startswith("_"))
+    return suggestion(word, names) or (f"; known: {', '.join(names)}" if names else "")
+
+
+def suggestion(word: object, known: Iterable[str]) -> str:
+    """`; did you mean ...?` with the closest known words, or nothing."""
+    close = difflib.get_close_matches(str(word), list(known), n=2)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def shown(value: object) -> str:
+    """A value as people wrote it, shortened."""
+    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else repr(value)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
+
+def one_line(text: str) -> str:
+    """White space of any kind becomes a single space, what cannot be printed an escape; shortened."""
+    line = " ".join(text.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The first error of a chain that says something itself: Hydra wraps what it catches."""
+    while error.__cause__ is not None and (
+        isinstance(error, InstantiationException)
+        or not str(error)
+        or isinstance(error.__cause__, OmegaConfBaseException)
+    ):
+        if isinstance(error, OmegaConfBaseException) and error.full_key:
+            break  # its own causes are less precise
+        error = error.__cause__
+    return error
+
+
+def _explain_syntax(error: OverrideParseException) -> str:
+    key, equals, _ = error.override.partition("=")
+    if not equals:
+        return f"expected key=value, got {shown(error.override)}"
+    advice = "; quote values with special characters: key=\"'value'\""
+    return f"expected key=value, got {shown(error.override)}{advice if key.strip('+~').isidentifier() else ''}"
+
+
+def _explain_choice(error: MissingConfigException) -> str:
+    name = error.missing_cfg_file or ""
+    group, slash, choice = name.rpartition("/")
+    if error.options is None or not slash:
+        return one_line(re.split(r"\n*(Config s|S)earch path:", str(error))[0])
+    options = sorted(option.removeprefix(group + "/") for option in error.options)
+    listed = " or ".join(filter(None, [", ".join(options[:-1]), options[-1] if options else ""]))
+    return f"{group}: expected {listed or 'nothing, since there is none'}, got {choice!r}{suggestion(choice, options)}"
+
+
+def _explain_key(error: ConfigKeyError | ConfigAttributeError) -> str:
+    path, _, key = str(error.full_key).rpartition(".")
+    parent = error.parent_node
+    return unknown_key(path, key, map(str, parent) if isinstance(parent, DictConfig) else ())
+
+
+def _expected(detail: object) -> str:
+    assert isinstance(detail, dict)
+    wording = _EXPECTED.get(detail["type"])
+    if wording is None:
+        return one_line(re.sub(r"^(Input|Value error),? ?(should be )?", "", detail["msg"]))
+    return wording.format(**detail.get("ctx", {}))
+
+
+def _reworded(line: str) -> str:
+    """Hydra's own sentences, shorter and without advice that does not hold here."""
+    if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^=]*)=(.*?)'( 1\. | requires)", line):
+        key, values = several.groups()[:2]
+        return f"{key}: expected one value, got {shown(values)}; add -m to run each, or write a list as {key}=[...]"
+    if twice := re.match(r"Could not append to config\. An item is already at '([^']*)'", line):
+        return f"{twice.group(1)}: expected a new key after +, got one that is there; leave the + out"
+    if twice := re.match(r"Multiple values for ([^.]*)\.", line):
+        return f"{twice.group(1)}: expected one choice, got several; leave the + out"
+    if folder := re.match(r"provider=.*, path=(.*) is not available\.", line):
+        return f"hydra.searchpath: expected folders with configurations, got {folder.group(1)!r}"
+    if folder := re.match(r"Additional config directory (.*) not found", line):
+        return f"--config-dir: expected a folder, got {folder.group(1)}"
+    return re.sub(r" To append to your .*| set env var HYDRA_FULL_ERROR.*", "", line)
