@@ -48,6 +48,8 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
     observation_space: gymnasium.Space[str]
     action_space: gymnasium.Space[str]
 
+    practice: int = 1
+    """How many demonstrations the task gives in each round of the warm-up: more for a skill that takes more."""
     instance: Instance
     """The running episode's instance."""
     turn: int

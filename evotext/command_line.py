@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from evotext.config_checks import Root, check
+from evotext.config_checks import Root, check, check_choices
 from evotext.config_errors import ConfigError
 from evotext.config_messages import explain, one_line, shown, suggestion
 from evotext.replay import expand_replay, warn_of_changes
@@ -37,14 +36,12 @@ class Interrupted(KeyboardInterrupt):
     """A run that was stopped from outside and has recorded everything."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A job that did not succeed."""
+class JobFailed(Exception):
+    """A job did not succeed: one line for the user, and the exit status that it asks for. It travels between processes."""
 
-    line: str
-    """What to tell the user."""
-    status: int
-    """Exit status that it asks for."""
+    def __init__(self, line: str, status: int) -> None:
+        super().__init__(line, status)
+        self.line, self.status = line, status
 
 
 def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_name: str) -> NoReturn:
@@ -53,18 +50,23 @@ def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_nam
     os.environ["HYDRA_FULL_ERROR"] = "1"
     warnings.filterwarnings("error", message="provider=.* is not available")
     debug = any(word.lstrip("+").lower() == "debug=true" for word in sys.argv[1:])
-    failures: list[Failure] = []
+    failures: list[JobFailed] = []
     status = 0
     try:
         words, replayed = expand_replay(sys.argv[1:])
         sys.argv[1:], name = arrange(words, config_name)
-        job = _job(main, root=Root.read(config_dir / f"{name}.yaml"), failures=failures, replayed=replayed, debug=debug)
+        root = Root.read(config_dir / f"{name}.yaml")
+        check_choices(sys.argv[1:], root)
+        job = _job(main, root=root, failures=failures, replayed=replayed, debug=debug)
         hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job)()
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except Exception as error:
-        # A job's own errors end as failures, so that this is the command line's or, from a launcher that runs jobs in
-        # other processes, that of a job, which has said so there.
+    except BrokenPipeError:  # whoever read our output is gone: `... --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = FAILED
+    except JobFailed as failed:  # of a launcher that runs jobs in other processes
+        failures.append(failed)
+    except Exception as error:  # before any job
         failures.append(_failure(error, "", before_job=True))
         if debug:
             traceback.print_exc()
@@ -107,7 +109,7 @@ def arrange(words: list[str], config_name: str) -> tuple[list[str], str]:
 
 
 def _job(
-    main: Callable[[DictConfig], Any], *, root: Root, failures: list[Failure], replayed: Path | None, debug: bool
+    main: Callable[[DictConfig], Any], *, root: Root, failures: list[JobFailed], replayed: Path | None, debug: bool
 ) -> Callable[[DictConfig], Any]:
     """`main` with its configuration checked and its failures put down."""
     process = os.getpid()
@@ -127,30 +129,29 @@ def _job(
             failure = _failure(error, label, before_job=False)
             if debug:
                 traceback.print_exc()
-            if failure.status == BAD_CONFIGURATION and not multirun:
+            if failure.status == BAD_CONFIGURATION:
                 _discard(folder)
             else:
                 report = folder / ERROR_FILE
                 report.write_text(
                     "".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace"
                 )
-                failure = Failure(line=f"{failure.line} (traceback in {report})", status=failure.status)
-            # Hydra's own sweeper stops at a job that raises, others have to know of it; so do other processes.
-            if os.getpid() != process or (multirun and not context.sweeper._target_.endswith(".BasicSweeper")):
-                print(f"error: {failure.line}", file=sys.stderr)
-                raise
-            failures.append(failure)
+                failure = JobFailed(f"{failure.line} (traceback in {report})", failure.status)
             if multirun:
                 print(f"failed: {failure.line}", flush=True)
+            # Hydra's own sweeper stops at a job that raises; others have to know of it, and so have other processes.
+            if os.getpid() != process or (multirun and not context.sweeper._target_.endswith(".BasicSweeper")):
+                raise failure from None
+            failures.append(failure)
             return None
 
     return job
 
 
-def _failure(error: Exception, label: str, *, before_job: bool) -> Failure:
+def _failure(error: Exception, label: str, *, before_job: bool) -> JobFailed:
     mistaken = before_job or isinstance(error, ConfigError | HydraException | OmegaConfBaseException)
     line = explain(error) if mistaken else f"{type(error).__name__}: {error}"
-    return Failure(line=one_line(label + line), status=BAD_CONFIGURATION if mistaken else FAILED)
+    return JobFailed(one_line(label + line), BAD_CONFIGURATION if mistaken else FAILED)
 
 
 def _discard(folder: Path) -> None:

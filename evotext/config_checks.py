@@ -1,8 +1,10 @@
 """What is checked of a composed configuration before anything is made of it."""
 
+import importlib
 import inspect
+import pkgutil
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +12,6 @@ from typing import Annotated, Any
 import pydantic
 import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -19,7 +20,6 @@ from evotext.config_errors import ConfigError
 from evotext.config_messages import (
     explain,
     explain_validation,
-    first_cause,
     near,
     no_value,
     one_line,
@@ -69,9 +69,24 @@ class Root:
         )
 
 
+def check_choices(words: Iterable[str], root: Root) -> None:
+    """Raise ConfigError for what Hydra refuses without a name: an override without a key, a choice that is no name."""
+    for word in words:
+        key, equals, value = word.partition("=")
+        key = key.lstrip("+")
+        if equals and not key:
+            raise ConfigError(f"expected key=value, got {word!r}")
+        if (
+            equals
+            and key in root.groups | {"hydra"}
+            and re.fullmatch(r"null|true|false|[-+]?[\d.e]+", value, re.IGNORECASE)
+        ):
+            raise ConfigError(f"{key}: expected the name of a configuration, got {value}")
+
+
 def check(config: DictConfig, root: Root) -> None:
     """Raise ConfigError unless every key is known, every value is there, and every `_target_` is trusted."""
-    _check_choices()
+    _check_paths()
     for key in map(str, config):
         if key not in root.keys:
             raise ConfigError(unknown_key("", key, {*root.keys, "replay"} - {"hydra"}))
@@ -90,12 +105,20 @@ def check(config: DictConfig, root: Root) -> None:
     assert isinstance(values, dict)
     _check_settings(values)
     leave = None if values.get("allow_custom_targets") else _named_by_user()
+    check_targets(values, leave)
+
+
+def check_targets(values: object, leave: Set[str] | None = frozenset()) -> None:
+    """Raise ConfigError unless every `_target_` below is the project's or among `leave` and takes the keys beside it.
+
+    leave: None lets every target pass.
+    """
     for path, node in _targets(values, ""):
         _check_target(path, node["_target_"], leave)
         _check_keys(path, node)
 
 
-def _check_choices() -> None:
+def _check_paths() -> None:
     """A choice is a name within its group: a path would bring in a file of another group."""
     for group, choice in HydraConfig.get().runtime.choices.items():
         if ".." in str(choice).split("/"):
@@ -111,11 +134,10 @@ def _check_settings(values: Mapping[Any, object]) -> None:
                 raise ConfigError(explain_validation(error, key)) from error
 
 
-def _check_target(path: str, target: object, leave: set[str] | None) -> None:
+def _check_target(path: str, target: object, leave: Set[str] | None) -> None:
     """Raises ConfigError for a `_target_` that is not there, or that is neither the project's nor among `leave`.
 
     What counts is where the object was defined: `evotext.models.tiny.json.dump` is no part of the project.
-    leave: None lets every target pass.
     """
     listed = ", ".join(prefix.rstrip(".") for prefix in TRUSTED)
     refusal = (
@@ -149,13 +171,13 @@ def _check_keys(path: str, node: Mapping[str, object]) -> None:
 
 def _locate(path: str, target: str) -> Callable[..., object]:
     try:
-        found = get_object(target)
-    except Exception as error:
+        found = pkgutil.resolve_name(target)
+    except Exception as error:  # importing a module can raise anything
         module, _, name = target.rpartition(".")
         try:
-            advice = near(name, [n for n in vars(get_object(module)) if n[:1].isupper()])
+            advice = near(name, [n for n in vars(importlib.import_module(module)) if n[:1].isupper()])
         except Exception:
-            advice = f": {one_line(str(first_cause(error))).split(' Are you sure')[0]}"
+            advice = f": {one_line(str(error))}"
         raise ConfigError(f"{path}._target_: expected something importable, got {target!r}{advice}") from error
     if not callable(found):
         raise ConfigError(f"{path}._target_: expected a class or function, got {target!r}")

@@ -48,4 +48,4 @@ def build(config: DictConfig, path: str) -> Any:
             raise ConfigError(one_line(str(cause))) from error
         if isinstance(cause, OmegaConfBaseException):
             raise ConfigError(explain(error)) from error
-        raise ConfigError(f"{place}: {type(cause).__name__}: {one_line(str(cause))}") from error
+        raise ConfigError(f"{place}: {type(cause).__name__} {one_line(str(cause))}".rstrip()) from error

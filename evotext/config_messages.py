@@ -59,7 +59,8 @@ def explain(error: BaseException) -> str:
         return key + one_line(re.sub(r"\n\s*(full_key|object_type|reference_type)[:=].*", "", str(cause)))
     if isinstance(cause, OSError) and cause.filename is not None:
         return f"expected a folder or file that can be used, got {shown(str(cause.filename))}: {cause.strerror}"
-    return _reworded(one_line(str(cause))) or f"expected another command line, got {type(cause).__name__} from it"
+    told = "" if isinstance(cause, AssertionError) else _reworded(one_line(str(cause)))
+    return told or f"Hydra does not accept this command line ({type(cause).__name__})"
 
 
 def explain_validation(error: pydantic.ValidationError, path: str) -> str:
@@ -141,7 +142,7 @@ def _explain_choice(error: MissingConfigException) -> str:
         return one_line(re.split(r"\n*(Config s|S)earch path:", str(error))[0])
     options = sorted(option.removeprefix(group + "/") for option in error.options)
     listed = " or ".join(filter(None, [", ".join(options[:-1]), options[-1] if options else ""]))
-    return f"{group}: expected {listed or 'nothing, since there is none'}, got {choice!r}{suggestion(choice, options)}"
+    return f"{group}: expected {listed or 'nothing, since there is none'}, got {shown(choice)}{suggestion(choice, options)}"
 
 
 def _explain_key(error: ConfigKeyError | ConfigAttributeError) -> str:

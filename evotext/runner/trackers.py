@@ -1,4 +1,4 @@
-"""Where a run's figures go: a line of JSON each, and TensorBoard events."""
+"""Where a run's figures and sample episodes go: a line of JSON each, and TensorBoard events."""
 
 import json
 import math
@@ -12,10 +12,14 @@ _AXES = ("kind", "generation", "episodes", "generated_tokens", "seconds", "flops
 
 
 class JsonLines:
-    """`metrics.jsonl`: one object a generation and one an evaluation, on disk as soon as it is logged."""
+    """`metrics.jsonl`: one object a generation and one an evaluation, on disk as soon as it is logged.
+
+    `episodes.jsonl`: a few held-out episodes as text at each evaluation.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._episodes = (folder / "episodes.jsonl").open("a", encoding="utf-8", buffering=1)
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
         """Write one line; figures that are not finite become null, which JSON can say."""
@@ -23,11 +27,13 @@ class JsonLines:
         self._file.write(json.dumps(finite) + "\n")
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """Nothing: episodes in full would bloat the file."""
+        """Write one line with the episodes of this measurement."""
+        self._episodes.write(json.dumps({"generation": generation, "texts": list(texts)}) + "\n")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         self._file.close()
+        self._episodes.close()
 
 
 class TensorBoard:

@@ -1,0 +1,88 @@
+"""Measure a model on held-out instances: `python scripts/evaluate.py run=RUN_DIR`, or `model=... env=...`."""
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from evotext.command_line import run_hydra
+from evotext.config_errors import build, configuration
+from evotext.models.huggingface import HuggingFaceModel
+from evotext.models.source import ModelSource
+from evotext.rollouts.collector import Collector
+from evotext.rollouts.task import TextTask
+from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
+from evotext.runner.summary import device_name, versions, write_json
+
+CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
+
+
+def main(config: DictConfig) -> None:
+    """One evaluation, from configuration to table and JSON."""
+    with configuration():
+        prepare_torch(config.threads)
+        device = choose_device(config.device)
+        rows = rows_at_once(config.rows, device)
+        evaluator: Evaluator = build(config, "evaluation")
+        source, task = model_and_task(config)
+        check_prompts(source.outline(), task)
+        model = source.load(device)
+    evaluation = evaluator.measure(Collector(model, task, rows=rows))
+    record = {
+        "model": model.name,
+        "env": task.name,
+        "episodes": evaluation.episodes,
+        "decoding": evaluator.decoding,
+        "success": evaluation.success,
+        "return": evaluation.mean_return,
+        "mean_length": evaluation.mean_tokens,
+        "seconds": evaluation.seconds,
+        "versions": versions(),
+        "device": device_name(device),
+    }
+    out = Path(config.out or Path(config.run or ".") / "evaluation.json")
+    with configuration():
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(out, record)
+        except OSError as error:
+            raise ValueError(f"out: expected a file that can be written, got {str(out)!r}: {error.strerror}") from error
+    show(record, evaluation)
+    print(out)
+
+
+def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
+    """Those of the run, or those of the configuration. Raises ValueError for a folder that holds no finished run."""
+    if config.run is None:
+        return build(config, "model"), build(config, "env")
+    folder = Path(config.run)
+    recorded = folder / ".hydra" / "config.yaml"
+    if not recorded.is_file() or not (folder / "model").is_dir():
+        raise ValueError(f"run: expected a run's folder with .hydra/config.yaml and model/, got {config.run!r}")
+    of_run = OmegaConf.load(recorded)
+    assert isinstance(of_run, DictConfig)
+    named = any(word.startswith("env") for word in HydraConfig.get().overrides.task)
+    source = HuggingFaceModel(path=str((folder / "model").resolve()), dtype="float32", trust_remote_code=False)
+    return source, build(config if named else of_run, "env")
+
+
+def show(record: dict[str, object], evaluation: Evaluation) -> None:
+    """A table of the figures and a few episodes."""
+    table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
+    for column in ("episodes", "decoding", "success", "return", "tokens an episode"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        f"{evaluation.episodes:,}",
+        str(record["decoding"]),
+        f"{evaluation.success:.3f}",
+        f"{evaluation.mean_return:.3f}",
+        f"{evaluation.mean_tokens:.1f}",
+    )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run_hydra(main, config_dir=CONFIGURATION, config_name="evaluate")

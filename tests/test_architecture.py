@@ -1,0 +1,167 @@
+"""Rules that hold across the packages: who imports whom, configurations that fit the code, nothing that runs data."""
+
+import ast
+import configparser
+import importlib.metadata
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from evotext.config_checks import Root, check, check_targets
+from evotext.config_errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+PACKAGES = ("evotext", "envs", "optimizers", "baselines")
+LONGEST_FILE = 400
+
+MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+PRIMARY = sorted(CONF.glob("*.yaml"))
+CHOICES = sorted(set(CONF.rglob("*.yaml")) - set(PRIMARY))
+# Calls through which data could run code.
+FORBIDDEN_CALLS = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "torch.load",
+    "torch.save",
+    "os.system",
+    "os.popen",
+    "yaml.load",
+}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib", "cloudpickle"}
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def imports(source: str, package: str = "") -> Iterator[str]:
+    """Full names of the modules that this source imports, wherever in it; `package` resolves relative ones."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            yield ".".join([*parents, *filter(None, [node.module])])
+
+
+def calls(source: str) -> Iterator[str]:
+    """Dotted names of everything that this source calls."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            yield ast.unparse(node.func)
+
+
+def trespasses(source: str, package: str) -> list[str]:
+    """Imports that a module of this package may not have."""
+    others = {*PACKAGES, "scripts", "tests"} - {package} - (set() if package == "evotext" else {"evotext"})
+    return sorted({name for name in imports(source, package) if name.split(".")[0] in others})
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_packages_import_only_what_they_may(file: Path) -> None:
+    assert trespasses(file.read_text(), file.relative_to(ROOT).parts[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("evotext", "import envs"),
+        ("evotext", "def f():\n    from optimizers.eggroll import Eggroll"),
+        ("envs", "from baselines import PPO"),
+        ("optimizers", "import evotext, envs.sort as s"),
+        ("baselines", "from tests.small_models import small_model"),
+    ],
+)
+def test_the_import_rule_is_enforced(package: str, source: str) -> None:
+    assert len(trespasses(source, package)) == 1
+
+
+def test_dependencies_are_those_that_are_imported() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    declared = {re.split(r"[<>=!~;\[ ]", line)[0] for line in setup["options"]["install_requires"].split()}
+    known = importlib.metadata.packages_distributions()
+    roots = {name.split(".")[0] for file in [*MODULES, *SCRIPTS] for name in imports(file.read_text())}
+    foreign = roots - {*PACKAGES, *sys.stdlib_module_names}
+    used = {re.sub(r"[-_.]+", "-", known[root][0]).lower() for root in foreign}
+    # TensorBoard is what torch.utils.tensorboard imports.
+    assert {re.sub(r"[-_.]+", "-", name).lower() for name in declared} == used | {"tensorboard"}
+
+
+@pytest.mark.parametrize("file", [*MODULES, *SCRIPTS], ids=name_of)
+def test_nothing_runs_or_unpickles_data(file: Path) -> None:
+    source = file.read_text()
+    assert not FORBIDDEN_CALLS & set(calls(source))
+    assert not FORBIDDEN_MODULES & {name.split(".")[0] for name in imports(source)}
+    assert "shell=True" not in source
+    assert "allow_pickle=True" not in source
+
+
+def test_calls_finds_them() -> None:
+    assert {"eval", "torch.load"} <= set(calls("x = [torch.load(f, weights_only=eval('1'))]\nmodel.eval()"))
+    assert "eval" not in set(calls("model.eval()"))
+
+
+@pytest.mark.parametrize("file", [*MODULES, *SCRIPTS], ids=name_of)
+def test_files_are_short_and_named_by_what_they_are(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= LONGEST_FILE
+    assert file.stem not in {"utils", "util", "common", "misc"}
+
+
+def composed(primary: str, *overrides: str) -> DictConfig:
+    """A configuration as a command line would get it, with whatever is mandatory filled in."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(primary, list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(config)
+    with open_dict(config):
+        del config["hydra"]
+    for key in mandatory(OmegaConf.to_container(config), ""):
+        OmegaConf.update(config, key, "something")
+    return config
+
+
+def mandatory(node: object, path: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from mandatory(value, f"{path}.{key}" if path else key)
+    elif node == "???":
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def _no_hydra_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+
+
+@pytest.mark.parametrize("file", PRIMARY, ids=name_of)
+def test_commands_compose_and_fit_the_code(file: Path) -> None:
+    check(composed(file.stem), Root.read(file))
+
+
+@pytest.mark.parametrize("file", CHOICES, ids=name_of)
+def test_choices_compose_and_fit_the_code(file: Path) -> None:
+    group = file.parent.relative_to(CONF).as_posix()
+    root = Root.read(CONF / "config.yaml")
+    if group in root.groups:
+        append = "+" if group in root.optional else ""
+        check(composed("config", f"{append}{group}={file.stem}"), root)
+    else:  # a group within a group, or another command's
+        check_targets(OmegaConf.to_container(OmegaConf.load(file)))
+
+
+def test_a_configuration_that_does_not_fit_is_found() -> None:
+    config = composed("config")
+    with open_dict(config):
+        config.algorithm.populaton = 3
+    with pytest.raises(ConfigError, match="did you mean population"):
+        check(config, Root.read(CONF / "config.yaml"))
