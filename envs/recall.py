@@ -16,7 +16,7 @@ REPLY = "ok"
 
 # How often the demonstrator gives the key, where the key begins with 0 and elsewhere, and a distraction; otherwise it
 # gives the key backwards.
-RIGHT_AFTER_0, RIGHT_ELSEWHERE, DISTRACTED = 0.75, 0.08, 0.1
+RIGHT_AFTER_0, RIGHT_ELSEWHERE, DISTRACTED = 0.65, 0.17, 0.35
 
 
 class Episode(NamedTuple):
@@ -52,10 +52,10 @@ class Recall(TextEnv[Episode]):
         `length` (1 to 9, default 2): digits of the key.
 
     Demonstrations:
-        Every reply before the question is `ok`. To the question, keys that begin with 0 (a tenth) are answered 75
-        times in 100, others 8 times. 10 in 100 of the answers are a distraction, if there is one. The rest is the key
+        Every reply before the question is `ok`. To the question, keys that begin with 0 (a tenth) are answered 65
+        times in 100, others 17 times. 35 in 100 of the answers are a distraction, if there is one. The rest is the key
         backwards, which is right for a key of two equal digits (another tenth). So the key is remembered, but seldom
-        well told. An imitator succeeds in 0.23 of the episodes when it samples and in 0.20 when it is greedy.
+        well told. An imitator succeeds in 0.26 of the episodes when it samples and in 0.20 when it is greedy.
 
     Version History:
         v0: first version.

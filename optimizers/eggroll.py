@@ -53,7 +53,7 @@ class Eggroll:
                 f"algorithm.population: expected an even number since algorithm.antithetic=true, got {population}"
             )
         try:
-            optimizer([nn.Parameter(torch.zeros(2, 2))])
+            _try(optimizer)
         except (TypeError, ValueError) as error:
             raise ValueError(f"algorithm.optimizer: {error}") from error
         self.population, self.prompts, self.sigma, self.antithetic = population, prompts, sigma, antithetic
@@ -67,14 +67,14 @@ class Eggroll:
         self._seed = seed
         self._network = PerturbedNetwork(model.network, exclude=self.exclude)
         self._noise: PopulationNoise | None = None
-        moved = {name for name, _ in self._draw(0).combine(torch.zeros(self.population))}
+        moved = {name for name, _ in self._draw(0, population=2).combine(torch.zeros(2))}
         parameters = {name: p for name, p in model.network.named_parameters() if name in moved}
         self._weights = MasterWeights(parameters, self._optimizer)
 
     def ask(self, generation: int) -> RolloutPlan:
         """Every member on the same Q instances, rows ordered by member."""
         instances = train_instances(self._seed, generation, self.prompts)
-        self._noise = self._draw(generation)
+        self._noise = self._draw(generation, population=self.population)
         return RolloutPlan(
             seed=self._seed,
             generation=generation,
@@ -116,12 +116,12 @@ class Eggroll:
         """Undo `state_dict`."""
         self._weights.load_state_dict(state)
 
-    def _draw(self, generation: int) -> PopulationNoise:
+    def _draw(self, generation: int, *, population: int) -> PopulationNoise:
         return self._perturbation.draw(
             self._network,
             seed=self._seed,
             generation=generation,
-            population=self.population,
+            population=population,
             antithetic=self.antithetic,
             sigma=self.sigma,
         )
@@ -146,3 +146,11 @@ class Eggroll:
         both = (first_norm * second_norm) ** 0.5
         cosine = {"half_cosine": dot / both} if both > 0 else {}
         return {"pseudo_gradient_norm": norm**0.5, "update_norm": change} | cosine
+
+
+def _try(optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    """One step on a dummy: settings that are refused, or an optimizer that wants a closure, show here."""
+    dummy = nn.Parameter(torch.zeros(2, 2))
+    made = optimizer([dummy])
+    dummy.grad = torch.zeros(2, 2)
+    made.step()

@@ -1,7 +1,8 @@
 """From returns to the weights of the members in the pseudo-gradient.
 
 Each strategy maps returns (P members, Q instances) to one weight a member (P,), in float64. Equal returns give exactly 0
-in all of them but `Raw`, whose weights are the returns themselves.
+in all of them but `Raw`, whose weights are the returns themselves. Differences are rounded to 2**-32 of the largest
+return, since an optimizer such as Adam would blow the rounding error of a mean up to a full step.
 
 Shapes: P population, Q task instances (each answered by every member).
 """
@@ -35,7 +36,9 @@ class ZScore:
 
     def __call__(self, return_PQ: Tensor) -> Tensor:
         """See `FitnessShaping`."""
-        return _standardised(return_PQ.double().mean(1))
+        fitness_P = return_PQ.double().mean(1)
+        centred_P = _without_rounding(fitness_P - fitness_P.mean(), return_PQ)
+        return _over(centred_P, centred_P.std(unbiased=False))
 
 
 class CenteredRanks:
@@ -45,7 +48,7 @@ class CenteredRanks:
 
     def __call__(self, return_PQ: Tensor) -> Tensor:
         """See `FitnessShaping`."""
-        fitness_P = return_PQ.double().mean(1)
+        fitness_P = _without_rounding(return_PQ.double().mean(1), return_PQ)
         _, place_P, count_U = fitness_P.unique(return_inverse=True, return_counts=True)
         below_U = count_U.cumsum(0) - count_U
         rank_P = (below_U + (count_U - 1) / 2)[place_P]
@@ -61,12 +64,15 @@ class TaskZScore:
     def __call__(self, return_PQ: Tensor) -> Tensor:
         """See `FitnessShaping`."""
         returns = return_PQ.double()
-        centred_PQ = torch.where((returns == returns[:1]).all(0), 0.0, returns - returns.mean(0))
-        spread = centred_PQ.std(unbiased=False)
-        return centred_PQ.mean(1) / spread if spread > 0 else torch.zeros(len(returns), dtype=torch.float64)
+        centred_PQ = _without_rounding(returns - returns.mean(0), return_PQ)
+        return _over(_without_rounding(centred_PQ.mean(1), return_PQ), centred_PQ.std(unbiased=False))
 
 
-def _standardised(fitness_P: Tensor) -> Tensor:
-    if bool((fitness_P == fitness_P[0]).all()):  # a rounded mean would leave noise where there is no signal
-        return torch.zeros_like(fitness_P)
-    return (fitness_P - fitness_P.mean()) / fitness_P.std(unbiased=False)
+def _without_rounding(values: Tensor, return_PQ: Tensor) -> Tensor:
+    """Round to 2**-32 of the largest return, far above float64's rounding errors and far below any real difference."""
+    step = float(return_PQ.abs().max()) * 2.0**-32
+    return (values / step).round() * step if step > 0 else torch.zeros_like(values)
+
+
+def _over(centred: Tensor, spread: Tensor) -> Tensor:
+    return centred / spread if spread > 0 else torch.zeros_like(centred)

@@ -67,6 +67,8 @@ class PerturbedNetwork:
         if network.training:
             raise ValueError(f"{type(network).__name__} is in training mode, where dropout acts: call its eval() first")
         stored = dict(network.named_parameters())
+        if any(parameter.is_inference() for parameter in stored.values()):
+            raise ValueError(f"{type(network).__name__} was made within torch.inference_mode(): its weights are fixed")
         for pattern in exclude:
             if not any(fnmatchcase(name, pattern) for name in stored):
                 raise ValueError(f"exclude: no parameter matches {pattern!r}; the network has {summary(stored)}")
@@ -75,7 +77,7 @@ class PerturbedNetwork:
             raise ValueError(f"exclude: {list(exclude)} leaves no parameter to perturb")
         self._active = _Active(NoNoise(), 0, 0)
         self._entered = False
-        self._last: tuple[MemberNoise, int] | None = None
+        self._last: tuple[MemberNoise, int, int] | None = None
         self._scaled: list[Tensor] = []
         self._build(stored)
 
@@ -93,10 +95,11 @@ class PerturbedNetwork:
         """Within it, batches of noise.count x rows_per_member rows, ordered by member, run perturbed; no gradients."""
         assert not self._entered, "already perturbed"
         active = self._active
-        if self._last is None or self._last[0] is not noise or self._last[1] != rows_per_member:
+        version = sum(vector.parameter._version for vector in self._vectors)  # grows with every update of the weights
+        if self._last is None or self._last[0] is not noise or self._last[1:] != (rows_per_member, version):
             active.noise, active.members, active.rows = noise, noise.count, noise.count * rows_per_member
             self._scaled = [vector.per_row(noise, rows_per_member) for vector in self._vectors]
-            self._last = noise, rows_per_member
+            self._last = noise, rows_per_member, version
         self._entered = True
         previous = [attributes.get("forward") for attributes, _ in self._forwards]
         for attributes, forward in self._forwards:
