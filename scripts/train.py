@@ -10,19 +10,22 @@ from omegaconf import DictConfig
 
 from evotext.command_line import Interrupted, run_hydra
 from evotext.config_errors import build, configuration
-from evotext.rollouts.collector import Collector
-from evotext.runner.loop import Run
-from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
-from evotext.runner.trackers import JsonLines
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 
 
 def main(config: DictConfig) -> None:
     """One run, from configuration to summary."""
+    # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
+    from evotext.rollouts.collector import Collector
+    from evotext.runner.loop import Run
+    from evotext.runner.preflight import check_prompts, choose_device, claim_folder, prepare_torch, rows_at_once
+    from evotext.runner.trackers import JsonLines
+
     choices: dict[str, str] = HydraConfig.get().runtime.choices
     folder = Path(HydraConfig.get().runtime.output_dir)
     with configuration():  # everything that can be wrong with it is found before anything is trained
+        claim_folder(folder)
         prepare_torch(config.threads)
         device = choose_device(config.device)
         rows = rows_at_once(config.rows, device)

@@ -41,7 +41,9 @@ def test_uniform_is_in_range_and_uniform() -> None:
 def test_an_offset_is_a_slice_of_the_stream(offset: int) -> None:
     """Catches numbers that depend on how they are asked for: a token's number must not depend on the turn's start."""
     stream = stream_id(Purpose.TOKEN_SAMPLING)
-    assert torch.equal(uniform(1, stream, 0, INDEX, 9, offset), uniform(1, stream, 0, INDEX, 60)[:, offset : offset + 9])
+    assert torch.equal(
+        uniform(1, stream, 0, INDEX, 9, offset), uniform(1, stream, 0, INDEX, 60)[:, offset : offset + 9]
+    )
 
 
 def test_normals_are_normal() -> None:

@@ -58,7 +58,8 @@ class PerturbedNetwork:
     """A transformers causal LM with the means to run batches perturbed. Outside of `active` it is the network itself.
 
     network: in evaluation mode. exclude: glob patterns of parameter names that stay as they are.
-    Raises ValueError for parameters that cannot be perturbed and for patterns that match none.
+    Several patterns may name the same thing in different families; one at least must match. Raises ValueError if none
+    does, and for parameters that cannot be perturbed.
     A tensor used twice (a tied embedding and head) is one parameter and is perturbed in both uses.
     """
 
@@ -69,9 +70,9 @@ class PerturbedNetwork:
         stored = dict(network.named_parameters())
         if any(parameter.is_inference() for parameter in stored.values()):
             raise ValueError(f"{type(network).__name__} was made within torch.inference_mode(): its weights are fixed")
-        for pattern in exclude:
-            if not any(fnmatchcase(name, pattern) for name in stored):
-                raise ValueError(f"exclude: no parameter matches {pattern!r}; the network has {summary(stored)}")
+        if exclude and not any(fnmatchcase(name, pattern) for name in stored for pattern in exclude):
+            wanted = " or ".join(map(repr, exclude))
+            raise ValueError(f"exclude: no parameter matches {wanted}; the network has {summary(stored)}")
         self._excluded = {name for name in stored if any(fnmatchcase(name, pattern) for pattern in exclude)}
         if len(self._excluded) == len(stored):
             raise ValueError(f"exclude: {list(exclude)} leaves no parameter to perturb")

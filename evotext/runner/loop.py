@@ -18,6 +18,7 @@ class Run:
     """Tunes a model with an algorithm and records everything in a folder.
 
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
+    Raises what `algorithm.start` raises for a model that it cannot tune.
     names: what `algorithm`, `env` and `model` are called in the records.
     """
 
@@ -37,6 +38,9 @@ class Run:
         self._algorithm, self._model, self._collector = algorithm, model, collector
         self._budget, self._evaluator, self._trackers = budget, evaluator, trackers
         self._seed, self._names, self._folder = seed, names, folder
+        algorithm.start(
+            model, seed
+        )  # here and not in `train`: what it cannot work with is refused before anything runs
         self._cost = Cost()
         self._generation = 0
         self._first: Evaluation | None = None
@@ -46,14 +50,13 @@ class Run:
         """Run to the end of the budget and return the summary, which is also written to `summary.json`.
 
         A stop from outside ends the run as `interrupted`. An error ends it as `failed` and is raised again. In every
-        case what was logged so far is on disk, and the weights as they stood after the last whole update are saved.
+        case what was logged so far is on disk. The weights are saved unless an error or a second signal broke a generation off.
         """
         status: Status = "failed"
         reason: str | None = None
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with RunProgress(title) as progress, stop_on_signals(progress.say) as stop:
-                self._algorithm.start(self._model, self._seed)
                 self._evaluate(progress)
                 while self._fraction < 1.0 and not stop.made:
                     self._advance(progress)

@@ -1,5 +1,7 @@
 """What can be refused before it costs anything: prompts that do not fit the model, a device that is not there."""
 
+from pathlib import Path
+
 import torch
 import transformers
 
@@ -18,6 +20,12 @@ def prepare_torch(threads: int | None) -> None:
         torch.set_num_threads(threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def claim_folder(folder: Path) -> None:
+    """Refuse a folder in which a run has been recorded. Raises ValueError."""
+    if (folder / "metrics.jsonl").exists() or (folder / "summary.json").exists():
+        raise ValueError(f"hydra.run.dir: expected a folder without a run, got {folder}; name another or remove it")
 
 
 def check_prompts(outline: Outline, task: TextTask) -> None:

@@ -133,6 +133,20 @@ def test_results_do_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(apart, together[rows], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
+@torch.no_grad()
+def test_positions_that_the_network_makes_itself(family: str) -> None:
+    """Without `position_ids` GPT-2 looks one row of positions up for all rows; each member must add its own noise."""
+    perturbed = PerturbedNetwork(_network(family))
+    noise, ids_BT = _noise(perturbed), _ids(6)
+    with noise.active([0, 1, 5], 2):
+        together = perturbed.network(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).logits
+    for i, member in enumerate([0, 1, 5]):
+        own_BT = ids_BT[2 * i : 2 * i + 2]
+        alone = _member(perturbed, noise, member)(input_ids=own_BT, attention_mask=torch.ones_like(own_BT)).logits
+        torch.testing.assert_close(together[2 * i : 2 * i + 2], alone, rtol=0, atol=1e-10)
+
+
 def test_frozen_vectors_stay() -> None:
     """With `vectors=frozen` biases and norms keep their values in every member."""
     perturbed = PerturbedNetwork(_network("gpt2"))
@@ -187,7 +201,9 @@ class _RoutedExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, x.shape[-1])
         y = torch.zeros_like(tokens)
-        second = tokens.sum(-1) > tokens.sum(-1).median()
+        # Four tokens or none: a multiple of the probe's rows, so that only the exact number of tokens gives it away.
+        second = torch.zeros(len(tokens), dtype=torch.bool)
+        second[tokens.sum(-1).topk(4 if len(tokens) > 8 else 0).indices] = True
         for expert, chosen in zip(self.experts, (~second, second), strict=True):
             y[chosen] = expert(tokens[chosen])
         return y.view_as(x)

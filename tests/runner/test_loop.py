@@ -1,0 +1,134 @@
+"""The loop: what it asks and tells, records and survives, with a small algorithm that only counts."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from evotext.instances import held_out_instances, train_instances
+from evotext.models.language_model import LanguageModel
+from evotext.rollouts.collector import Collector
+from evotext.runner.budget import Budget
+from evotext.runner.evaluation import Evaluator
+from evotext.runner.loop import Run
+from evotext.runner.trackers import JsonLines, TensorBoard
+from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from tests.rollouts.test_collector import chatter
+from tests.small_models import small_model
+
+
+class Counting:
+    """Asks for four rows a generation and adds 1 to one weight; does `trouble` at generation 3."""
+
+    def __init__(self, trouble: Any = None) -> None:
+        self.trouble, self.asked = trouble, 0
+
+    def start(self, model: LanguageModel, seed: int) -> None:
+        self.model, self.seed = model, seed
+
+    def ask(self, generation: int) -> RolloutPlan:
+        assert generation == self.asked, "generations are counted from 0 without gaps"
+        self.asked += 1
+        if generation == 3 and self.trouble:
+            self.trouble()
+        return RolloutPlan(
+            seed=self.seed,
+            generation=generation,
+            instances=train_instances(self.seed, generation, 4),
+            groups=(0, 1, 2, 3),
+            sampling=Sampling(temperature=1.0),
+        )
+
+    def tell(self, batch: Trajectories) -> UpdateReport:
+        with torch.no_grad():
+            next(self.model.network.parameters()).view(-1)[0] += 1.0
+        return UpdateReport(metrics={"mine": 1.5}, cost=Cost(updates=1, update_seconds=0.125))
+
+    def state_dict(self) -> dict[str, object]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        return
+
+
+def run(folder: Path, trouble: Any = None, updates: float = 6) -> tuple[Run, LanguageModel]:
+    model = small_model("llama", torch.float32)
+    return Run(
+        algorithm=Counting(trouble),
+        model=model,
+        collector=Collector(model, chatter(), rows=8),
+        budget=Budget(unit="updates", limit=updates),
+        evaluator=Evaluator(episodes=5, points=3, temperature=0.0),
+        trackers=[JsonLines(folder), TensorBoard(folder)],
+        seed=7,
+        names={"algorithm": "counting", "env": "chatter", "model": "small"},
+        folder=folder,
+    ), model
+
+
+def records(folder: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def test_a_run_leaves_a_complete_folder(tmp_path: Path) -> None:
+    training, model = run(tmp_path)
+    before = float(next(model.network.parameters()).view(-1)[0])
+    summary = training.train()
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["seed"] == 7
+    assert summary["budget"] == {"unit": "updates", "limit": 6.0, "spent": 6.0}
+    assert summary["eval"]["episodes"] == 5 and summary["eval"]["decoding"] == "greedy"  # type: ignore[index]
+    assert summary["cost"]["episodes"] == 24 and summary["cost"]["peak_memory_bytes"] > 1e6  # type: ignore[index]
+    assert [line["generation"] for line in records(tmp_path, "train")] == [1, 2, 3, 4, 5, 6]
+    assert [line["generation"] for line in records(tmp_path, "eval")] == [0, 2, 4, 6]
+    last = records(tmp_path, "train")[-1]
+    assert last["mine"] == 1.5 and last["episodes"] == 24 and last["seconds"] > 6 * 0.125
+    assert any((tmp_path / "tensorboard").iterdir())
+    tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert float(next(tuned.parameters()).detach().view(-1)[0]) == pytest.approx(before + 6)
+
+
+def test_a_stop_lets_the_generation_end_and_records_it(tmp_path: Path) -> None:
+    training, _ = run(tmp_path, trouble=lambda: os.kill(os.getpid(), signal.SIGINT))
+    summary = training.train()
+    assert summary["status"] == "interrupted"
+    assert [line["generation"] for line in records(tmp_path, "train")] == [1, 2, 3, 4]
+    assert (tmp_path / "model" / "config.json").exists()
+
+
+def test_a_second_stop_ends_it_at_once(tmp_path: Path) -> None:
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    training, _ = run(tmp_path, trouble=twice)
+    assert training.train()["status"] == "interrupted"
+    assert [line["generation"] for line in records(tmp_path, "train")] == [1, 2, 3]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_failure_is_recorded_and_passed_on(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise RuntimeError("out of luck")
+
+    training, _ = run(tmp_path, trouble=fail)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        training.train()
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "failed" and summary["reason"] == "RuntimeError: out of luck"
+    assert len(records(tmp_path, "train")) == 3
+
+
+def test_held_out_seeds_are_no_training_seeds_and_training_seeds_do_not_repeat() -> None:
+    held_out = set(held_out_instances(2000))
+    training = [i for generation in range(200) for i in train_instances(0, generation, 20)]
+    assert held_out.isdisjoint(training)
+    assert len(set(training)) > 3990  # 31 bits: a chance repetition is possible, a pattern is not
+    assert held_out_instances(10) == held_out_instances(2000)[:10]
+    assert train_instances(0, 1, 5) != train_instances(1, 1, 5) != train_instances(1, 0, 5)
