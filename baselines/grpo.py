@@ -117,7 +117,7 @@ class GRPO:
                 updates += 1
         metrics = rollout_metrics(batch) | group_metrics(batch) | figures.result()
         metrics |= {"learning_rate": self._stepper.learning_rate, "skipped": float(updates == 0)}
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=updates, flops=flops)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates), flops=flops)
         return UpdateReport(metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:

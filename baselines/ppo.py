@@ -142,7 +142,7 @@ class PPO:
             "learning_rate": self._stepper.learning_rate,
             "stopped_early": float(stopped),
         }
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=updates, flops=flops)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates), flops=flops)
         return UpdateReport(metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:

@@ -78,7 +78,7 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 def test_a_run_leaves_a_complete_folder(tmp_path: Path) -> None:
     training, model = run(tmp_path)
-    before = float(next(model.network.parameters()).view(-1)[0])
+    before = float(next(model.network.parameters()).detach().view(-1)[0])
     summary = training.train()
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "completed" and summary["seed"] == 7
