@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job on a fresh machine: tune the built-in model with eggroll, grpo and ppo on a single-turn and a multi-turn
-# task with the same budget, and compare. About six minutes on two CPU cores, after installing.
+# task with the same budget, and compare.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
