@@ -40,7 +40,13 @@ class Actions:
     def select(self, row_K: Tensor) -> "Actions":
         """These rows, trimmed to the longest of them."""
         width = int(self.length_B[row_K].max())
-        actions = int(self.mask_BN[row_K].sum(1).max())
+        return self._part(row_K, width, int(self.mask_BN[row_K].sum(1).max()))
+
+    def rows_at(self, row_K: Tensor) -> "Actions":
+        """These rows, as wide as they are here."""
+        return self._part(row_K, self.tokens_BT.shape[1], self.mask_BN.shape[1])
+
+    def _part(self, row_K: Tensor, width: int, actions: int) -> "Actions":
         return Actions(
             tokens_BT=self.tokens_BT[row_K, :width],
             length_B=self.length_B[row_K],

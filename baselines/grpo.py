@@ -10,24 +10,24 @@ probability ratios to the sampling policy, and w the weights of the loss normali
 
 Deviations: with one step a batch the ratio is exactly 1 and its gradient that of the log-probability, so the sampler's
 rounding does not enter; groups without signal are not run through the network when beta is 0, where their gradient is
-zero (they still count in the normalisation).
+zero (they still count in the normalisation). A group with a return that is not finite counts nowhere.
 """
 
 import copy
+import dataclasses
 import time
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from baselines.actions import Actions, actions_of
 from baselines.advantages import Baseline, group_advantages
-from baselines.inner_loop import Mean, OptimizerFactory, Stepper, check_optimizer, micro_batches, minibatches
+from baselines.inner_loop import Figures, OptimizerFactory, Stepper, check_optimizer, micro_batches, minibatches
 from baselines.losses import KLEstimator, Normalisation, clipped_surrogate, kl_divergence, token_weights
-from baselines.policy import score
-from baselines.rollout_metrics import group_metrics, rollout_metrics
+from baselines.policy import Scorer
+from baselines.rollout_metrics import add_gap, group_metrics, rollout_metrics, trained_on_metrics
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
@@ -53,7 +53,8 @@ class GRPO:
         ratio: Literal["token", "sequence"],
         clip_low: NonNegativeFloat,
         clip_high: NonNegativeFloat,
-        dual_clip: Annotated[float, Field(gt=1)] | None,
+        dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None,
+        old_logprobs: Literal["sampler", "trainer"],
         kl_coefficient: NonNegativeFloat,
         kl_estimator: KLEstimator,
         mask_overlong: bool,
@@ -70,16 +71,18 @@ class GRPO:
         self.baseline, self.normalisation, self.max_tokens, self.ratio = baseline, normalisation, max_tokens, ratio
         self.clip_low, self.clip_high, self.dual_clip = clip_low, clip_high, dual_clip
         self.kl_coefficient, self.kl_estimator, self.mask_overlong = kl_coefficient, kl_estimator, mask_overlong
+        self.old_logprobs = old_logprobs
         self._max_grad_norm, self._optimizer = max_grad_norm, optimizer
 
     def start(self, model: LanguageModel, seed: int) -> None:
         """Build the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
-        self._model, self._seed = model, seed
+        self._model, self._seed, self._tokens_seen = model, seed, 0
+        self._policy = Scorer(model.network)
         groups = [{"params": list(model.network.parameters())}]
         self._stepper = Stepper(self._optimizer, groups, max_grad_norm=self._max_grad_norm)
-        self._reference: PreTrainedModel | None = None
+        self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
-            self._reference = copy.deepcopy(model.network).requires_grad_(False)
+            self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
 
     def ask(self, generation: int) -> RolloutPlan:
         """Q fresh instances, each answered by G rows."""
@@ -99,9 +102,12 @@ class GRPO:
         actions = actions_of(batch, self._model.device)
         groups = torch.tensor(batch.plan.groups)
         advantage_B = group_advantages(batch.return_B, groups, self.baseline).to(self._model.device)
-        counts_B = ~batch.overlong_B.to(advantage_B.device) if self.mask_overlong else advantage_B == advantage_B
+        counts_B = advantage_B.isfinite()
+        if self.mask_overlong:
+            counts_B &= ~batch.overlong_B.to(counts_B.device)
         learns_B = counts_B & ((advantage_B != 0) | (self.kl_coefficient > 0)) & actions.mask_BN.any(1)
-        figures, flops, updates = Mean(), 0.0, 0
+        figures, updates, dropped = Figures(), 0, 0
+        actions, flops = self._with_old_logprobs(actions, learns_B, figures)
         for epoch in range(self.epochs):
             parts = minibatches(
                 actions.rows, self.minibatches, seed=self._seed, generation=batch.plan.generation, epoch=epoch
@@ -112,24 +118,33 @@ class GRPO:
                 if not bool(learns_B[part_K].any()):
                     continue
                 for row_K in micro_batches(part_K[learns_B[part_K]], actions.length_B, self.micro_rows):
-                    flops += self._accumulate(actions.select(row_K), advantage_B[row_K], weight_BN[row_K], figures)
-                figures.add([("grad_norm", self._stepper.step())], 1.0)
-                updates += 1
+                    untouched = updates == 0  # no step taken: this is the policy that the sampler was
+                    rows = actions.select(row_K)
+                    flops += self._accumulate(rows, advantage_B[row_K], weight_BN[row_K], figures, untouched)
+                norm = self._stepper.step()
+                if norm is None:
+                    dropped += 1
+                else:
+                    updates += 1
+                    figures.mean([("grad_norm", norm)], 1.0)
+        self._tokens_seen += int(batch.length_B.sum())
         metrics = rollout_metrics(batch) | group_metrics(batch) | figures.result()
-        metrics |= {"learning_rate": self._stepper.learning_rate, "skipped": float(updates == 0)}
+        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates), flops=flops)
         return UpdateReport(metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:
-        """The optimizer's state and the reference's weights, if there is one."""
-        reference = None if self._reference is None else self._reference.state_dict()
-        return {"optimizer": self._stepper.optimizer.state_dict(), "reference": reference}
+        """The optimizer's state, the count of tokens and the reference's weights, if there is one."""
+        reference = None if self._reference is None else self._reference.network.state_dict()
+        optimizer = self._stepper.optimizer.state_dict()
+        return {"optimizer": optimizer, "reference": reference, "tokens_seen": self._tokens_seen}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
         self._stepper.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
         if self._reference is not None:
-            self._reference.load_state_dict(state["reference"])
+            self._reference.network.load_state_dict(state["reference"])
+        self._tokens_seen = int(state["tokens_seen"])  # type: ignore[call-overload]
 
     def _weights(self, actions: Actions, part_K: Tensor, counts_B: Tensor) -> Tensor:
         """(B, N): what each action counts in the loss of this minibatch; 0 outside it."""
@@ -138,13 +153,35 @@ class GRPO:
         mask_BN = actions.mask_BN & (inside_B & counts_B)[:, None]
         return token_weights(mask_BN, self.normalisation, rows=len(part_K), max_tokens=self.max_tokens)
 
-    def _accumulate(self, part: Actions, advantage_K: Tensor, weight_KN: Tensor, figures: Mean) -> float:
+    @property
+    def _one_step(self) -> bool:
+        return self.epochs == 1 and self.minibatches == 1
+
+    @torch.no_grad()
+    def _with_old_logprobs(self, actions: Actions, learns_B: Tensor, figures: Figures) -> tuple[Actions, float]:
+        """The trainer's log-probabilities in place of the sampler's, if asked for; the operations that it took."""
+        row_K = learns_B.nonzero()[:, 0]
+        if self.old_logprobs == "sampler" or self._one_step or not len(row_K):
+            return actions, 0.0
+        old_BN, flops = actions.old_logprob_BN.clone(), 0.0
+        for some_K in micro_batches(row_K, actions.length_B, self.micro_rows):
+            part = actions.select(some_K)
+            logprob_KN = self._policy.score(part, self.temperature).logprob_BN
+            add_gap(figures, part, logprob_KN)
+            old_BN[some_K, : part.mask_BN.shape[1]] = logprob_KN.to(old_BN.dtype)
+            flops += 2.0 * self._model.matmul_parameter_count * part.tokens_BT.numel()
+        return dataclasses.replace(actions, old_logprob_BN=old_BN), flops
+
+    def _accumulate(
+        self, part: Actions, advantage_K: Tensor, weight_KN: Tensor, figures: Figures, untouched: bool
+    ) -> float:
         """Add the gradient of some rows; the floating-point operations that it took."""
         weight_KN = weight_KN[:, : part.mask_BN.shape[1]]
-        scores = score(self._model.network, part, self.temperature)
+        scores = self._policy.score(part, self.temperature)
         logprob_KN = scores.logprob_BN
-        on_policy = self.epochs == 1 and self.minibatches == 1
-        old_KN = logprob_KN.detach() if on_policy else part.old_logprob_BN.to(logprob_KN.dtype)
+        if untouched and (self._one_step or self.old_logprobs == "sampler"):
+            add_gap(figures, part, logprob_KN.detach())
+        old_KN = logprob_KN.detach() if self._one_step else part.old_logprob_BN.to(logprob_KN.dtype)
         log_ratio_KN = torch.where(part.mask_BN, logprob_KN - old_KN, 0.0)
         if self.ratio == "sequence":
             log_ratio_KN = log_ratio_KN.sum(1, keepdim=True) / part.mask_BN.sum(1, keepdim=True)
@@ -155,27 +192,25 @@ class GRPO:
         count = float(part.mask_BN.sum())
         if self._reference is not None:
             with torch.no_grad():
-                reference_KN = score(self._reference, part, self.temperature).logprob_BN
+                reference_KN = self._reference.score(part, self.temperature).logprob_BN
             kl_KN = kl_divergence(logprob_KN, reference_KN, self.kl_estimator)
             loss_KN = loss_KN + self.kl_coefficient * kl_KN
-            figures.add([("kl", float(kl_KN.detach()[part.mask_BN].mean()))], count)
+            figures.mean([("kl", float(kl_KN.detach()[part.mask_BN].mean()))], count)
             operations = 8.0
         (loss_KN * weight_KN.to(loss_KN.dtype)).sum().backward()
-        figures.add(self._figures(part, scores.entropy_BN, logprob_KN, ratio_KN, advantage_KN), count)
+        figures.mean(self._figures(part, scores.entropy_BN, ratio_KN, advantage_KN), count)
         return operations * self._model.matmul_parameter_count * positions
 
     @torch.no_grad()
     def _figures(
-        self, part: Actions, entropy_KN: Tensor, logprob_KN: Tensor, ratio_KN: Tensor, advantage_KN: Tensor
+        self, part: Actions, entropy_KN: Tensor, ratio_KN: Tensor, advantage_KN: Tensor
     ) -> list[tuple[str, float]]:
         mask = part.mask_BN
-        gap = (logprob_KN - part.old_logprob_BN)[mask].abs()
         ratio, advantage = ratio_KN[mask], advantage_KN[mask]
         low = (ratio < 1 - self.clip_low) & (advantage < 0)
         high = (ratio > 1 + self.clip_high) & (advantage > 0)
         return [
             ("entropy", float(entropy_KN[mask].mean())),
-            ("sampling/logp_difference", float(gap.mean())),
             ("clip_ratio/low_mean", float(low.double().mean())),
             ("clip_ratio/high_mean", float(high.double().mean())),
             ("clip_ratio/region_mean", float((low | high).double().mean())),

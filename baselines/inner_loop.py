@@ -5,6 +5,7 @@ part is computed in micro-batches of at most `micro_rows` rows whose gradients a
 weights of the whole part, so the gradient does not depend on the size of the micro-batches.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,10 +18,15 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
 def check_optimizer(factory: OptimizerFactory) -> None:
-    """Build the optimizer on a throw-away parameter. Raises ValueError for hyperparameters that it rejects."""
+    """Build the optimizer on a throw-away parameter and take a step. Raises ValueError for what it rejects.
+
+    The step finds optimizers that cannot be driven by gradients alone (LBFGS) or by dense ones (SparseAdam).
+    """
+    parameter = nn.Parameter(torch.zeros(2, 2))
+    parameter.grad = torch.zeros(2, 2)
     try:
-        factory([nn.Parameter(torch.zeros(2, 2))])
-    except (TypeError, ValueError) as error:
+        factory([parameter]).step()
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"algorithm.optimizer: {error}") from error
 
 
@@ -35,14 +41,15 @@ class Stepper:
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._max_grad_norm = max_grad_norm
 
-    def step(self) -> float:
-        """Apply the gradients and clear them; the norm before clipping. A norm that is not finite changes nothing."""
+    def step(self) -> float | None:
+        """Apply the gradients and clear them; the norm before clipping, or None if it is not finite: nothing changed."""
         bound = torch.inf if self._max_grad_norm is None else self._max_grad_norm
         norm = float(nn.utils.clip_grad_norm_(self._parameters, bound))
-        if norm < float("inf"):
+        finite = math.isfinite(norm)
+        if finite:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return norm
+        return norm if finite else None
 
     @property
     def learning_rate(self) -> float:
@@ -64,19 +71,25 @@ def micro_batches(row_K: Tensor, length_B: Tensor, micro_rows: int) -> Iterator[
     yield from by_length_K.split(micro_rows)
 
 
-class Mean:
-    """A running mean of figures over parts of different weight."""
+class Figures:
+    """Means over parts of different weight, and maxima."""
 
     def __init__(self) -> None:
         self._sum: dict[str, float] = {}
         self._weight: dict[str, float] = {}
+        self._largest: dict[str, float] = {}
 
-    def add(self, figures: Iterable[tuple[str, float]], weight: float) -> None:
+    def mean(self, figures: Iterable[tuple[str, float]], weight: float) -> None:
         """Count these figures `weight` times."""
         for name, value in figures:
             self._sum[name] = self._sum.get(name, 0.0) + weight * value
             self._weight[name] = self._weight.get(name, 0.0) + weight
 
+    def largest(self, name: str, value: float) -> None:
+        """Keep the greatest value seen."""
+        self._largest[name] = max(value, self._largest.get(name, value))
+
     def result(self) -> dict[str, float]:
-        """Every figure's mean."""
-        return {name: total / self._weight[name] for name, total in self._sum.items() if self._weight[name]}
+        """Every figure's mean or maximum."""
+        means = {name: total / self._weight[name] for name, total in self._sum.items() if self._weight[name]}
+        return means | self._largest

@@ -3,7 +3,11 @@
 Only positions that predict an action go through the output head, and they do so in chunks that are computed again in
 the backward pass, since the logits (tokens x vocabulary) are what fills the memory of policy-gradient training.
 
-Shapes: B rows, T tokens, N actions, M actions in a chunk, V vocabulary, D hidden size.
+What a family does between its last hidden state and its logits (a soft cap, a scale, a transformation) is not trusted to
+its configuration: each network is asked once whether its own logits are what we would compute. If they are not, whole
+rows go through the network's own forward pass, which is right for every family and costs the prompts' logits too.
+
+Shapes: B rows, K rows in a chunk, T tokens, N actions, M actions in a chunk, V vocabulary, D hidden size.
 """
 
 from dataclasses import dataclass
@@ -12,11 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
 
 from baselines.actions import Actions
 
 # Logits held at once: 2**24 numbers are 64 MiB in float32.
 MAX_LOGITS = 1 << 24
+# The probe's hidden states are made larger, so that a soft cap shows in a network whose logits are still small.
+MAGNIFIED = 64.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,56 +40,136 @@ class Scores:
     """Last hidden state at the end of the conversation: the state that a truncated episode was left in."""
 
 
-def score(network: PreTrainedModel, actions: Actions, temperature: float) -> Scores:
-    """Run the conversations once, without a cache. temperature 0 (greedy) is scored as 1."""
+class Scorer:
+    """Scores actions with a network.
+
+    by_head: whether only the actions' positions go through the output head (found out from the network itself).
+    """
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        self.network = network
+        self.by_head = _head_explains_logits(network)
+
+    def score(self, actions: Actions, temperature: float) -> Scores:
+        """Run the conversations once, without a cache, at a positive temperature."""
+        if self.by_head:
+            return self._by_head(actions, temperature)
+        return self._by_whole_rows(actions, temperature)
+
+    def _by_head(self, actions: Actions, temperature: float) -> Scores:
+        hidden_BTD = self.network.base_model(
+            input_ids=actions.tokens_BT, attention_mask=_attention_mask(actions), use_cache=False
+        ).last_hidden_state
+        hidden_BND, chosen_BN, final_BD = _at_actions(hidden_BTD, actions)
+        hidden_MD, token_M = hidden_BND[actions.mask_BN], chosen_BN[actions.mask_BN]
+        logprob_M, entropy_M = self._score_tokens(hidden_MD, token_M, temperature)
+        blank_BN = torch.zeros(actions.mask_BN.shape, dtype=logprob_M.dtype, device=logprob_M.device)
+        return Scores(
+            logprob_BN=blank_BN.masked_scatter(actions.mask_BN, logprob_M),
+            entropy_BN=blank_BN.masked_scatter(actions.mask_BN, entropy_M),
+            hidden_BND=hidden_BND,
+            final_hidden_BD=final_BD,
+        )
+
+    def _score_tokens(self, hidden_MD: Tensor, token_M: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        def part(hidden_MD: Tensor, token_M: Tensor) -> tuple[Tensor, Tensor]:
+            return _logprob_and_entropy(_head_logits(self.network, hidden_MD), token_M, temperature)
+
+        size = max(1, MAX_LOGITS // self.network.config.get_text_config().vocab_size)
+        if token_M.numel() <= size:
+            return part(hidden_MD, token_M)
+        pairs = [
+            checkpoint(part, hidden, token, use_reentrant=False)
+            for hidden, token in zip(hidden_MD.split(size), token_M.split(size), strict=True)
+        ]
+        return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
+
+    def _by_whole_rows(self, actions: Actions, temperature: float) -> Scores:
+        def part(row_K: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            some = actions.rows_at(row_K)
+            output = self.network(
+                input_ids=some.tokens_BT,
+                attention_mask=_attention_mask(some),
+                use_cache=False,
+                output_hidden_states=True,
+            )
+            logits_KNV, chosen_KN, _ = _at_actions(output.logits, some)
+            logprob_KN, entropy_KN = _logprob_and_entropy(logits_KNV, chosen_KN, temperature)
+            hidden_KND, _, final_KD = _at_actions(output.hidden_states[-1], some)
+            zero = torch.zeros((), dtype=logprob_KN.dtype, device=logprob_KN.device)
+            logprob_KN, entropy_KN = (torch.where(some.mask_BN, x, zero) for x in (logprob_KN, entropy_KN))
+            return logprob_KN, entropy_KN, hidden_KND, final_KD
+
+        row_logits = actions.tokens_BT.shape[1] * self.network.config.get_text_config().vocab_size
+        chunks = torch.arange(actions.rows, device=actions.mask_BN.device).split(max(1, MAX_LOGITS // row_logits))
+        if len(chunks) == 1:
+            parts = [part(chunks[0])]
+        else:
+            parts = [checkpoint(part, row_K, use_reentrant=False) for row_K in chunks]
+        logprob_BN, entropy_BN, hidden_BND, final_BD = (torch.cat(column) for column in zip(*parts, strict=True))
+        return Scores(logprob_BN=logprob_BN, entropy_BN=entropy_BN, hidden_BND=hidden_BND, final_hidden_BD=final_BD)
+
+
+def _attention_mask(actions: Actions) -> Tensor | None:
+    """1 on real tokens; None where there is no padding."""
     width = actions.tokens_BT.shape[1]
     real_BT = torch.arange(width, device=actions.length_B.device) < actions.length_B[:, None]
-    padded = not bool(real_BT.all())
-    hidden_BTD = network.base_model(
-        input_ids=actions.tokens_BT, attention_mask=real_BT.long() if padded else None, use_cache=False
-    ).last_hidden_state
+    return None if bool(real_BT.all()) else real_BT.long()
+
+
+def _at_actions(values_BTX: Tensor, actions: Actions) -> tuple[Tensor, Tensor, Tensor]:
+    """Values at the positions that predict actions (B, N, X), the actions' ids (B, N), values at the end (B, X)."""
+    rows_B = torch.arange(actions.rows, device=actions.position_BN.device)
     before_BN = (actions.position_BN - 1).clamp(min=0)  # the state after which the action was written
-    rows_B1 = torch.arange(actions.rows, device=before_BN.device)[:, None]
-    hidden_BND = hidden_BTD[rows_B1, before_BN]
     chosen_BN = actions.tokens_BT.gather(1, actions.position_BN)
-    hidden_MD, token_M = hidden_BND[actions.mask_BN], chosen_BN[actions.mask_BN]
-    logprob_M, entropy_M = _score_tokens(network, hidden_MD, token_M, temperature or 1.0)
-    blank_BN = torch.zeros(actions.mask_BN.shape, dtype=logprob_M.dtype, device=logprob_M.device)
-    return Scores(
-        logprob_BN=blank_BN.masked_scatter(actions.mask_BN, logprob_M),
-        entropy_BN=blank_BN.masked_scatter(actions.mask_BN, entropy_M),
-        hidden_BND=hidden_BND,
-        final_hidden_BD=hidden_BTD[rows_B1[:, 0], actions.length_B - 1],
-    )
+    return values_BTX[rows_B[:, None], before_BN], chosen_BN, values_BTX[rows_B, actions.length_B - 1]
 
 
-def _score_tokens(
-    network: PreTrainedModel, hidden_MD: Tensor, token_M: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+def _logprob_and_entropy(logits_V: Tensor, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Of tokens of any shape; the logits have one more axis, V, at the end."""
+    wide_V = logits_V if logits_V.dtype == torch.float64 else logits_V.float()
+    logprob_V = (wide_V / temperature).log_softmax(-1)
+    return logprob_V.gather(-1, token[..., None])[..., 0], torch.special.entr(logprob_V.exp()).sum(-1)
+
+
+def _head_logits(network: PreTrainedModel, hidden_D: Tensor) -> Tensor:
+    """The output head and what well-known families do to its output; `_head_explains_logits` says if that is all."""
     config = network.config.get_text_config()
-    # What some families do to the head's output; a family with another treatment fails the test against its own logits.
-    softcap = getattr(config, "final_logit_softcapping", None)
-    scale = getattr(config, "logit_scale", None)
-    divisor = getattr(config, "logits_scaling", None)
+    logits_V = network.get_output_embeddings()(hidden_D)
+    scale = getattr(config, "logit_scale", None)  # Cohere
+    divisor = getattr(config, "logits_scaling", None)  # Granite
+    softcap = getattr(config, "final_logit_softcapping", None)  # Gemma
+    if scale is not None:
+        logits_V = logits_V * scale
+    if divisor is not None:
+        logits_V = logits_V / divisor
+    if softcap is not None:
+        logits_V = torch.tanh(logits_V / softcap) * softcap
+    return logits_V
 
-    def part(hidden_MD: Tensor, token_M: Tensor) -> tuple[Tensor, Tensor]:
-        logits_MV = network.get_output_embeddings()(hidden_MD)
-        if scale is not None:
-            logits_MV = logits_MV * scale
-        if divisor is not None:
-            logits_MV = logits_MV / divisor
-        if softcap is not None:
-            logits_MV = torch.tanh(logits_MV / softcap) * softcap
-        wide_MV = logits_MV if logits_MV.dtype == torch.float64 else logits_MV.float()
-        logprob_MV = (wide_MV / temperature).log_softmax(-1)
-        entropy_M = torch.special.entr(logprob_MV.exp()).sum(-1)
-        return logprob_MV.gather(1, token_M[:, None])[:, 0], entropy_M
 
-    size = max(1, MAX_LOGITS // config.vocab_size)
-    if token_M.numel() <= size:
-        return part(hidden_MD, token_M)
-    pairs = [
-        checkpoint(part, hidden, token, use_reentrant=False)
-        for hidden, token in zip(hidden_MD.split(size), token_M.split(size), strict=True)
-    ]
-    return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
+@torch.no_grad()
+def _head_explains_logits(network: PreTrainedModel) -> bool:
+    """Whether the head reads the trunk's last hidden state and the logits are `_head_logits` of it, to the last bit."""
+    trunk, head = network.base_model, network.get_output_embeddings()
+    if trunk is network or head is None:
+        return False
+    seen: list[Tensor] = []
+
+    def magnify(_module: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        seen.append(args[0])
+        return (args[0] * MAGNIFIED, *args[1:])
+
+    # Few and small ids, so that they are in every vocabulary.
+    ids_BT = torch.tensor([[1, 3, 2, 4]], device=network.device) % network.config.get_text_config().vocab_size
+    hook = head.register_forward_pre_hook(magnify)
+    try:
+        logits_BTV = network(input_ids=ids_BT, use_cache=False).logits
+    finally:
+        hook.remove()
+    output = trunk(input_ids=ids_BT, use_cache=False)
+    if len(seen) != 1 or not isinstance(output, ModelOutput) or "last_hidden_state" not in output:
+        return False
+    if not torch.equal(output["last_hidden_state"], seen[0]):
+        return False
+    return torch.equal(_head_logits(network, seen[0] * MAGNIFIED).to(logits_BTV.dtype), logits_BTV)

@@ -12,28 +12,46 @@ advantage estimation (baselines/advantages.py), targets V + A, several epochs of
     r_t = the environment's reward at t - kl_coefficient * k1 estimate of KL_t(pi || reference)
 
 Deviations: the value head starts at zero and shares the language model's trunk, which halves the memory of a separate
-critic; an early stop on the approximate KL (k3 of old from new) is checked before each optimizer step.
+critic; an early stop on the approximate KL (k3 of old from new) is checked before each optimizer step. Episodes in which
+the policy wrote nothing, or whose rewards are not finite, are left out.
 """
 
 import copy
+import dataclasses
 import time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from baselines.actions import Actions, actions_of
 from baselines.advantages import generalised_advantages, whitened
-from baselines.inner_loop import Mean, OptimizerFactory, Stepper, check_optimizer, micro_batches, minibatches
+from baselines.inner_loop import Figures, OptimizerFactory, Stepper, check_optimizer, micro_batches, minibatches
 from baselines.losses import clipped_surrogate, kl_divergence, token_weights, value_loss
-from baselines.policy import score
-from baselines.rollout_metrics import rollout_metrics
+from baselines.policy import Scorer
+from baselines.rollout_metrics import add_gap, rollout_metrics, trained_on_metrics
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.models.value_head import ValueHead
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, checked
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Judged:
+    """A batch as the policy and the value head saw it before the first step."""
+
+    actions: Actions
+    """The rows to learn from."""
+    value_BN: Tensor
+    """Old values (float64), 0 where there is no action."""
+    advantage_BN: Tensor
+    """Advantages, not yet whitened."""
+    target_BN: Tensor
+    """What the values are fitted to."""
+    flops: float
+    """Operations of these forward passes."""
 
 
 class PPO:
@@ -54,7 +72,8 @@ class PPO:
         whiten: bool,
         clip_low: NonNegativeFloat,
         clip_high: NonNegativeFloat,
-        dual_clip: PositiveFloat | None,
+        dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None,
+        old_logprobs: Literal["sampler", "trainer"],
         value_clip: PositiveFloat | None,
         value_coefficient: NonNegativeFloat,
         value_learning_rate: PositiveFloat,
@@ -72,6 +91,7 @@ class PPO:
         self.epochs, self.minibatches, self.micro_rows = epochs, minibatches, micro_rows
         self.gamma, self.gae_lambda, self.time_unit, self.whiten = gamma, gae_lambda, time_unit, whiten
         self.clip_low, self.clip_high, self.dual_clip = clip_low, clip_high, dual_clip
+        self.old_logprobs = old_logprobs
         self.value_clip, self.value_coefficient = value_clip, value_coefficient
         self.entropy_coefficient, self.kl_coefficient, self.target_kl = entropy_coefficient, kl_coefficient, target_kl
         self._value_learning_rate, self._detach_value = value_learning_rate, detach_value
@@ -79,7 +99,8 @@ class PPO:
 
     def start(self, model: LanguageModel, seed: int) -> None:
         """Build the value head and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
-        self._model, self._seed = model, seed
+        self._model, self._seed, self._tokens_seen = model, seed, 0
+        self._policy = Scorer(model.network)
         size = model.network.config.get_text_config().hidden_size
         self._value = ValueHead(size, detach=self._detach_value, device=model.device)
         groups: list[dict[str, Any]] = [
@@ -87,9 +108,9 @@ class PPO:
             {"params": list(self._value.parameters()), "lr": self._value_learning_rate},
         ]
         self._stepper = Stepper(self._optimizer, groups, max_grad_norm=self._max_grad_norm)
-        self._reference: PreTrainedModel | None = None
+        self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
-            self._reference = copy.deepcopy(model.network).requires_grad_(False)
+            self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
 
     def ask(self, generation: int) -> RolloutPlan:
         """N episodes, each of its own fresh instance."""
@@ -105,16 +126,33 @@ class PPO:
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Several epochs of optimizer steps on the batch."""
         begin = time.perf_counter()
+        metrics = rollout_metrics(batch)
+        figures, flops, updates, dropped, stopped = Figures(), 0.0, 0, 0, False
         actions = actions_of(batch, self._model.device)
-        value_BN, advantage_BN, target_BN, kl, passes = self._judge(batch, actions)
-        flops = 2.0 * passes * self._model.matmul_parameter_count * actions.tokens_BT.numel()
-        used_BN = whitened(advantage_BN, actions.mask_BN) if self.whiten else advantage_BN
-        figures, updates, stopped = Mean(), 0, False
+        kept_K = (actions.mask_BN.any(1) & actions.reward_BN.isfinite().all(1)).nonzero()[:, 0]
+        if len(kept_K):
+            judged = self._judge(actions.select(kept_K), batch.truncated_B.to(kept_K.device)[kept_K], figures)
+            flops, updates, dropped, stopped = self._improve(judged, batch.plan.generation, figures)
+            flops += judged.flops
+            mask_BN = judged.actions.mask_BN
+            metrics["explained_variance"] = _explained_variance(judged.value_BN[mask_BN], judged.target_BN[mask_BN])
+            metrics["value_mean"] = float(judged.value_BN[mask_BN].mean())
+        self._tokens_seen += int(batch.length_B.sum())
+        metrics |= figures.result() | {"stopped_early": float(stopped)}
+        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates), flops=flops)
+        return UpdateReport(metrics=metrics, cost=cost)
+
+    def _improve(self, judged: _Judged, generation: int, figures: Figures) -> tuple[float, int, int, bool]:
+        """The epochs: operations, steps taken, steps dropped for a gradient that is not finite, whether stopped early."""
+        actions, value_BN, target_BN = judged.actions, judged.value_BN, judged.target_BN
+        used_BN = whitened(judged.advantage_BN, actions.mask_BN) if self.whiten else judged.advantage_BN
+        flops, updates, dropped = 0.0, 0, 0
         for epoch in range(self.epochs):
-            parts = minibatches(
-                actions.rows, self.minibatches, seed=self._seed, generation=batch.plan.generation, epoch=epoch
-            )
+            parts = minibatches(actions.rows, self.minibatches, seed=self._seed, generation=generation, epoch=epoch)
             for part_K in parts:
+                if not len(part_K):
+                    continue  # fewer episodes than minibatches were left
                 part_K = part_K.to(value_BN.device)
                 inside_BN = torch.zeros_like(actions.mask_BN)
                 inside_BN[part_K] = actions.mask_BN[part_K]
@@ -128,60 +166,68 @@ class PPO:
                     flops += 6.0 * self._model.matmul_parameter_count * part.tokens_BT.numel()
                 if self.target_kl is not None and moved > self.target_kl:
                     self._stepper.optimizer.zero_grad(set_to_none=True)
-                    stopped = True
-                    break
-                figures.add([("grad_norm", self._stepper.step())], 1.0)
-                updates += 1
-            if stopped:
-                break
-        mask = actions.mask_BN
-        metrics = rollout_metrics(batch) | figures.result() | kl
-        metrics |= {
-            "explained_variance": _explained_variance(value_BN[mask], target_BN[mask]),
-            "value_mean": float(value_BN[mask].mean()),
-            "learning_rate": self._stepper.learning_rate,
-            "stopped_early": float(stopped),
-        }
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates), flops=flops)
-        return UpdateReport(metrics=metrics, cost=cost)
+                    return flops, updates, dropped, True
+                norm = self._stepper.step()
+                if norm is None:
+                    dropped += 1
+                else:
+                    updates += 1
+                    figures.mean([("grad_norm", norm)], 1.0)
+        return flops, updates, dropped, False
 
     def state_dict(self) -> dict[str, object]:
-        """The value head, the optimizer's state and the reference's weights, if there is one."""
-        reference = None if self._reference is None else self._reference.state_dict()
-        optimizer = self._stepper.optimizer.state_dict()
-        return {"value": self._value.state_dict(), "optimizer": optimizer, "reference": reference}
+        """The value head, the optimizer's state, the count of tokens and the reference's weights, if there is one."""
+        reference = None if self._reference is None else self._reference.network.state_dict()
+        return {
+            "value": self._value.state_dict(),
+            "optimizer": self._stepper.optimizer.state_dict(),
+            "reference": reference,
+            "tokens_seen": self._tokens_seen,
+        }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
         self._value.load_state_dict(state["value"])  # type: ignore[arg-type]
         self._stepper.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
         if self._reference is not None:
-            self._reference.load_state_dict(state["reference"])
+            self._reference.network.load_state_dict(state["reference"])
+        self._tokens_seen = int(state["tokens_seen"])  # type: ignore[call-overload]
 
     @torch.no_grad()
-    def _judge(self, batch: Trajectories, actions: Actions) -> tuple[Tensor, Tensor, Tensor, dict[str, float], int]:
-        """Old values, advantages and value targets (B, N) before anything changes, the KL figures, forward passes."""
+    def _judge(self, actions: Actions, truncated_B: Tensor, figures: Figures) -> _Judged:
+        """Values, advantages and targets before anything changes; with `old_logprobs: trainer` also log-probabilities."""
         value_BN = torch.zeros(actions.mask_BN.shape, dtype=torch.float64, device=actions.mask_BN.device)
         last_B = torch.zeros(actions.rows, dtype=torch.float64, device=value_BN.device)
-        reward_BN = actions.reward_BN.clone()
-        kl_sum = 0.0
+        reward_BN, old_BN = actions.reward_BN.clone(), actions.old_logprob_BN.clone()
+        operations = (2.0 if self._reference is None else 4.0) * self._model.matmul_parameter_count
+        flops = 0.0
         everything = torch.arange(actions.rows, device=value_BN.device)
         for row_K in micro_batches(everything, actions.length_B, self.micro_rows):
             part = actions.select(row_K)
             width = part.mask_BN.shape[1]
-            scores = score(self._model.network, part, self.temperature)
+            scores = self._policy.score(part, self.temperature)
+            add_gap(figures, part, scores.logprob_BN)
+            flops += operations * part.tokens_BT.numel()
+            old_BN[row_K, :width] = scores.logprob_BN.to(old_BN.dtype)
             value_BN[row_K, :width] = torch.where(part.mask_BN, self._value(scores.hidden_BND), 0.0).double()
             last_B[row_K] = self._value(scores.final_hidden_BD).double()
             if self._reference is not None:
-                reference_KN = score(self._reference, part, self.temperature).logprob_BN
+                reference_KN = self._reference.score(part, self.temperature).logprob_BN
                 kl_KN = kl_divergence(scores.logprob_BN, reference_KN, "k1")
                 reward_BN[row_K, :width] -= self.kl_coefficient * kl_KN.double()
-                kl_sum += float(kl_KN.sum())
-        bootstrap_B = torch.where(batch.truncated_B.to(last_B.device), last_B, 0.0)
+                figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
+        bootstrap_B = torch.where(truncated_B, last_B, 0.0)
         discount_BN, decay_BN = self._rates(actions)
         advantage_BN = generalised_advantages(reward_BN, value_BN, bootstrap_B, actions.mask_BN, decay_BN, discount_BN)
-        kl = {} if self._reference is None else {"kl": kl_sum / float(actions.mask_BN.sum())}
-        return value_BN, advantage_BN, value_BN + advantage_BN, kl, 1 if self._reference is None else 2
+        if self.old_logprobs == "trainer":
+            actions = dataclasses.replace(actions, old_logprob_BN=old_BN)
+        return _Judged(
+            actions=actions,
+            value_BN=value_BN,
+            advantage_BN=advantage_BN,
+            target_BN=value_BN + advantage_BN,
+            flops=flops,
+        )
 
     def _rates(self, actions: Actions) -> tuple[Tensor, Tensor]:
         """Gamma and lambda from each action to the next: everywhere, or only from the last action of a turn."""
@@ -201,10 +247,10 @@ class PPO:
         old_value_KN: Tensor,
         target_KN: Tensor,
         weight_KN: Tensor,
-        figures: Mean,
+        figures: Figures,
     ) -> float:
         """Add the gradient of some rows; their share of the minibatch's approximate KL from the sampling policy."""
-        scores = score(self._model.network, part, self.temperature)
+        scores = self._policy.score(part, self.temperature)
         logprob_KN = scores.logprob_BN
         kind = logprob_KN.dtype
         log_ratio_KN = torch.where(part.mask_BN, logprob_KN - part.old_logprob_BN.to(kind), 0.0)
@@ -219,7 +265,7 @@ class PPO:
             mask = part.mask_BN
             approx_kl_KN = kl_divergence(torch.zeros_like(log_ratio_KN), log_ratio_KN, "k3")
             outside = (ratio_KN < 1 - self.clip_low) | (ratio_KN > 1 + self.clip_high)
-            figures.add(
+            figures.mean(
                 [
                     ("approx_kl", float(approx_kl_KN[mask].mean())),
                     ("clip_ratio/region_mean", float(outside[mask].double().mean())),

@@ -1,7 +1,10 @@
 """Figures that every policy-gradient run logs, by the names that TRL's users know."""
 
 import torch
+from torch import Tensor
 
+from baselines.actions import Actions
+from baselines.inner_loop import Figures
 from evotext.types import Trajectories
 
 
@@ -15,23 +18,42 @@ def rollout_metrics(batch: Trajectories) -> dict[str, float]:
         "completions/mean_length": float(length_B.mean()),
         "completions/max_length": float(length_B.max()),
         "completions/clipped_ratio": float(batch.overlong_B.double().mean()),
-        "num_tokens": float(batch.length_B.sum()),
     }
 
 
 def group_metrics(batch: Trajectories) -> dict[str, float]:
-    """Shares of groups that carry no signal: whose returns are all equal, told apart by the task's outcome."""
+    """Of groups: those that carry no signal (equal returns), told apart by the task's outcome; the spread within one."""
     group_B = torch.tensor(batch.plan.groups)
     flat = solved = failed = 0
+    spread = 0.0
     groups = group_B.unique()
     for group in groups:
         mine = group_B == group
         returns, success = batch.return_B[mine], batch.success_B[mine]
         flat += bool((returns == returns[0]).all())
+        spread += float(returns.std()) if len(returns) > 1 else 0.0
         solved += bool(success.all())
         failed += not bool(success.any())
     return {
+        "reward_std": spread / len(groups),  # as TRL: the mean of the groups' own deviations
         "frac_reward_zero_std": flat / len(groups),
         "groups/all_solved": solved / len(groups),
         "groups/all_failed": failed / len(groups),
     }
+
+
+def trained_on_metrics(updates: int, dropped: int, tokens_seen: int, learning_rate: float) -> dict[str, float]:
+    """Of the optimizer's steps. tokens_seen: of the run so far."""
+    return {
+        "num_tokens": float(tokens_seen),
+        "learning_rate": learning_rate,
+        "skipped": float(updates == 0),
+        "nonfinite_gradients": float(dropped),
+    }
+
+
+def add_gap(figures: Figures, part: Actions, logprob_KN: Tensor) -> None:
+    """How far the sampler's log-probabilities are from those of the same weights in training."""
+    gap = (logprob_KN - part.old_logprob_BN)[part.mask_BN].abs()
+    figures.mean([("sampling/logp_difference", float(gap.mean()))], float(gap.numel()))
+    figures.largest("sampling/logp_difference_max", float(gap.max()))
