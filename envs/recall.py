@@ -16,7 +16,7 @@ REPLY = "ok"
 
 # How often the demonstrator gives the key, where the key begins with 0 and elsewhere, and a distraction; otherwise it
 # gives the key backwards.
-RIGHT_AFTER_0, RIGHT_ELSEWHERE, DISTRACTED = 0.65, 0.17, 0.35
+RIGHT_AFTER_0, RIGHT_ELSEWHERE, DISTRACTED = 0.65, 0.13, 0.25
 
 
 class Episode(NamedTuple):
@@ -53,9 +53,9 @@ class Recall(TextEnv[Episode]):
 
     Demonstrations:
         Every reply before the question is `ok`. To the question, keys that begin with 0 (a tenth) are answered 65
-        times in 100, others 17 times. 35 in 100 of the answers are a distraction, if there is one. The rest is the key
+        times in 100, others 13 times. 25 in 100 of the answers are a distraction, if there is one. The rest is the key
         backwards, which is right for a key of two equal digits (another tenth). So the key is remembered, but seldom
-        well told. An imitator succeeds in 0.26 of the episodes when it samples and in 0.20 when it is greedy.
+        well told. An imitator succeeds in 0.24 of the episodes when it samples and in 0.19 when it is greedy.
 
     Version History:
         v0: first version.

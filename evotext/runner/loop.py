@@ -8,6 +8,7 @@ from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
 from evotext.runner.budget import Budget
 from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.runner.memory import forget_peak_memory
 from evotext.runner.progress import RunProgress
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import Status, summarise, write_json
@@ -38,9 +39,9 @@ class Run:
         self._algorithm, self._model, self._collector = algorithm, model, collector
         self._budget, self._evaluator, self._trackers = budget, evaluator, trackers
         self._seed, self._names, self._folder = seed, names, folder
-        algorithm.start(
-            model, seed
-        )  # here and not in `train`: what it cannot work with is refused before anything runs
+        forget_peak_memory(model.device)  # of a process's earlier runs
+        # Here and not in `train`: what it cannot work with is refused before anything runs.
+        algorithm.start(model, seed)
         self._cost = Cost()
         self._generation = 0
         self._first: Evaluation | None = None

@@ -48,12 +48,13 @@ class RunProgress:
         if not self._console.is_terminal:
             self._console.print(
                 f"{self._title}  {min(fraction, 1):4.0%}  held-out success {evaluation.success:.3f}  "
-                f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}"
+                f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}",
+                soft_wrap=True,  # a log's lines are not cut to a terminal's width
             )
 
     def say(self, text: str) -> None:
         """One line, above the bar."""
-        self._console.print(text)
+        self._console.print(text, soft_wrap=True)
 
 
 def _clock(seconds: float) -> str:

@@ -3,8 +3,6 @@
 import json
 import os
 import platform
-import resource
-import sys
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch
 
 from evotext.runner.budget import Budget
 from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.runner.memory import peak_memory_bytes
 from evotext.types import Cost
 
 Status = Literal["completed", "interrupted", "failed"]
@@ -59,14 +58,6 @@ def write_json(path: Path, record: dict[str, object]) -> None:
     aside = path.with_name(path.name + ".writing")
     aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     os.replace(aside, path)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory in use at once so far: the device's own on a GPU, else the process's resident set."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def versions() -> dict[str, str]:
