@@ -60,13 +60,19 @@ class Root:
         chosen: dict[str, object] = {}
         for entry in config.get("defaults", []):
             if isinstance(entry, dict):
-                chosen |= {key.removeprefix("optional "): v for key, v in entry.items() if "override " not in key}
+                chosen |= {_place(key): choice for key, choice in entry.items() if "override " not in key}
         own = config.keys() - {"defaults"}
         return cls(
             keys=frozenset(own | chosen.keys()),
             groups=frozenset(chosen),
             optional=frozenset(group for group, choice in chosen.items() if choice is None),
         )
+
+
+def _place(key: str) -> str:
+    """Where in the configuration the choice of a defaults list goes: `optional group`, `group@place`."""
+    group, _, place = key.removeprefix("optional ").partition("@")
+    return place or group
 
 
 def check_choices(words: Iterable[str], root: Root) -> None:

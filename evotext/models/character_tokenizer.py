@@ -18,10 +18,10 @@ CHAT_TEMPLATE = (
 )
 
 
-def character_tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each printable ASCII character and the newline; anything else is `<|unknown|>`."""
+def character_tokenizer(further: str = "") -> PreTrainedTokenizerFast:
+    """One token for each printable ASCII character, the newline and `further` ones; anything else is `<|unknown|>`."""
     special = [PAD, UNKNOWN, ANSWER, END]
-    vocabulary = {token: i for i, token in enumerate([*special, *CHARACTERS])}
+    vocabulary = {token: i for i, token in enumerate([*special, *CHARACTERS, *further])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()

@@ -26,7 +26,7 @@ class ChatFormat:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_ids: Sequence[int]) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.end_ids = frozenset(end_ids)
         self._has_template = tokenizer.chat_template is not None
         if self._has_template:
@@ -59,7 +59,7 @@ class ChatFormat:
         return opening, without, continuation
 
     def _render(self, messages: list[dict[str, str]]) -> str:
-        text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         assert isinstance(text, str)
         return text
 
@@ -91,14 +91,14 @@ class ChatFormat:
     def text(self, completions: Sequence[Sequence[int]]) -> list[str]:
         """The completions as the environment reads them: without end and other special tokens."""
         bare = [[i for i in ids if i not in self.end_ids] for ids in completions]
-        texts = self._tokenizer.batch_decode(bare, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        texts = self.tokenizer.batch_decode(bare, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return list(map(str, texts))
 
     def _encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
         unique = list(dict.fromkeys(texts))  # a population answers the same few prompts
         if not unique:
             return []
-        ids = self._tokenizer(unique, add_special_tokens=special, return_attention_mask=False)["input_ids"]
+        ids = self.tokenizer(unique, add_special_tokens=special, return_attention_mask=False)["input_ids"]
         table = dict(zip(unique, ids, strict=True))
         return [table[text] for text in texts]
 

@@ -1,0 +1,105 @@
+"""Models with random weights in the shapes of real ones, for measurements: speed does not depend on the weights."""
+
+import sys
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
+
+from evotext.models.character_tokenizer import character_tokenizer
+from evotext.models.chat import ChatFormat
+from evotext.models.language_model import LanguageModel
+from evotext.models.source import Outline
+from evotext.validation import checked
+
+CONTEXT_LENGTH = 512
+
+
+def _qwen2(hidden: int, layers: int, inner: int, heads: int, kv_heads: int, vocabulary: int) -> PreTrainedConfig:
+    return Qwen2Config(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        intermediate_size=inner,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=vocabulary,
+        tie_word_embeddings=True,
+        max_position_embeddings=CONTEXT_LENGTH,
+    )
+
+
+def shapes() -> dict[str, PreTrainedConfig]:
+    """By name. 1M is that of `model=tiny`; 0.5B and 1.5B are those of Qwen2.5, 8B is that of Qwen3."""
+    return {
+        "1M": LlamaConfig(
+            hidden_size=128,
+            num_hidden_layers=4,
+            intermediate_size=512,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            vocab_size=len(character_tokenizer()),
+            tie_word_embeddings=True,
+            max_position_embeddings=CONTEXT_LENGTH,
+        ),
+        "25M": _qwen2(512, 7, 1344, 8, 8, 8192),
+        "100M": _qwen2(768, 12, 2048, 12, 12, 16384),
+        "0.5B": _qwen2(896, 24, 4864, 14, 2, 151936),
+        "1.5B": _qwen2(1536, 28, 8960, 12, 2, 151936),
+        "8B": Qwen3Config(
+            hidden_size=4096,
+            num_hidden_layers=36,
+            intermediate_size=12288,
+            num_attention_heads=32,
+            num_key_value_heads=8,
+            head_dim=128,
+            vocab_size=151936,
+            tie_word_embeddings=False,
+            max_position_embeddings=CONTEXT_LENGTH,
+        ),
+    }
+
+
+class RandomModel:
+    """A model of one of `shapes`, with the same random weights each time.
+
+    dtype: of the weights; `auto` is bfloat16 on a GPU and float32 elsewhere.
+    """
+
+    @checked
+    def __init__(self, *, shape: str, dtype: Literal["auto", "float32", "bfloat16"]) -> None:
+        if shape not in shapes():
+            raise ValueError(f"model.shape: expected one of {', '.join(shapes())}, got {shape!r}")
+        self.shape, self._dtype = shape, dtype
+
+    def outline(self) -> Outline:
+        """See `ModelSource`."""
+        # The vocabulary is that of a tokenizer, so that whatever is generated can be read.
+        tokenizer = character_tokenizer(further=_further(shapes()[self.shape].vocab_size))
+        return Outline(chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]), context_length=CONTEXT_LENGTH)
+
+    def load(self, device: torch.device) -> LanguageModel:
+        """See `ModelSource`."""
+        config = shapes()[self.shape]
+        outline = self.outline()
+        tokenizer = outline.chat.tokenizer
+        config.pad_token_id, config.eos_token_id, config.bos_token_id = 0, tokenizer.eos_token_id, None
+        dtype = self._dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if device.type == "cuda" else "float32"
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
+            torch.manual_seed(0)
+            network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        return LanguageModel(
+            name=self.shape,
+            network=network.eval(),
+            tokenizer=tokenizer,
+            chat=outline.chat,
+            context_length=CONTEXT_LENGTH,
+        )
+
+
+def _further(vocabulary: int) -> str:
+    """Characters that fill the tokenizer up to this many tokens."""
+    missing = vocabulary - len(character_tokenizer())
+    usable = (c for c in range(0x4E00, sys.maxunicode + 1) if not 0xD800 <= c < 0xE000)
+    return "".join(chr(c) for c, _ in zip(usable, range(missing), strict=False))

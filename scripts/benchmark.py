@@ -1,0 +1,89 @@
+"""Measure speed and memory: `python scripts/benchmark.py suite=generation model=1M`.
+
+Every figure is a ratio of things that run alternately in one process, so that figures of different machines can be
+compared; none is a test.
+"""
+
+import importlib
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.figures import Figure, Setting
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from evotext.command_line import run_hydra
+from evotext.config_errors import build, configuration
+from evotext.config_messages import near
+from evotext.models.source import ModelSource
+from evotext.runner.preflight import choose_device, prepare_torch
+from evotext.runner.summary import device_name, versions, write_json
+
+CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
+SUITES = ("generation", "population", "update", "memory", "environments")
+
+
+def main(config: DictConfig) -> None:
+    """The suites, from configuration to table and JSON."""
+    with configuration():
+        prepare_torch(config.threads)
+        suites, setting = chosen(config)
+    figures: list[Figure] = []
+    console = Console(stderr=True)
+    for suite in suites:
+        with console.status(f"measuring {suite}, {setting.model}"):
+            figures += importlib.import_module(f"benchmarks.{suite}").figures(setting)
+    show(figures, setting)
+    if config.out:
+        record: dict[str, object] = {
+            "device": device_name(setting.device),
+            "versions": versions(),
+            "figures": [asdict(f) for f in figures],
+        }
+        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+        write_json(Path(config.out), record)
+        print(config.out)
+
+
+def chosen(config: DictConfig) -> tuple[list[str], Setting]:
+    """The suites and what they are told. Raises ValueError for what makes no sense."""
+    suites = [config.suite] if isinstance(config.suite, str) else list(config.suite or [])
+    for suite in suites:
+        if suite not in SUITES:
+            raise ValueError(f"suite: expected some of {', '.join(SUITES)}, got {suite!r}{near(str(suite), SUITES)}")
+    for key in ("members", "prompts", "rank", "new_tokens", "repeats"):
+        value = config[key]
+        if not (value is None and key in ("members", "prompts")) and not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{key}: expected a whole number of at least 1, got {value!r}")
+    device = choose_device(config.device)
+    source: ModelSource = build(config, "model")
+    source.outline()
+    return suites, Setting(
+        source=source,
+        model=HydraConfig.get().runtime.choices["model"],
+        members=config.members,
+        prompts=config.prompts,
+        rank=config.rank,
+        new_tokens=config.new_tokens,
+        repeats=config.repeats,
+        device=device,
+        algorithms=config,
+    )
+
+
+def show(figures: list[Figure], setting: Setting) -> None:
+    """A table, a figure a line."""
+    title = f"{setting.model} on {device_name(setting.device)}, rank {setting.rank}, {setting.repeats} repeats"
+    table = Table(title=title, title_justify="left")
+    table.add_column("figure", no_wrap=True)
+    for column in ("median", "low - high", "rows", "members"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for f in figures:
+        table.add_row(f.name, f"{f.value:.3f}", f"{f.low:.3f} - {f.high:.3f}", str(f.rows), str(f.members))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    run_hydra(main, config_dir=CONFIGURATION, config_name="benchmark")

@@ -1,0 +1,68 @@
+"""Peak memory of a whole generation (noise, episodes, update) over that of generating as many rows plainly."""
+
+import ctypes
+import gc
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from benchmarks.figures import Figure, Setting, alternate, figure, ratios
+from benchmarks.work import algorithm, collector, plain_plan
+from evotext.protocols import Algorithm
+from evotext.runner.memory import forget_peak_memory, peak_memory_bytes
+
+GROUP = 8
+
+
+def figures(setting: Setting) -> list[Figure]:
+    """`peak_over_plain_generation` of EGGROLL, GRPO and PPO; all in bytes beyond those of a process without a model.
+
+    Each has its own copy of the model, made anew for each measurement, and as many rows.
+    """
+    gpu, large = setting.gpu, setting.large
+    members = setting.members or (256 if gpu else 64)
+    prompts = setting.prompts or (1 if large and not gpu else 4)
+    rows = members * prompts
+    makers: dict[str, Callable[[], Algorithm] | None] = {
+        "plain": None,
+        "eggroll": partial(algorithm, setting, "eggroll", population=members, prompts=prompts),
+        "grpo": partial(algorithm, setting, "grpo", prompts=rows // GROUP, group_size=GROUP),
+        "ppo": partial(algorithm, setting, "ppo", episodes=rows),
+    }
+    arms = {name: partial(_peak, setting, rows, make) for name, make in makers.items()}
+    peaks = alternate(arms, setting.repeats)
+    found = []
+    for name in ("eggroll", "grpo", "ppo"):
+        label = "peak_over_plain_generation" + ("" if name == "eggroll" else f"/{name}")
+        population, rank = (members, setting.rank) if name == "eggroll" else (1, 0)
+        found.append(
+            figure(label, ratios(peaks[name], peaks["plain"]), setting, rows=rows, members=population, rank=rank)
+        )
+    return found
+
+
+def _peak(setting: Setting, rows: int, make: Callable[[], Algorithm] | None, repeat: int) -> float:
+    """Bytes at the peak of a generation, less what the process held before the model was made."""
+    _give_back()
+    forget_peak_memory(setting.device)
+    empty = peak_memory_bytes(setting.device)
+    model = setting.load()
+    engine = collector(model, setting)
+    if make is None:
+        engine.collect(plain_plan(rows, repeat))
+    else:
+        made = make()
+        made.start(model, seed=0)
+        made.tell(engine.collect(made.ask(repeat)))
+    return float(peak_memory_bytes(setting.device) - empty)
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, so that the next peak starts from nothing."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).malloc_trim(0)

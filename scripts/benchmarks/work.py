@@ -1,0 +1,51 @@
+"""What the suites run: algorithms as they are shipped, and the rollout engine as a run has it."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from benchmarks.figures import Setting
+from benchmarks.workload import workload
+from evotext.config_errors import build
+from evotext.models.language_model import LanguageModel
+from evotext.protocols import Algorithm
+from evotext.rollouts.collector import Collector
+from evotext.runner.preflight import rows_at_once
+from evotext.types import RolloutPlan, Sampling, Trajectories
+
+
+def algorithm(setting: Setting, name: str, **changes: object) -> Algorithm:
+    """One of the configured algorithms with some keys changed; EGGROLL perturbs everything, with the setting's rank."""
+    changed = OmegaConf.merge(setting.algorithms, {name: changes})
+    if name == "eggroll":
+        changed = OmegaConf.merge(changed, {name: {"exclude": [], "perturbation": {"rank": setting.rank}}})
+    assert isinstance(changed, DictConfig)
+    made: Algorithm = build(changed, name)
+    return made
+
+
+def collector(
+    model: LanguageModel,
+    setting: Setting,
+    *,
+    rows: int | None = None,
+    new_tokens: int | None = None,
+    uneven: bool = False,
+) -> Collector:
+    """The rollout engine on the benchmark's task. rows: of a batch; None takes what a run would take."""
+    task = workload(new_tokens or setting.new_tokens, uneven=uneven)
+    return Collector(model, task, rows=rows or rows_at_once(None, setting.device))
+
+
+def plain_plan(rows: int, repeat: int, temperature: float = 0.0) -> RolloutPlan:
+    """So many rows with the stored weights, each with a prompt of its own: none shares another's prefill."""
+    return RolloutPlan(
+        seed=0,
+        generation=repeat,
+        instances=tuple(2 * (repeat * rows + row) for row in range(rows)),
+        groups=tuple(range(rows)),
+        sampling=Sampling(temperature=temperature),
+    )
+
+
+def tokens_per_second(batch: Trajectories) -> float:
+    """Of generation; what the environments took is left out."""
+    return batch.cost.generated_tokens / batch.cost.rollout_seconds

@@ -1,0 +1,41 @@
+"""A task that is all work and no meaning: letters in, anything out, a quarter of the answers paid by their checksum."""
+
+import zlib
+from typing import Any
+
+import gymnasium
+
+from envs.spaces import FreeText
+from evotext.rollouts.task import TextTask
+
+ID = "evotext/Workload-v0"
+SHORTEST, LONGEST = 8, 24
+
+
+class Workload(gymnasium.Env[str, str]):
+    """One turn. `uneven` prompts are 8 to 24 letters long, others 16."""
+
+    def __init__(self, **options: bool) -> None:
+        self.uneven = options["uneven"]
+        self.observation_space = FreeText()
+        self.action_space = FreeText()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Random letters."""
+        super().reset(seed=seed)
+        count = int(self.np_random.integers(SHORTEST, LONGEST + 1)) if self.uneven else (SHORTEST + LONGEST) // 2
+        return "".join(chr(ord("a") + k) for k in self.np_random.integers(26, size=count)), {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Pay one answer in four."""
+        return "", float(zlib.crc32(action.encode()) % 4 == 0), True, False, {}
+
+
+gymnasium.register(id=ID, entry_point=Workload, reward_threshold=1.0)
+
+
+def workload(new_tokens: int, *, uneven: bool = False) -> TextTask:
+    """The task, with answers of at most so many tokens."""
+    return TextTask(
+        name="workload", id=ID, max_new_tokens=new_tokens, max_turns=1, success_return=None, strict=True, uneven=uneven
+    )

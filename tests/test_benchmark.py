@@ -1,0 +1,77 @@
+"""The benchmark's arithmetic, and every suite once on the smallest scale (never what it measures)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+KEYS = {"name", "model", "rows", "members", "rank", "value", "low", "high", "unit", "repeats"}
+EXPECTED = {
+    "generation": ["perturbed_over_plain", "engine_over_transformers_generate", "share_of_machine_limit"],
+    "population": ["eggroll_over_naive"],
+    "update": ["update_share"],
+    "memory": [
+        "peak_over_plain_generation",
+        "peak_over_plain_generation/grpo",
+        "peak_over_plain_generation/ppo",
+    ],
+}
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "benchmark.py", *words], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def test_arms_take_turns_and_none_always_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from benchmarks.figures import alternate, ratios
+
+    calls: list[tuple[str, int]] = []
+
+    def arm(name: str):
+        def measure(repeat: int) -> float:
+            calls.append((name, repeat))
+            return float(repeat)
+
+        return measure
+
+    measured = alternate({"a": arm("a"), "b": arm("b")}, 2)
+    assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("b", 2), ("a", 2)]
+    assert measured == {"a": [1.0, 2.0], "b": [1.0, 2.0]}
+    assert ratios([6.0, 2.0], [3.0, 4.0]) == [2.0, 0.5]
+
+
+def test_every_suite_measures_and_writes_its_figures(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    sizes = ["members=2", "prompts=8", "new_tokens=2", "repeats=1", "threads=1", "device=cpu"]
+    result = _run(f"suite=[{','.join(EXPECTED)}]", *sizes, f"out={out}")
+    assert result.returncode == 0, result.stderr
+    record = json.loads(out.read_text())
+    assert record["device"] == "cpu, 1 threads" and record["versions"]["torch"]
+    assert [f["name"] for f in record["figures"]] == [name for names in EXPECTED.values() for name in names]
+    for figure in record["figures"]:
+        assert set(figure) == KEYS
+        assert 0 < figure["low"] <= figure["value"] <= figure["high"]
+        assert figure["name"] in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["suite=generatoin"], "suite: expected some of generation, population"),
+        (["model=2M"], "2M"),
+        (["repeats=0"], "repeats: expected a whole number of at least 1, got 0"),
+        (["model.dtype=int8"], "model.dtype: expected"),
+        (["device=tpu"], "device: expected auto, cpu"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], message: str) -> None:
+    result = _run(*words)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and message in result.stderr
+    assert result.stderr.count("\n") == 1
