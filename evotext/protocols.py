@@ -64,8 +64,11 @@ class MemberNoise(Protocol):
     def count(self) -> int:
         """P, the number of members."""
 
-    def add_to_linear(self, name: str, x_PKI: Tensor, y_PKO: Tensor) -> None:
-        """Add sigma * x E^T to y in place, E being the member's noise for the matrix `name`."""
+    def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
+        """A new contiguous (P, K, O): sigma * x E^T, E being the member's noise for the matrix `name`, plus `start`.
+
+        start: (O,), or (P, 1, O) for one a member; what a layer's bias is.
+        """
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """Add row `ids` of sigma * E to y in place."""

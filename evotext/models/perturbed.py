@@ -7,7 +7,8 @@ noise to the ordinary output in place (linear layers, embeddings), or read a sca
 
 How each kind of parameter is perturbed:
 
-    matrix of nn.Linear, Conv1D, nn.Embedding   `forward` replaced; the noise is added to its output
+    matrix of nn.Linear, Conv1D                 `forward` replaced; the product is added onto the noise, in one pass
+    matrix of nn.Embedding                      `forward` replaced; the noise is added to its output
     matrix of any other module                  `weight` replaced by a `_StandIn`, which takes part in `linear` and
                                                 `embedding` calls only (position tables with offsets, scaled
                                                 embeddings, routers)
@@ -76,7 +77,7 @@ class PerturbedNetwork:
         self._excluded = {name for name in stored if any(fnmatchcase(name, pattern) for pattern in exclude)}
         if len(self._excluded) == len(stored):
             raise ValueError(f"exclude: {list(exclude)} leaves no parameter to perturb")
-        self._active = _Active(NoNoise(), 0, 0)
+        self._active = _Active(NoNoise({}), 0, 0)
         self._entered = False
         self._last: tuple[MemberNoise, int, int] | None = None
         self._scaled: list[Tensor] = []
@@ -129,7 +130,7 @@ class PerturbedNetwork:
         uses, faults, plain_BTV = inspect_uses(self.network, name_of)
         while True:
             self._attach([use for use in uses if use.name not in faults])
-            recorder = NoNoise()
+            recorder = NoNoise({use.name: _outputs(use) for use in uses})
             try:
                 with self.active(recorder, ROWS_PER_MEMBER):
                     perturbed_BTV = probe_logits(self.network)
@@ -217,23 +218,17 @@ class _Vector:
         return vector_BN.view(vector_BN.shape[0], *[1] * (max(self.input_dim, 3) - 2), vector_BN.shape[1])
 
 
+def _outputs(use: Use) -> int:
+    """Columns that a parameter's layer gives out."""
+    shape: torch.Size = getattr(use.module, use.key).shape
+    return shape[-1] if isinstance(use.module, Conv1D) else shape[0]
+
+
 def _grouped(x: Tensor, active: _Active, name: str) -> Tensor:
     """Split the rows of x (B, ..., I), or (B * T, I), by member: (P, K * ..., I)."""
     if x.shape[0] != active.rows and (x.dim() != 2 or x.shape[0] % active.rows):
         raise CannotPerturbError(name, f"expected a batch of {active.rows} rows, got an input of {tuple(x.shape)}")
     return x.reshape(active.members, -1, x.shape[-1])
-
-
-def _add_to_linear(x: Tensor, y: Tensor, weight: str | None, bias: str | None, active: _Active) -> Tensor:
-    y = y.contiguous()
-    y_PKO = y.view(active.members, -1, y.shape[-1])
-    if weight is not None:
-        active.noise.add_to_linear(weight, _grouped(x, active, weight), y_PKO)
-    if bias is not None:
-        noise_PO = active.noise.vector(bias)
-        if noise_PO is not None:
-            y_PKO.add_(noise_PO[:, None])
-    return y
 
 
 def _add_to_embedding(ids: Tensor, y: Tensor, name: str, active: _Active) -> Tensor:
@@ -246,11 +241,25 @@ def _add_to_embedding(ids: Tensor, y: Tensor, name: str, active: _Active) -> Ten
     return y
 
 
-def _linear(module: nn.Module, weight: str | None, bias: str | None, active: _Active) -> Callable[[Tensor], Tensor]:
+def _linear(
+    module: nn.Linear | Conv1D, weight: str | None, bias: str | None, active: _Active
+) -> Callable[[Tensor], Tensor]:
+    """x W^T + b plus what the member adds. The stored weights' product is accumulated onto the noise's: one pass less."""
     plain = module.forward
+    transposed = isinstance(module, nn.Linear)  # Conv1D keeps I x O
 
     def forward(x: Tensor) -> Tensor:
-        return _add_to_linear(x, plain(x), weight, bias, active)
+        noise_PO = None if bias is None else active.noise.vector(bias)
+        if weight is None:  # the bias alone
+            y = plain(x)
+            if noise_PO is not None:
+                y.view(active.members, -1, y.shape[-1]).add_(noise_PO[:, None])
+            return y
+        start = module.bias if noise_PO is None else (module.bias + noise_PO)[:, None]
+        x_PKI = _grouped(x, active, weight)
+        y_NO = active.noise.linear(weight, x_PKI, start).flatten(0, 1)
+        y_NO.addmm_(x_PKI.flatten(0, 1), module.weight.t() if transposed else module.weight)
+        return y_NO.view(*x.shape[:-1], -1)
 
     return forward
 
@@ -305,4 +314,5 @@ class _StandIn:
         y = function(x, stand_in._parameter, *args[2:], **(kwargs or {}))
         if function is F.embedding:
             return _add_to_embedding(x, y, stand_in._name, stand_in._active)
-        return _add_to_linear(x, y, stand_in._name, None, stand_in._active)
+        active = stand_in._active
+        return y + active.noise.linear(stand_in._name, _grouped(x, active, stand_in._name)).view_as(y)

@@ -35,16 +35,22 @@ class Use:
 
 
 class NoNoise:
-    """The noise of `MEMBERS` members that all are the unperturbed network; notes which parameters were asked for."""
+    """The noise of `MEMBERS` members that all are the unperturbed network; notes which parameters were asked for.
+
+    outputs: O of every matrix.
+    """
 
     count = MEMBERS
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: Mapping[str, int]) -> None:
         self.applied: set[str] = set()
+        self._outputs = outputs
 
-    def add_to_linear(self, name: str, x_PKI: Tensor, y_PKO: Tensor) -> None:
-        """Add nothing."""
+    def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
+        """The start alone, or nothing."""
         self.applied.add(name)
+        y_PKO = x_PKI.new_zeros(*x_PKI.shape[:2], self._outputs[name])
+        return y_PKO if start is None else y_PKO + start
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """Add nothing."""

@@ -36,8 +36,7 @@ def _matrices(noise: PopulationNoise, name: str, inputs: int, population: int, s
     """Unit noise (P, O, I) of every member, read off what it adds to the identity's outputs."""
     eye_PII = torch.eye(inputs, dtype=torch.float64).expand(population, -1, -1)
     outputs = noise.for_members(range(population))
-    y_PIO = torch.zeros(population, inputs, dict(noise.combine(torch.zeros(population)))[name].shape[0]).double()
-    outputs.add_to_linear(name, eye_PII, y_PIO)
+    y_PIO = outputs.linear(name, eye_PII)
     return y_PIO.transpose(1, 2) / sigma
 
 
@@ -108,8 +107,7 @@ def test_noise_does_not_depend_on_order_chunks_or_drawing(monkeypatch: pytest.Mo
         assert torch.equal(unit, dict(noise.combine(weight_P))[name])
     for members in ([4], [5, 0, 3], [2, 3], [1, 2]):
         part = again.for_members(members)
-        y = torch.zeros(len(members), 7, 5, dtype=torch.float64)
-        part.add_to_linear("a", torch.eye(7, dtype=torch.float64).expand(len(members), -1, -1), y)
+        y = part.linear("a", torch.eye(7, dtype=torch.float64).repeat(len(members), 1, 1))
         torch.testing.assert_close(y.transpose(1, 2) / SIGMA, whole[members], rtol=0, atol=1e-12)
         moved = part.vector("c")
         assert moved is not None
