@@ -84,6 +84,10 @@ class PerturbableNetwork(Protocol):
     def parameters(self) -> Mapping[str, ParameterSpec]:
         """Every parameter that may be perturbed, by its name, sorted."""
 
+    @property
+    def together(self) -> Sequence[tuple[str, ...]]:
+        """Matrices of linear layers that read the same input, one after another, as queries, keys and values do."""
+
     def active(self, noise: MemberNoise, rows_per_member: int) -> AbstractContextManager[None]:
         """Within it, each row of the network's batches, ordered by member, runs as its member."""
 

@@ -15,7 +15,7 @@ goes into any torch.optim optimizer; a generation in which every weight w is 0 c
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import torch
@@ -133,16 +133,19 @@ class Eggroll:
         first_P[half:] = 0
         second_P[:half] = 0
         dot = first_norm = second_norm = norm = 0.0
-        direction: dict[str, Tensor] = {}
         scale = 1.0 / (self.population * self.sigma)
-        for (name, first), (_, second) in zip(noise.combine(first_P), noise.combine(second_P), strict=True):
-            dot += float((first * second).sum())
-            first_norm += float(first.square().sum())
-            second_norm += float(second.square().sum())
-            whole = (first + second) * scale
-            norm += float(whole.square().sum())
-            direction[name] = self._network.in_stored_layout(name, whole) if whole.ndim == 2 else whole
-        change = self._weights.ascend(direction)
+
+        def directions() -> Iterator[tuple[str, Tensor]]:
+            nonlocal dot, first_norm, second_norm, norm
+            for (name, first), (_, second) in zip(noise.combine(first_P), noise.combine(second_P), strict=True):
+                dot += float(torch.dot(first.flatten(), second.flatten()))
+                first_norm += float(first.square().sum())
+                second_norm += float(second.square().sum())
+                whole = first.add_(second).mul_(scale)
+                norm += float(whole.square().sum())
+                yield name, self._network.in_stored_layout(name, whole) if whole.ndim == 2 else whole
+
+        change = self._weights.ascend(directions())
         both = (first_norm * second_norm) ** 0.5
         cosine = {"half_cosine": dot / both} if both > 0 else {}
         return {"pseudo_gradient_norm": norm**0.5, "update_norm": change} | cosine

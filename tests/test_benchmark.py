@@ -15,6 +15,7 @@ EXPECTED = {
     "update": ["update_share"],
     "memory": [
         "peak_over_plain_generation",
+        "peak_over_plain_generation/adam",
         "peak_over_plain_generation/grpo",
         "peak_over_plain_generation/ppo",
     ],

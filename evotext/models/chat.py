@@ -16,6 +16,9 @@ from transformers import PreTrainedTokenizerBase
 INSTRUCTIONS, OBSERVATION, ANSWER, NEXT = "«instructions»", "«observation»", "«answer»", "«next»"
 _PLACEHOLDER = re.compile("|".join((INSTRUCTIONS, OBSERVATION, NEXT)))
 
+Conversation = Sequence[tuple[str, str]]
+"""Pairs of an observation and the answer to it."""
+
 
 class ChatFormat:
     """Encodes observations and decodes completions for one tokenizer.
@@ -87,6 +90,17 @@ class ChatFormat:
     def answer(self, text: str) -> list[int]:
         """Ids of an answer that the policy might have written, end token included: for demonstrations."""
         return [*self._encode([text], special=False)[0], self._end_id]
+
+    def conversation(self, turns: Conversation, instructions: str = "") -> tuple[list[int], list[bool]]:
+        """Ids of a whole conversation, in the pieces in which it would be generated, and where the answers stand."""
+        ids: list[int] = []
+        mask: list[bool] = []
+        for observation, answer in turns:
+            block = self.reply([observation], ids[-1:])[0] if ids else self.open([(instructions, observation)])[0]
+            written = self.answer(answer)
+            ids += block + written
+            mask += [False] * len(block) + [True] * len(written)
+        return ids, mask
 
     def text(self, completions: Sequence[Sequence[int]]) -> list[str]:
         """The completions as the environment reads them: without end and other special tokens."""

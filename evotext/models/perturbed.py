@@ -34,7 +34,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from evotext.models.perturbed_probe import ROWS_PER_MEMBER, NoNoise, Use, alike, inspect_uses, probe_logits, summary
+from evotext.models.perturbed_probe import (
+    ROWS_PER_MEMBER,
+    NoNoise,
+    Use,
+    alike,
+    inspect_uses,
+    probe_logits,
+    readers_of_one_input,
+    summary,
+)
 from evotext.protocols import MemberNoise, ParameterSpec
 
 
@@ -88,6 +97,11 @@ class PerturbedNetwork:
         """Every parameter that may be perturbed, by its name, sorted."""
         return self._parameters
 
+    @property
+    def together(self) -> Sequence[tuple[str, ...]]:
+        """Matrices of linear layers that read the same input, one after another."""
+        return self._together
+
     def in_stored_layout(self, name: str, matrix_OI: Tensor) -> Tensor:
         """A matrix in the layout of `parameters` as the layer stores it (Conv1D keeps I x O)."""
         return matrix_OI.T if name in self._transposed else matrix_OI
@@ -139,6 +153,7 @@ class PerturbedNetwork:
                 continue
             break
         self._last, self._scaled = None, []
+        self._together = readers_of_one_input(recorder.inputs)
         for name in name_of.values():
             if name not in faults and name not in recorder.applied:
                 faults[name] = "not applied"

@@ -4,7 +4,8 @@ Shapes: B rows, T tokens, N a vector's size, V vocabulary.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,11 +45,14 @@ class NoNoise:
 
     def __init__(self, outputs: Mapping[str, int]) -> None:
         self.applied: set[str] = set()
+        self.inputs: list[tuple[str, Tensor]] = []
+        """What each linear layer read, in the order of the calls."""
         self._outputs = outputs
 
     def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
         """The start alone, or nothing."""
         self.applied.add(name)
+        self.inputs.append((name, x_PKI))
         y_PKO = x_PKI.new_zeros(*x_PKI.shape[:2], self._outputs[name])
         return y_PKO if start is None else y_PKO + start
 
@@ -60,6 +64,21 @@ class NoNoise:
         """Integer zeros, (P, 1): adding them changes neither value nor dtype."""
         self.applied.add(name)
         return torch.zeros(MEMBERS, 1, dtype=torch.int64)
+
+
+def readers_of_one_input(inputs: Sequence[tuple[str, Tensor]]) -> list[tuple[str, ...]]:
+    """Names that follow each other and read the same memory; none that does so only at times or is used twice."""
+    runs: list[list[str]] = []
+    last: Tensor | None = None
+    for name, x in inputs:
+        if last is not None and x.data_ptr() == last.data_ptr() and x.shape == last.shape:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+        last = x
+    calls = Counter(name for name, _ in inputs)
+    found = Counter(map(tuple, runs))
+    return [names for names, times in found.items() if len(names) > 1 and all(calls[name] == times for name in names)]
 
 
 @torch.no_grad()

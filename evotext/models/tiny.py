@@ -16,11 +16,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from evotext.models.character_tokenizer import character_tokenizer
-from evotext.models.chat import ChatFormat
+from evotext.models.chat import ChatFormat, Conversation
 from evotext.models.language_model import LanguageModel
 from evotext.models.model_cache import ModelCache
 from evotext.models.source import Outline
-from evotext.models.warm_up import Conversation, warm_up
+from evotext.models.warm_up import warm_up
 from evotext.validation import NonNegativeInt, PositiveFloat, PositiveInt, checked
 
 # The demonstrations are part of the cache's key through this many of them.
@@ -30,7 +30,7 @@ FINGERPRINT_DEMONSTRATIONS = 256
 class TinyModel:
     """The built-in model: hyperparameters of the architecture and of its warm-up.
 
-    demonstrations: called with (count, seed), yields conversations (see `evotext.models.warm_up`).
+    demonstrations: called with (count, seed), yields conversations (see `evotext.models.chat`).
     cache_folder: where finished models are kept; None takes the user's cache folder.
     """
 

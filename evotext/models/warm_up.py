@@ -7,17 +7,14 @@ Matrices between layers are trained by Muon (Jordan et al. 2024), embeddings and
 in 100 steps the loss that AdamW alone reaches in 200, which is what makes a warm-up of a minute possible.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from evotext.models.chat import ChatFormat
-
-Conversation = Sequence[tuple[str, str]]
-"""Pairs of an observation and the answer to it."""
+from evotext.models.chat import ChatFormat, Conversation
 
 # A short ramp keeps Adam's first, badly scaled steps small; then the rate falls linearly to zero.
 RAMP_STEPS = 30
@@ -70,7 +67,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Right-padded ids and where an answer stands, (B, T) each; conversations of like length together."""
     while window := list(islice(conversations, WINDOW_BATCHES * batch_size)):
-        encoded = sorted((_encode(chat, conversation) for conversation in window), key=lambda pair: len(pair[0]))
+        encoded = sorted((chat.conversation(conversation) for conversation in window), key=lambda pair: len(pair[0]))
         starts = torch.arange(0, len(encoded), batch_size)
         for start in starts[torch.randperm(len(starts), generator=generator)].tolist():
             rows = encoded[start : start + batch_size]
@@ -79,15 +76,3 @@ def _batches(
                 torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in rows]),
                 torch.tensor([mask + [False] * (width - len(mask)) for _, mask in rows]),
             )
-
-
-def _encode(chat: ChatFormat, conversation: Conversation) -> tuple[list[int], list[bool]]:
-    """Ids of the whole conversation, in the pieces in which it would be generated, and where the answers stand."""
-    ids: list[int] = []
-    mask: list[bool] = []
-    for observation, answer in conversation:
-        block = chat.reply([observation], ids[-1:])[0] if ids else chat.open([("", observation)])[0]
-        written = chat.answer(answer)
-        ids += block + written
-        mask += [False] * len(block) + [True] * len(written)
-    return ids, mask

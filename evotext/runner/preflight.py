@@ -1,11 +1,14 @@
 """What can be refused before it costs anything: prompts that do not fit the model, a device that is not there."""
 
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import transformers
 
 from evotext.instances import held_out_instances
+from evotext.models.chat import Conversation
 from evotext.models.source import Outline
 from evotext.rollouts.task import TextTask
 
@@ -28,8 +31,19 @@ def claim_folder(folder: Path) -> None:
         raise ValueError(f"hydra.run.dir: expected a folder without a run, got {folder}; name another or remove it")
 
 
+@runtime_checkable
+class Demonstrator(Protocol):
+    """An environment that knows how an episode of it is answered."""
+
+    def demonstrate(self, rng: np.random.Generator) -> Conversation:
+        """A worked training episode."""
+
+
 def check_prompts(outline: Outline, task: TextTask) -> None:
-    """Open a few held-out episodes. Raises ValueError if a prompt and one answer exceed the model's context."""
+    """Open a few held-out episodes, and look at worked ones where the task has them.
+
+    Raises ValueError if a prompt and one answer, or a whole worked episode, exceed the model's context.
+    """
     room = outline.context_length - task.max_new_tokens
     env = task.environments(1)[0]
     openings = []
@@ -37,6 +51,15 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
         observation, info = env.reset(seed=seed, options={"split": "test"})
         openings.append((str(info.get("instructions", "")), str(observation)))
     longest = max(map(len, outline.chat.open(openings)))
+    worked = env.unwrapped
+    if longest <= room and isinstance(worked, Demonstrator):
+        rng = np.random.default_rng(0)
+        episodes = [outline.chat.conversation(worked.demonstrate(rng), openings[0][0])[0] for _ in range(PROBES)]
+        if max(map(len, episodes)) > outline.context_length:
+            raise ValueError(
+                f"env: expected episodes of at most {outline.context_length} tokens (the model's context), got a worked "
+                f"one of {max(map(len, episodes))}; make the task shorter or take a model with a longer context"
+            )
     if longest > room:
         raise ValueError(
             f"env: expected prompts of at most {room} tokens (the model's context of {outline.context_length} less "

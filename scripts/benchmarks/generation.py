@@ -23,8 +23,7 @@ def figures(setting: Setting) -> list[Figure]:
 
 def _rows(setting: Setting) -> tuple[int, int]:
     """Members and prompts: 64 x 4 rows on a CPU (64 x 1 of a large model, to keep it short), 256 x 4 on a GPU."""
-    gpu, large = setting.gpu, setting.large
-    return setting.members or (256 if gpu else 64), setting.prompts or (4 if gpu or not large else 1)
+    return setting.members or (256 if setting.gpu else 64), setting.prompts or (1 if setting.large else 4)
 
 
 def _perturbed_over_plain(setting: Setting) -> Figure:

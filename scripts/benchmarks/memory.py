@@ -17,26 +17,29 @@ GROUP = 8
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`peak_over_plain_generation` of EGGROLL, GRPO and PPO; all in bytes beyond those of a process without a model.
+    """`peak_over_plain_generation` of EGGROLL with a plain step, as its paper has it, and `/adam`, `/grpo`, `/ppo`.
 
-    Each has its own copy of the model, made anew for each measurement, and as many rows.
+    All in bytes beyond those of a process without a model. Each has as many rows and its own copy of the model, made
+    anew for each measurement. Adam keeps two numbers a weight, whoever uses it.
     """
-    gpu, large = setting.gpu, setting.large
-    members = setting.members or (256 if gpu else 64)
-    prompts = setting.prompts or (1 if large and not gpu else 4)
+    members = setting.members or (256 if setting.gpu else 64)
+    prompts = setting.prompts or (1 if setting.large else 4)
     rows = members * prompts
+    plain_step = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 1e-3}
+    es = partial(algorithm, setting, "eggroll", population=members, prompts=prompts)
     makers: dict[str, Callable[[], Algorithm] | None] = {
         "plain": None,
-        "eggroll": partial(algorithm, setting, "eggroll", population=members, prompts=prompts),
+        "eggroll": partial(es, optimizer=plain_step),
+        "adam": es,
         "grpo": partial(algorithm, setting, "grpo", prompts=rows // GROUP, group_size=GROUP),
         "ppo": partial(algorithm, setting, "ppo", episodes=rows),
     }
     arms = {name: partial(_peak, setting, rows, make) for name, make in makers.items()}
     peaks = alternate(arms, setting.repeats)
     found = []
-    for name in ("eggroll", "grpo", "ppo"):
+    for name in ("eggroll", "adam", "grpo", "ppo"):
         label = "peak_over_plain_generation" + ("" if name == "eggroll" else f"/{name}")
-        population, rank = (members, setting.rank) if name == "eggroll" else (1, 0)
+        population, rank = (members, setting.rank) if name in ("eggroll", "adam") else (1, 0)
         found.append(
             figure(label, ratios(peaks[name], peaks["plain"]), setting, rows=rows, members=population, rank=rank)
         )
@@ -50,6 +53,7 @@ def _peak(setting: Setting, rows: int, make: Callable[[], Algorithm] | None, rep
     empty = peak_memory_bytes(setting.device)
     model = setting.load()
     engine = collector(model, setting)
+    forget_peak_memory(setting.device)  # that of making the model
     if make is None:
         engine.collect(plain_plan(rows, repeat))
     else:

@@ -346,3 +346,12 @@ def test_bfloat16_stays_bfloat16(family: str) -> None:
         expected = exact.network(input_ids=_ids(4)).logits
     error = (logits.double() - expected).abs().max() / expected.abs().max()
     assert float(error) < 0.1
+
+
+def test_layers_that_read_one_input_are_found() -> None:
+    """Queries, keys and values; gate and up. The layers that read what these give out stand alone."""
+    together = PerturbedNetwork(_network("llama")).together
+    layer = "model.layers.0"
+    assert tuple(f"{layer}.self_attn.{x}_proj.weight" for x in "qkv") in together
+    assert tuple(f"{layer}.mlp.{x}_proj.weight" for x in ("gate", "up")) in together
+    assert len(together) == 2 * CONFIGS["llama"].num_hidden_layers

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from evotext.models.chat import Conversation
 from evotext.models.tiny import TinyModel
-from evotext.models.warm_up import Conversation
 from evotext.rollouts.session import Session
 
 

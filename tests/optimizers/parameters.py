@@ -1,6 +1,6 @@
 """A stand-in for a network where only the parameters matter."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -22,6 +22,8 @@ class Parameters:
             )
             for index, (name, shape) in enumerate(sorted(shapes.items()))
         }
+
+    together: Sequence[tuple[str, ...]] = ()
 
     def active(self, noise: MemberNoise, rows_per_member: int) -> AbstractContextManager[None]:
         raise NotImplementedError

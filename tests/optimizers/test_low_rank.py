@@ -252,3 +252,17 @@ def test_sphere_contracts_as_predicted() -> None:
     found = torch.tensor(factors, dtype=torch.float64)
     expected = 1 - 2 * eta + eta**2 * (1 + (d + 1) / pairs)
     assert abs(float(found.mean()) - expected) < 5 * float(found.std()) / math.sqrt(len(factors))
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("members", [[0, 1, 2, 3], [3, 0]])
+def test_layers_that_read_one_input_together_read_it_as_they_would_alone(rank: int, members: list[int]) -> None:
+    """Also where one of them is given something else than the first was, or runs without it."""
+    network = Parameters(q=(5, 7), k=(4, 7), v=(4, 7))
+    alone = _draw(network, 4, rank=rank).for_members(members)
+    network.together = [("q", "k", "v")]
+    together = _draw(network, 4, rank=rank).for_members(members)
+    draw = torch.Generator().manual_seed(0)
+    x, other = (torch.randn(len(members), 3, 7, generator=draw, dtype=torch.float64) for _ in range(2))
+    for name, given in [("q", x), ("k", x), ("v", x), ("q", x), ("k", other), ("v", x), ("v", other)]:
+        torch.testing.assert_close(together.linear(name, given), alone.linear(name, given), rtol=0, atol=1e-12)

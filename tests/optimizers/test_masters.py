@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,7 +20,7 @@ def test_small_steps_are_not_lost_in_bfloat16() -> None:
     assert torch.equal(start + 1e-3, start)
     masters = MasterWeights({"w": weight}, SGD)
     for _ in range(100):
-        masters.ascend({"w": torch.ones(9)})
+        masters.ascend([("w", torch.ones(9))])
     assert weight.dtype == torch.bfloat16
     assert torch.equal(weight, (start.float() + 0.1).bfloat16())
 
@@ -29,9 +30,9 @@ def test_it_ascends_and_measures() -> None:
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
         weight = nn.Parameter(torch.zeros(4, dtype=dtype))
         masters = MasterWeights({"w": weight}, SGD)
-        assert abs(masters.ascend({"w": torch.full((4,), 3.0)}) - 6e-3) < 1e-8
+        assert abs(masters.ascend([("w", torch.full((4,), 3.0))]) - 6e-3) < 1e-8
         assert bool((weight > 0).all())
-        assert abs(masters.ascend({"w": torch.full((4,), -2.0)}) - 4e-3) < 1e-8
+        assert abs(masters.ascend([("w", torch.full((4,), -2.0))]) - 4e-3) < 1e-8
         assert abs(masters.drift - 2e-3) < 1e-8
         assert masters.learning_rate == 1e-3
         assert weight.grad is None
@@ -43,6 +44,32 @@ def test_wide_weights_are_their_own_masters() -> None:
     masters = MasterWeights({"w": weight}, SGD)
     with torch.no_grad():
         weight.fill_(5.0)
-    masters.ascend({"w": torch.ones(4)})
+    masters.ascend([("w", torch.ones(4))])
     torch.testing.assert_close(weight.detach(), torch.full((4,), 5.001))
     assert masters.state_dict()["masters"] == {}
+
+
+def test_each_parameter_steps_as_if_all_stepped_together() -> None:
+    """One at a time, with an optimizer that counts its steps and remembers."""
+    first, together = ([nn.Parameter(torch.linspace(k, k + 1, 5)) for k in range(3)] for _ in range(2))
+    adam = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.1)
+    masters, reference = MasterWeights({str(k): p for k, p in enumerate(first)}, adam), adam(together)
+    for step in range(3):
+        directions = [torch.randn(5, generator=torch.Generator().manual_seed(10 * step + k)) for k in range(3)]
+        masters.ascend((str(k), direction.clone()) for k, direction in enumerate(directions))
+        for parameter, direction in zip(together, directions, strict=True):
+            parameter.grad = -direction
+        reference.step()
+    for one, other in zip(first, together, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_drift_of_a_large_parameter_is_estimated_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the sampling error of a hundred entries; and the start of the others is not kept."""
+    monkeypatch.setattr("optimizers.masters.SAMPLED", 100)
+    weight = nn.Parameter(torch.zeros(40, 50))
+    masters = MasterWeights({"w": weight}, SGD)
+    start = masters.state_dict()["start"]
+    assert isinstance(start, dict) and start["w"].numel() == 100
+    masters.ascend([("w", torch.randn(40, 50, generator=torch.Generator().manual_seed(0)))])
+    assert masters.drift == pytest.approx(float(weight.detach().norm()), rel=0.2)

@@ -1,0 +1,43 @@
+"""A task that cannot fit the model is refused before anything is trained."""
+
+import pytest
+
+from evotext.models.character_tokenizer import character_tokenizer
+from evotext.models.chat import ChatFormat
+from evotext.models.source import Outline
+from evotext.rollouts.task import TextTask
+from evotext.runner.preflight import check_prompts
+
+
+def _outline(context_length: int) -> Outline:
+    tokenizer = character_tokenizer()
+    return Outline(chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]), context_length=context_length)
+
+
+def _recall(delay: int) -> TextTask:
+    return TextTask(
+        name="recall",
+        id="envs:evotext/Recall-v0",
+        max_new_tokens=10,
+        max_turns=1002,
+        success_return=None,
+        strict=False,
+        delay=delay,
+    )
+
+
+def test_episodes_that_fit_are_let_through() -> None:
+    check_prompts(_outline(256), _recall(delay=16))
+
+
+def test_a_prompt_longer_than_the_context_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"env: expected prompts of at most 2 tokens .* got one of 7"):
+        check_prompts(_outline(12), _recall(delay=0))
+
+
+def test_an_episode_that_outgrows_the_context_is_refused() -> None:
+    """The first prompt is short; the turns that follow are too many."""
+    with pytest.raises(
+        ValueError, match=r"env: expected episodes of at most 256 tokens .* got a worked one of 2\d\d\d"
+    ):
+        check_prompts(_outline(256), _recall(delay=200))
