@@ -8,7 +8,7 @@ import torch
 
 from evotext.philox import Purpose, stream_id, uniform
 
-_TRAIN, _TEST = 0, 1
+_TRAIN, _TEST, _VALIDATION = 0, 1, 2
 
 
 def train_instances(seed: int, generation: int, count: int) -> tuple[int, ...]:
@@ -21,6 +21,14 @@ def held_out_instances(count: int) -> tuple[int, ...]:
     return _instances(0, 0, count, _TEST)
 
 
-def _instances(seed: int, generation: int, count: int, parity: int) -> tuple[int, ...]:
-    draws = uniform(seed, stream_id(Purpose.INSTANCES, parity), generation, torch.zeros(1, dtype=torch.int64), count)
-    return tuple(2 * int(u * 2**30) + parity for u in draws[0].tolist())
+def validation_instances(count: int) -> tuple[int, ...]:
+    """`count` even 31-bit environment seeds, the same for every run: for choosing hyperparameters.
+
+    They index training instances, so that the held-out ones stay unseen; drawn apart from those that runs train on.
+    """
+    return _instances(0, 0, count, _VALIDATION)
+
+
+def _instances(seed: int, generation: int, count: int, kind: int) -> tuple[int, ...]:
+    draws = uniform(seed, stream_id(Purpose.INSTANCES, kind), generation, torch.zeros(1, dtype=torch.int64), count)
+    return tuple(2 * int(u * 2**30) + kind % 2 for u in draws[0].tolist())

@@ -1,8 +1,9 @@
-"""Success on held-out instances: the same for every algorithm and every seed."""
+"""Success on instances that are not trained on: the same for every algorithm and every seed."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from evotext.instances import held_out_instances
+from evotext.instances import held_out_instances, validation_instances
 from evotext.rollouts.collector import Collector
 from evotext.types import RolloutPlan, Sampling, Trajectories
 from evotext.validation import NonNegativeFloat, PositiveInt, checked
@@ -30,28 +31,38 @@ class Evaluator:
     """Measures a model on the held-out instances of a task.
 
     episodes: how many instances, one episode each. points: measurements over a run besides the one before it.
-    temperature: of decoding; 0 is greedy.
+    temperature: of decoding; 0 is greedy. split: `test` takes the held-out instances, which results are reported on;
+    `validation` takes others, which hyperparameters are chosen by.
     """
 
     @checked
-    def __init__(self, *, episodes: PositiveInt, points: PositiveInt, temperature: NonNegativeFloat) -> None:
-        self.episodes, self.points, self.temperature = episodes, points, temperature
+    def __init__(
+        self,
+        *,
+        episodes: PositiveInt,
+        points: PositiveInt,
+        temperature: NonNegativeFloat,
+        split: Literal["test", "validation"] = "test",
+    ) -> None:
+        self.episodes, self.points, self.temperature, self.split = episodes, points, temperature, split
 
     @property
     def decoding(self) -> str:
-        """The decoding in words, for records."""
-        return "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"
+        """The decoding in words, for records; where it is not the held-out instances that are decoded, which ones."""
+        decoding = "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"
+        return decoding if self.split == "test" else f"{decoding} on validation instances"
 
     def measure(self, collector: Collector) -> Evaluation:
         """Run the held-out episodes with the model's present weights."""
+        held_out = self.split == "test"
         batch = collector.collect(
             RolloutPlan(
                 seed=0,
                 generation=0,
-                instances=held_out_instances(self.episodes),
+                instances=(held_out_instances if held_out else validation_instances)(self.episodes),
                 groups=tuple(range(self.episodes)),
                 sampling=Sampling(temperature=self.temperature),
-                split="test",
+                split="test" if held_out else "train",
             )
         )
         return Evaluation(

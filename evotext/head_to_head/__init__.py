@@ -1,0 +1,1 @@
+"""A whole comparison: equal numbers of tuning trials for every algorithm, then runs that are reported."""

@@ -1,0 +1,99 @@
+"""What a head-to-head runs: the trials of the tuning phase and the runs of the reporting phase, as jobs.
+
+A job is one `scripts/train.py` with its words and its folder. The plan is a pure function of what was asked for, so that
+a head-to-head that was stopped finds its finished jobs again.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+# Tuning runs have one seed, which no reported run may have.
+TUNING_SEED = 1_000_003
+
+Space = Mapping[str, Sequence[object]]
+"""The values that a search tries for each key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run."""
+
+    algorithm: str
+    env: str
+    folder: Path
+    words: tuple[str, ...]
+    """Overrides for `scripts/train.py`, without the folder."""
+    setting: tuple[str, ...] = ()
+    """The words among them that were searched for."""
+
+    @property
+    def title(self) -> str:
+        """What the job is, in a few words."""
+        return " ".join([self.algorithm, "on", self.env, self.folder.name, *self.setting])
+
+
+def settings(space: Space, algorithm: str, trials: int) -> list[tuple[str, ...]]:
+    """At most `trials` different settings: first the shipped one (no words), then random points of the grid.
+
+    The same for every task. Fewer where the grid has no more.
+    """
+    keys = sorted(space)
+    grid = [tuple(f"{k}={v}" for k, v in zip(keys, point, strict=True)) for point in product(*(space[k] for k in keys))]
+    if not keys:
+        grid = []
+    random.Random(f"{algorithm} {TUNING_SEED}").shuffle(grid)  # noqa: S311 (no secret)
+    return [(), *grid][:trials]
+
+
+def tuning_jobs(
+    algorithms: Sequence[str],
+    envs: Sequence[str],
+    spaces: Mapping[str, Space],
+    trials: int,
+    words: Sequence[str],
+    out: Path,
+) -> list[Job]:
+    """As many trials for every algorithm and task; none if there is nothing to choose from.
+
+    They run on a seed of their own and are judged on validation instances. Algorithms take turns, so that a phase that
+    was cut short has tried about as much of each.
+    """
+    if trials < 2:
+        return []
+    tried = {algorithm: settings(spaces[algorithm], algorithm, trials) for algorithm in algorithms}
+    return [
+        Job(
+            algorithm=algorithm,
+            env=env,
+            folder=out / "tuning" / env / algorithm / f"trial-{trial}",
+            words=(
+                *(f"algorithm={algorithm}", f"env={env}", f"seed={TUNING_SEED}"),
+                *("evaluation.split=validation", *words, *tried[algorithm][trial]),
+            ),
+            setting=tried[algorithm][trial],
+        )
+        for trial in range(trials)
+        for env in envs
+        for algorithm in algorithms
+        if trial < len(tried[algorithm])
+    ]
+
+
+def reported_jobs(
+    chosen: Mapping[tuple[str, str], tuple[str, ...]], seeds: Sequence[int], words: Sequence[str], out: Path
+) -> list[Job]:
+    """Every seed of every pair (algorithm, task) with its chosen setting; seed by seed."""
+    return [
+        Job(
+            algorithm=algorithm,
+            env=env,
+            folder=out / "reported" / env / algorithm / f"seed-{seed}",
+            words=(f"algorithm={algorithm}", f"env={env}", f"seed={seed}", *words, *setting),
+            setting=setting,
+        )
+        for seed in seeds
+        for (algorithm, env), setting in chosen.items()
+    ]

@@ -1,0 +1,175 @@
+"""Equal trials, no meeting of tuning and reporting, finished jobs are not run again, failures stay alone."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from evotext.head_to_head.execute import execute, run_in_process
+from evotext.head_to_head.outcome import best, record, trials
+from evotext.head_to_head.plan import TUNING_SEED, Job, reported_jobs, settings, tuning_jobs
+from evotext.instances import held_out_instances, train_instances, validation_instances
+
+ROOT = Path(__file__).resolve().parents[2]
+SPACE = {"algorithm.lr": [0.1, 0.2, 0.3], "algorithm.sigma": [1, 2]}
+ALGORITHMS, ENVS = ("eggroll", "grpo"), ("sort", "recall")
+QUIET = Console(quiet=True)
+
+
+def _finish(job: Job, success: float) -> None:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    cost = {"episodes": 10, "generated_tokens": 60, "updates": 2, "flops": 1e9, "seconds": 3.0}
+    evaluation = {"success_before": 0.2, "success_after": success}
+    (job.folder / "summary.json").write_text(json.dumps({"status": "completed", "eval": evaluation, "cost": cost}))
+    (job.folder / "words.json").write_text(json.dumps(job.words))
+
+
+def _tuning(out: Path, count: int = 3) -> list[Job]:
+    return tuning_jobs(ALGORITHMS, ENVS, dict.fromkeys(ALGORITHMS, SPACE), count, ["budget=quick"], out)
+
+
+def test_the_shipped_setting_is_tried_first_and_no_setting_twice() -> None:
+    found = settings(SPACE, "eggroll", 5)
+    assert found[0] == ()
+    assert len(set(found)) == 5
+    assert found == settings(SPACE, "eggroll", 5)
+    assert settings(SPACE, "eggroll", 3) == found[:3]  # more trials only add to fewer
+    assert len(settings(SPACE, "eggroll", 100)) == 7  # the grid has no more
+    assert settings({}, "eggroll", 3) == [()]
+
+
+def test_every_algorithm_has_as_many_trials_on_every_task(tmp_path: Path) -> None:
+    jobs = _tuning(tmp_path)
+    assert Counter((job.algorithm, job.env) for job in jobs) == {(a, e): 3 for a in ALGORITHMS for e in ENVS}
+    assert len({job.folder for job in jobs}) == len(jobs)
+    assert _tuning(tmp_path, count=1) == []
+
+
+def test_tuning_and_reporting_never_meet(tmp_path: Path) -> None:
+    """Neither in seeds nor in the instances that are measured."""
+    for job in _tuning(tmp_path):
+        assert f"seed={TUNING_SEED}" in job.words and "evaluation.split=validation" in job.words
+    for job in reported_jobs({("eggroll", "sort"): ("algorithm.lr=0.1",)}, (0, 1), ["budget=quick"], tmp_path):
+        assert not any(word.startswith("evaluation.split") for word in job.words)
+        assert "algorithm.lr=0.1" in job.words
+    measured = set(validation_instances(1000))
+    assert measured.isdisjoint(held_out_instances(1000))
+    assert all(measured.isdisjoint(train_instances(seed, g, 100)) for seed in (0, TUNING_SEED) for g in range(20))
+
+
+def test_the_best_setting_is_chosen_and_the_earlier_of_equals(tmp_path: Path) -> None:
+    jobs = _tuning(tmp_path)
+    for job in jobs:
+        if (job.algorithm, job.env) != ("grpo", "recall"):
+            trial = int(job.folder.name[-1])
+            _finish(job, [0.5, 0.9, 0.7][trial] if job.env == "sort" else 0.4)
+    tried = settings(SPACE, "eggroll", 3)
+    assert best(jobs) == {
+        ("eggroll", "sort"): tried[1],
+        ("grpo", "sort"): settings(SPACE, "grpo", 3)[1],
+        ("eggroll", "recall"): (),
+    }
+    rows = trials(jobs)
+    assert len(rows) == len(jobs)
+    assert [row["seconds"] for row in rows if (row["algorithm"], row["env"]) == ("grpo", "recall")] == [None] * 3
+
+
+def test_finished_jobs_are_not_run_again_but_changed_ones_are(tmp_path: Path) -> None:
+    jobs = _tuning(tmp_path)
+    _finish(jobs[0], 0.5)
+    _finish(jobs[1], 0.5)
+    (jobs[1].folder / "words.json").write_text(json.dumps(["budget=demo"]))  # of another plan
+    ran: list[Job] = []
+
+    def run(job: Job) -> str | None:
+        ran.append(job)
+        _finish(job, 0.5)
+        return None
+
+    assert execute(jobs, run, at_once=2, title="tuning", console=QUIET) == []
+    assert {job.folder for job in ran} == {job.folder for job in jobs[1:]}
+    assert execute(jobs, run, at_once=2, title="tuning", console=QUIET) == []
+    assert len(ran) == len(jobs) - 1
+
+
+def test_a_failure_is_named_and_leaves_the_others_alone(tmp_path: Path) -> None:
+    jobs = _tuning(tmp_path)
+
+    def run(job: Job) -> str | None:
+        if job is jobs[2]:
+            return "error: no such thing"
+        _finish(job, 0.5)
+        return None
+
+    (failure,) = execute(jobs, run, at_once=2, title="tuning", console=QUIET)
+    assert (failure.job, failure.reason) == (jobs[2], "error: no such thing")
+    assert sum(record(job) is None for job in jobs) == 1
+
+
+def test_a_process_that_fails_gives_its_last_line_and_leaves_no_record(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    job = Job(algorithm="a", env="e", folder=tmp_path / "run", words=("one=1",))
+    script.write_text("import sys; print('working'); sys.exit('error: disk full')")
+    assert run_in_process(job, script, threads=1) == "error: disk full"
+    assert record(job) is None
+    script.write_text(
+        "import sys, pathlib; pathlib.Path(sys.argv[3].split('=')[1], 'words').write_text(str(sys.argv[1:]))"
+    )
+    assert run_in_process(job, script, threads=2) is None
+    assert (job.folder / "words").read_text() == str(["one=1", "threads=2", f"hydra.run.dir={job.folder}"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trials=none"], "trials: expected whole numbers of at least 1, got 'none'"),
+        (["seed=0,x"], "seed: expected whole numbers"),
+        (["--jobs"], "expected key=value, got '--jobs'"),
+        (["threads=2"], "threads: expected to be left out"),
+        (["algorithm=egroll"], "egroll.yaml with the values to try, got no such file"),
+        (["out="], "out: expected a value"),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:
+    script = ROOT / "scripts" / "head_to_head.py"
+    done = subprocess.run([sys.executable, script, f"out={tmp_path}", *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "conf" / "search").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_search_space_is_of_an_algorithm_and_has_keys_that_it_takes(file: Path) -> None:
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for words in settings(yaml.safe_load(file.read_text()), file.stem, 1000):
+            compose("config", [f"algorithm={file.stem}", *words])
+
+
+@pytest.mark.slow
+def test_from_tuning_to_report(tmp_path: Path) -> None:
+    words = [
+        "algorithm=eggroll,grpo",
+        "env=sort",
+        "seed=0",
+        "trials=2",
+        "budget=updates",
+        "budget.limit=1",
+        "tracker=none",
+    ]
+    words += ["model.hidden_size=32", "model.intermediate_size=48", "model.layers=2", "model.heads=2", "model.steps=20"]
+    words += ["evaluation.episodes=8", "evaluation.points=1", f"out={tmp_path}"]
+    script = ROOT / "scripts" / "head_to_head.py"
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "tuning.json").read_text())
+    assert len(rows) == 4 and all(row["episodes"] > 0 for row in rows)
+    assert (tmp_path / "report" / "report.html").is_file()
+    again = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    assert "done:" in done.stdout and "done:" not in again.stdout
+    assert again.returncode == 0
