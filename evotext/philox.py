@@ -21,6 +21,7 @@ import math
 from collections.abc import Sequence
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,6 +95,23 @@ def normals(seed: int, generation: int, index_N: Tensor, streams: Sequence[tuple
             out_NK4[part][..., 2:] = _box_muller(w2, w3)
     numbers = out_NK4.split(blocks, dim=1)
     return [part_NK4.flatten(1)[:, :count] for part_NK4, (_, count) in zip(numbers, streams, strict=True)]
+
+
+def many_normals(seed: int, stream: int, generation: int, index_N: Tensor, count: int, device: torch.device) -> Tensor:
+    """Float32 standard normals, shape (N, count), from streams of the same keys as `normal`, for noise of full size.
+
+    On a CPU they come from numpy's Philox4x64-10, thirty times faster than 64-bit integers in torch, and are other
+    numbers than on a GPU, which draws those of `normal`: equal keys give equal numbers on devices of one kind.
+    """
+    if device.type != "cpu":
+        return normal(seed, stream, generation, index_N.to(device), count)
+    out_NK = np.empty((index_N.numel(), count), dtype=np.float32)
+    for row_K, index in zip(out_NK, index_N.tolist(), strict=True):
+        # A draw counts upwards from 0 in the lowest of the counter's four words; the key's two words are never equal
+        # for two streams.
+        bits = np.random.Philox(key=np.array([seed, stream], np.uint64), counter=[0, 0, index, generation])
+        np.random.Generator(bits).standard_normal(dtype=np.float32, out=row_K)
+    return torch.from_numpy(out_NK)
 
 
 def _words(

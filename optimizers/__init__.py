@@ -11,5 +11,7 @@ its sign turned, into any torch.optim optimizer, whose learning rate multiplies 
 """
 
 from optimizers.eggroll import Eggroll
+from optimizers.es_at_scale import ESAtScale
+from optimizers.openai_es import OpenAIES
 
-__all__ = ["Eggroll"]
+__all__ = ["ESAtScale", "Eggroll", "OpenAIES"]

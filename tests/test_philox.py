@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from evotext.philox import MASK, Purpose, normal, normals, philox, stream_id, uniform
+from evotext.philox import MASK, Purpose, many_normals, normal, normals, philox, stream_id, uniform
 
 # philox4x32-10 of Random123's kat_vectors: counter, key, result.
 KNOWN_ANSWERS = [
@@ -87,3 +87,17 @@ def test_stream_ids_are_unique() -> None:
     assert len(ids) == 3 * len(Purpose)
     with pytest.raises(AssertionError):
         stream_id(Purpose.WEIGHT_NOISE, 1 << 24)
+
+
+def test_many_normals_are_normal_and_a_function_of_their_key_alone() -> None:
+    """Whatever is drawn beside them; another seed, stream, generation or index gives other, uncorrelated numbers."""
+    cpu = torch.device("cpu")
+    numbers = many_normals(3, 5, 2, torch.arange(50), 4000, cpu)
+    for index in (0, 49):
+        assert torch.equal(many_normals(3, 5, 2, torch.tensor([index]), 4000, cpu)[0], numbers[index])
+    assert torch.equal(many_normals(3, 5, 2, torch.arange(50), 10, cpu), numbers[:, :10])
+    assert abs(float(numbers.mean())) < 4 / numbers.numel() ** 0.5
+    assert abs(float(numbers.double().pow(4).mean()) - 3) < 4 * (96 / numbers.numel()) ** 0.5
+    others = [many_normals(*key, torch.tensor([0]), 4000, cpu)[0] for key in ((4, 5, 2), (3, 6, 2), (3, 5, 3))]
+    together = torch.corrcoef(torch.stack([numbers[0], numbers[1], *others]))
+    assert float((together - torch.eye(5)).abs().max()) < 4.5 / 4000**0.5

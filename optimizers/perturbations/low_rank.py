@@ -17,8 +17,7 @@ member, R rank, O outputs, I inputs (an embedding is O = V by I = D).
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,9 +25,8 @@ from torch import Tensor
 from evotext.philox import Purpose, normals, stream_id
 from evotext.protocols import ParameterSpec, PerturbableNetwork
 from evotext.validation import PositiveInt, checked
-
-# Numbers drawn at once: bounds the float32 scratch memory of a draw whose result is kept in a smaller type.
-DRAW_NUMBERS = 1 << 24
+from optimizers.perturbations import keyed
+from optimizers.perturbations.keyed import KeyedNoise
 
 
 class LowRank:
@@ -65,51 +63,18 @@ class LowRank:
         )
 
 
-class LowRankNoise:
+class LowRankNoise(KeyedNoise["LowRankMembers"]):
     """One generation's low-rank `PopulationNoise`."""
 
-    def __init__(
-        self,
-        network: PerturbableNetwork,
-        *,
-        rank: int,
-        vectors: bool,
-        seed: int,
-        generation: int,
-        population: int,
-        antithetic: bool,
-        sigma: float,
-    ) -> None:
-        assert not (antithetic and population % 2), population
-        self._network = network
-        self._specs = {n: s for n, s in network.parameters.items() if vectors or s.kind == "matrix"}
+    def __init__(self, network: PerturbableNetwork, *, rank: int, **key: Any) -> None:
+        super().__init__(network, **key)
         self._rank = rank
-        self._key = seed, generation
-        self._population = population
-        self._antithetic = antithetic
-        self._sigma = sigma
         self._drawn: tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]] | None = None
-        self._last: tuple[tuple[int, ...], LowRankMembers] | None = None
-
-    def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
-        """See `PopulationNoise.active`."""
-        return self._network.active(self.for_members(members), rows_per_member)
-
-    def for_members(self, members: Sequence[int]) -> "LowRankMembers":
-        """See `PopulationNoise.for_members`; the same object while the members stay the same."""
-        key = tuple(members)
-        if self._last is None or self._last[0] != key:
-            self._last = None  # frees the last batch's factors before the next one's are made
-            self._last = key, self._select(key)
-        return self._last[1]
 
     def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
         """See `PopulationNoise.combine`; draws of weight zero at the ends of the population cost nothing."""
-        assert weight_P.shape == (self._population,), weight_P.shape
-        weight_N = weight_P[0::2] - weight_P[1::2] if self._antithetic else weight_P
-        used = weight_N.nonzero().flatten().tolist() or [0]
-        some = slice(used[0], used[-1] + 1)
-        factors, vectors = self._draws()
+        weight_N, some = self._weigh_draws(weight_P)
+        factors, vectors = self._numbers()
         for name, spec in self._specs.items():
             dtype = torch.promote_types(spec.dtype, torch.float32)
             weight = weight_N[some].to(spec.device, dtype)
@@ -123,19 +88,18 @@ class LowRankNoise:
     @property
     def combine_flops(self) -> float:
         """See `PopulationNoise.combine_flops`."""
-        draws = self._population // (2 if self._antithetic else 1)
         columns = sum(math.prod(s.shape) * (self._rank if s.kind == "matrix" else 1) for s in self._specs.values())
-        return 2.0 * draws * columns
+        return 2.0 * self._draws * columns
 
-    def _draws(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
+    def _numbers(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
         """Factors (A_NRO, B_NRI) of each matrix and e_NN of each vector: unit normals in the dtype of the weights."""
         if self._drawn is None:
             factors: dict[str, tuple[Tensor, Tensor]] = {}
             vectors: dict[str, Tensor] = {}
-            draws = self._population // (2 if self._antithetic else 1)
+            draws = self._draws
             for batch in self._draw_batches(draws):
                 index_N = torch.arange(draws, device=batch[0][1].device)
-                streams = [(stream_id(Purpose.WEIGHT_NOISE, s.index), self._numbers(s)) for _, s in batch]
+                streams = [(stream_id(Purpose.WEIGHT_NOISE, s.index), self._count(s)) for _, s in batch]
                 for (name, spec), drawn in zip(batch, normals(*self._key, index_N, streams), strict=True):
                     if spec.kind == "vector":
                         vectors[name] = drawn.to(spec.dtype, copy=True)
@@ -149,15 +113,15 @@ class LowRankNoise:
             self._drawn = factors, vectors
         return self._drawn
 
-    def _numbers(self, spec: ParameterSpec) -> int:
+    def _count(self, spec: ParameterSpec) -> int:
         return sum(spec.shape) * (self._rank if spec.kind == "matrix" else 1)
 
     def _draw_batches(self, draws: int) -> Iterator[list[tuple[str, ParameterSpec]]]:
         """Runs of parameters on one device, few enough to be drawn at once."""
         batch: list[tuple[str, ParameterSpec]] = []
         for name, spec in self._specs.items():
-            size = draws * (sum(self._numbers(s) for _, s in batch) + self._numbers(spec))
-            if batch and (size > DRAW_NUMBERS or spec.device != batch[0][1].device):
+            size = draws * (sum(self._count(s) for _, s in batch) + self._count(spec))
+            if batch and (size > keyed.DRAW_NUMBERS or spec.device != batch[0][1].device):
                 yield batch
                 batch = []
             batch.append((name, spec))
@@ -165,19 +129,13 @@ class LowRankNoise:
             yield batch
 
     def _select(self, members: tuple[int, ...]) -> "LowRankMembers":
-        assert all(0 <= member < self._population for member in members), members
-        factors, vectors = self._draws()
-        fold = 2 if self._antithetic else 1
-        sign_P = torch.tensor([1 - 2 * (member % fold) for member in members], dtype=torch.float64)
-        # Whole pairs in order: both members of a pair read one B.
-        in_order = members == tuple(range(members[0], members[0] + len(members)))
-        whole = in_order and members[0] % fold == 0 and len(members) % fold == 0
-        some = slice(members[0] // fold, (members[-1] + 1) // fold)
+        factors, vectors = self._numbers()
+        fold, sign_P, some = self._fold, self._signs(members), self._whole_pairs(members)
         draw_P = torch.tensor([member // fold for member in members])
         chosen: dict[str, tuple[Tensor, Tensor]] = {}
         for name, (A_NRO, B_NRI) in factors.items():
             scale_P = (sign_P * (self._sigma / math.sqrt(self._rank))).to(A_NRO.device, A_NRO.dtype)
-            if whole:
+            if some is not None:  # both members of a pair read one B
                 A_GFRO = A_NRO[some, None] * scale_P.view(-1, fold, 1, 1)
                 chosen[name] = A_GFRO.flatten(0, 1), B_NRI[some]
             else:

@@ -99,7 +99,7 @@ def test_noise_does_not_depend_on_order_chunks_or_drawing(monkeypatch: pytest.Mo
     network = Parameters(a=(5, 7), b=(5, 7), c=(6,))
     noise = _draw(network, 6)
     whole, vector = _matrices(noise, "a", 7, 6), _vectors(noise, "c", 6)
-    monkeypatch.setattr("optimizers.perturbations.low_rank.DRAW_NUMBERS", 1)
+    monkeypatch.setattr("optimizers.perturbations.keyed.DRAW_NUMBERS", 1)
     monkeypatch.setattr("evotext.philox.CHUNK_BLOCKS", 3)
     again = _draw(network, 6)
     weight_P = torch.arange(6).double()

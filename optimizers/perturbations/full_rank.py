@@ -1,0 +1,124 @@
+"""Full-rank noise: every entry of a member's perturbation is drawn by itself, as in OpenAI-ES and ES at scale.
+
+    forward  x (W + sigma E)^T = x W^T + sigma x E^T, with the E of every member of the batch in memory
+    combine  sum_p w_p E_p, drawn again some members at a time
+
+Memory: the weights' size for each antithetic pair (or member) whose rows are in the batch, and never for the whole
+population: `rows` bounds it, being divided by the rows a member has. The stored weights are not touched.
+
+Shapes: N draws (antithetic pairs, or members), P members, G draws of a batch (its members, or its pairs), K positions a
+member, O outputs, I inputs (an embedding is O = V by I = D).
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from evotext.philox import Purpose, many_normals, stream_id
+from evotext.protocols import ParameterSpec, PerturbableNetwork
+from evotext.validation import checked
+from optimizers.perturbations import keyed
+from optimizers.perturbations.keyed import KeyedNoise
+
+
+class FullRank:
+    """The `Perturbation` of OpenAI-ES. vectors: whether biases and norm scales get `full` noise or stay `frozen`."""
+
+    @checked
+    def __init__(self, *, vectors: Literal["full", "frozen"]) -> None:
+        self.vectors = vectors
+
+    def draw(
+        self,
+        network: PerturbableNetwork,
+        *,
+        seed: int,
+        generation: int,
+        population: int,
+        antithetic: bool,
+        sigma: float,
+    ) -> "FullRankNoise":
+        """The noise of one generation; numbers are drawn for the members that run, and again for the update."""
+        return FullRankNoise(
+            network,
+            vectors=self.vectors == "full",
+            seed=seed,
+            generation=generation,
+            population=population,
+            antithetic=antithetic,
+            sigma=sigma,
+        )
+
+
+class FullRankNoise(KeyedNoise["FullRankMembers"]):
+    """One generation's full-rank `PopulationNoise`."""
+
+    def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """See `PopulationNoise.combine`; some draws are in memory at a time."""
+        weight_N, some = self._weigh_draws(weight_P)
+        for name, spec in self._specs.items():
+            dtype = torch.promote_types(spec.dtype, torch.float32)
+            total = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
+            at_once = max(1, keyed.DRAW_NUMBERS // math.prod(spec.shape))
+            for first in range(some.start, some.stop, at_once):
+                draw_C = torch.arange(first, min(first + at_once, some.stop))
+                noise = self._draw(spec, draw_C).to(dtype)
+                total += torch.tensordot(weight_N[draw_C].to(spec.device, dtype), noise, dims=1)
+            yield name, total
+
+    @property
+    def combine_flops(self) -> float:
+        """See `PopulationNoise.combine_flops`."""
+        return 2.0 * self._draws * sum(math.prod(spec.shape) for spec in self._specs.values())
+
+    def _draw(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
+        """Unit normals of these draws in the dtype of the weights, (G, *shape)."""
+        seed, generation = self._key
+        stream, count = stream_id(Purpose.WEIGHT_NOISE, spec.index), math.prod(spec.shape)
+        drawn = many_normals(seed, stream, generation, draw_G, count, spec.device)
+        return drawn.to(spec.dtype).view(-1, *spec.shape)
+
+    def _select(self, members: tuple[int, ...]) -> "FullRankMembers":
+        some = self._whole_pairs(members)
+        draw_G = (
+            torch.tensor([member // self._fold for member in members])
+            if some is None
+            else torch.arange(some.start, some.stop)
+        )
+        noise = {name: self._draw(spec, draw_G).mul_(self._sigma) for name, spec in self._specs.items()}
+        return FullRankMembers(noise, self._signs(members))
+
+
+class FullRankMembers:
+    """The `MemberNoise` of one batch: sigma E of each draw, (G, *shape), and each member's sign."""
+
+    def __init__(self, noise: dict[str, Tensor], sign_P: Tensor) -> None:
+        self.count = len(sign_P)
+        self._noise = noise
+        self._sign_P = sign_P
+
+    def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
+        """See `MemberNoise.linear`."""
+        E_GOI = self._noise[name]
+        y_GKO = torch.bmm(x_PKI.reshape(E_GOI.shape[0], -1, E_GOI.shape[2]), E_GOI.transpose(1, 2))
+        y_PKO = y_GKO.view(self.count, -1, E_GOI.shape[1]).mul_(self._signs_like(y_GKO)[:, None, None])
+        return y_PKO if start is None else y_PKO.add_(start)
+
+    def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
+        """See `MemberNoise.add_to_embedding`."""
+        E_GVD = self._noise[name]
+        draw_P1 = torch.arange(self.count, device=ids_PK.device)[:, None] * E_GVD.shape[0] // self.count
+        y_PKD.add_(E_GVD[draw_P1, ids_PK] * self._signs_like(y_PKD)[:, None, None])
+
+    def vector(self, name: str) -> Tensor | None:
+        """See `MemberNoise.vector`."""
+        e_GN = self._noise.get(name)
+        if e_GN is None:
+            return None
+        return e_GN.repeat_interleave(self.count // e_GN.shape[0], dim=0) * self._signs_like(e_GN)[:, None]
+
+    def _signs_like(self, tensor: Tensor) -> Tensor:
+        return self._sign_P.to(tensor.device, tensor.dtype)

@@ -1,0 +1,152 @@
+"""What every population-based evolution strategy here does: draw members, run them all, move along the pseudo-gradient.
+
+    g = 1 / (N sigma) sum_n w_n E_n        W <- optimizer step along g (we maximise)
+
+An algorithm is a choice of the perturbation E, of whether members come in mirrored pairs, of the shaping that makes
+weights w of returns, and of the optimizer: `optimizers/eggroll.py`, `openai_es.py`, `es_at_scale.py`. A generation in
+which every weight w is 0 changes nothing at all.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from evotext.instances import train_instances
+from evotext.models.language_model import LanguageModel
+from evotext.models.perturbed import PerturbedNetwork
+from evotext.protocols import Perturbation, PopulationNoise
+from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
+from optimizers.masters import MasterWeights
+
+
+class PopulationES:
+    """Hyperparameters: see conf/algorithm/eggroll.yaml, where each stands with its unit."""
+
+    @checked
+    def __init__(
+        self,
+        *,
+        population: Annotated[int, Field(ge=2)],
+        prompts: PositiveInt,
+        sigma: PositiveFloat,
+        antithetic: bool,
+        temperature: NonNegativeFloat,
+        perturbation: Perturbation,
+        fitness_shaping: Callable[[Tensor], Tensor],
+        exclude: list[str],
+        optimizer: Callable[..., torch.optim.Optimizer],
+    ) -> None:
+        if antithetic and population % 2:
+            raise ValueError(
+                f"algorithm.population: expected an even number since algorithm.antithetic=true, got {population}"
+            )
+        try:
+            _try(optimizer)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"algorithm.optimizer: {error}") from error
+        self.population, self.prompts, self.sigma, self.antithetic = population, prompts, sigma, antithetic
+        self.temperature, self.exclude = temperature, exclude
+        self._perturbation = perturbation
+        self._shape = fitness_shaping
+        self._optimizer = optimizer
+
+    def start(self, model: LanguageModel, seed: int) -> None:
+        """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
+        self._seed = seed
+        self._network = PerturbedNetwork(model.network, exclude=self.exclude)
+        self._noise: PopulationNoise | None = None
+        moved = {name for name, _ in self._draw(0, population=2).combine(torch.zeros(2))}
+        parameters = {name: p for name, p in model.network.named_parameters() if name in moved}
+        self._weights = MasterWeights(parameters, self._optimizer)
+
+    def ask(self, generation: int) -> RolloutPlan:
+        """Every member on the same Q instances, rows ordered by member."""
+        instances = train_instances(self._seed, generation, self.prompts)
+        self._noise = self._draw(generation, population=self.population)
+        return RolloutPlan(
+            seed=self._seed,
+            generation=generation,
+            instances=instances * self.population,
+            groups=tuple(range(self.prompts)) * self.population,
+            sampling=Sampling(temperature=self.temperature),
+            members=tuple(member for member in range(self.population) for _ in range(self.prompts)),
+            noise=self._noise,
+        )
+
+    def tell(self, batch: Trajectories) -> UpdateReport:
+        """Move the weights along the pseudo-gradient; a generation without signal changes nothing."""
+        begin = time.perf_counter()
+        return_PQ = batch.return_B.view(self.population, self.prompts)
+        weight_P = self._shape(return_PQ)
+        fitness_P = return_PQ.mean(1)
+        metrics = {
+            "fitness/mean": float(fitness_P.mean()),
+            "fitness/std": float(fitness_P.std(unbiased=False)),
+            "fitness/best": float(fitness_P.max()),
+            "frac_tasks_without_signal": float((return_PQ == return_PQ[:1]).all(0).double().mean()),
+            "learning_rate": self._weights.learning_rate,
+        }
+        signal = bool((weight_P != 0).any())
+        flops = 0.0
+        if signal:
+            assert self._noise is not None, "tell comes after ask"
+            metrics |= self._move(self._noise, weight_P)
+            flops = self._noise.combine_flops
+        metrics |= {"drift": self._weights.drift, "skipped": float(not signal)}
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
+        return UpdateReport(metrics=metrics, cost=cost)
+
+    def state_dict(self) -> dict[str, object]:
+        """Optimizer state and masters; noise and instances follow from seed and generation."""
+        return self._weights.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Undo `state_dict`."""
+        self._weights.load_state_dict(state)
+
+    def _draw(self, generation: int, *, population: int) -> PopulationNoise:
+        return self._perturbation.draw(
+            self._network,
+            seed=self._seed,
+            generation=generation,
+            population=population,
+            antithetic=self.antithetic,
+            sigma=self.sigma,
+        )
+
+    def _move(self, noise: PopulationNoise, weight_P: Tensor) -> dict[str, float]:
+        """One optimizer step. The two halves of the population are combined apart: their cosine is the signal to noise."""
+        half = self.population // 4 * 2 or self.population
+        first_P, second_P = weight_P.clone(), weight_P.clone()
+        first_P[half:] = 0
+        second_P[:half] = 0
+        dot = first_norm = second_norm = norm = 0.0
+        scale = 1.0 / (self.population * self.sigma)
+
+        def directions() -> Iterator[tuple[str, Tensor]]:
+            nonlocal dot, first_norm, second_norm, norm
+            for (name, first), (_, second) in zip(noise.combine(first_P), noise.combine(second_P), strict=True):
+                dot += float(torch.dot(first.flatten(), second.flatten()))
+                first_norm += float(first.square().sum())
+                second_norm += float(second.square().sum())
+                whole = first.add_(second).mul_(scale)
+                norm += float(whole.square().sum())
+                yield name, self._network.in_stored_layout(name, whole) if whole.ndim == 2 else whole
+
+        change = self._weights.ascend(directions())
+        both = (first_norm * second_norm) ** 0.5
+        cosine = {"half_cosine": dot / both} if both > 0 else {}
+        return {"pseudo_gradient_norm": norm**0.5, "update_norm": change} | cosine
+
+
+def _try(optimizer: Callable[..., torch.optim.Optimizer]) -> None:
+    """One step on a dummy: settings that are refused, or an optimizer that wants a closure, show here."""
+    dummy = nn.Parameter(torch.zeros(2, 2))
+    made = optimizer([dummy])
+    dummy.grad = torch.zeros(2, 2)
+    made.step()
