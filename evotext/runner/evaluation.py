@@ -1,11 +1,16 @@
 """Success on held-out instances: the same for every algorithm and every seed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from evotext.instances import held_out_instances
 from evotext.rollouts.collector import Collector
-from evotext.types import RolloutPlan, Sampling, Trajectories
-from evotext.validation import NonNegativeFloat, PositiveInt, checked
+from evotext.runner.pass_at_k import pass_at_k
+from evotext.types import Cost, RolloutPlan, Sampling, Trajectories
+from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
+
+SAMPLED_TEMPERATURE = 1.0
+"""Of the answers that pass@k counts: the distribution that RL samples from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,45 +25,62 @@ class Evaluation:
     """Share of them with the greatest return that the task can pay."""
     mean_tokens: float
     """Tokens that the policy wrote in an episode, on average."""
-    seconds: float
-    """What the measurement took; it is not charged to the budget."""
+    cost: Cost
+    """What the measurement took, sampled answers included; it is not charged to the budget."""
     trajectories: Trajectories
-    """The episodes themselves."""
+    """The episodes themselves, without the sampled ones."""
+    pass_at: Mapping[int, float] = field(default_factory=dict)
+    """pass@k of sampled answers by k; empty unless they were asked for."""
+    sampled_return: float | None = None
+    """Mean return of the sampled answers."""
 
 
 class Evaluator:
     """Measures a model on the held-out instances of a task.
 
     episodes: how many instances, one episode each. points: measurements over a run besides the one before it.
-    temperature: of decoding; 0 is greedy.
+    temperature: of decoding; 0 is greedy. samples: further answers to each instance at temperature 1, for pass@k.
     """
 
     @checked
-    def __init__(self, *, episodes: PositiveInt, points: PositiveInt, temperature: NonNegativeFloat) -> None:
-        self.episodes, self.points, self.temperature = episodes, points, temperature
+    def __init__(
+        self, *, episodes: PositiveInt, points: PositiveInt, temperature: NonNegativeFloat, samples: NonNegativeInt
+    ) -> None:
+        self.episodes, self.points, self.temperature, self.samples = episodes, points, temperature, samples
 
     @property
     def decoding(self) -> str:
         """The decoding in words, for records."""
         return "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"
 
-    def measure(self, collector: Collector) -> Evaluation:
-        """Run the held-out episodes with the model's present weights."""
-        batch = collector.collect(
-            RolloutPlan(
-                seed=0,
-                generation=0,
-                instances=held_out_instances(self.episodes),
-                groups=tuple(range(self.episodes)),
-                sampling=Sampling(temperature=self.temperature),
-                split="test",
-            )
-        )
+    def measure(self, collector: Collector, *, sampled: bool) -> Evaluation:
+        """Run the held-out episodes with the model's present weights. sampled: also `samples` answers for pass@k."""
+        batch = collector.collect(self._plan(1, self.temperature))
+        cost, pass_at, sampled_return = batch.cost, {}, None
+        if sampled and self.samples:
+            answers = collector.collect(self._plan(self.samples, SAMPLED_TEMPERATURE))
+            successes = answers.success_B.view(self.episodes, self.samples).sum(1).tolist()
+            cost, pass_at = cost + answers.cost, pass_at_k(successes, self.samples)
+            sampled_return = float(answers.return_B.mean())
         return Evaluation(
             episodes=self.episodes,
             mean_return=float(batch.return_B.mean()),
             success=float(batch.success_B.double().mean()),
             mean_tokens=float(batch.policy_mask_BT.sum() / self.episodes),
-            seconds=batch.cost.seconds,
+            cost=cost,
             trajectories=batch,
+            pass_at=pass_at,
+            sampled_return=sampled_return,
+        )
+
+    def _plan(self, answers: int, temperature: float) -> RolloutPlan:
+        """So many answers to each instance, those of one instance next to each other."""
+        instances = held_out_instances(self.episodes)
+        return RolloutPlan(
+            seed=0,
+            generation=0,
+            instances=tuple(instance for instance in instances for _ in range(answers)),
+            groups=tuple(group for group in range(self.episodes) for _ in range(answers)),
+            sampling=Sampling(temperature=temperature),
+            split="test",
         )
