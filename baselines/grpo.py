@@ -107,7 +107,7 @@ class GRPO:
             counts_B &= ~batch.overlong_B.to(counts_B.device)
         learns_B = counts_B & ((advantage_B != 0) | (self.kl_coefficient > 0)) & actions.mask_BN.any(1)
         figures, updates, dropped = Figures(), 0, 0
-        actions, flops = self._with_old_logprobs(actions, learns_B, figures)
+        actions = self._with_old_logprobs(actions, learns_B, figures)
         for epoch in range(self.epochs):
             parts = minibatches(
                 actions.rows, self.minibatches, seed=self._seed, generation=batch.plan.generation, epoch=epoch
@@ -120,7 +120,7 @@ class GRPO:
                 for row_K in micro_batches(part_K[learns_B[part_K]], actions.length_B, self.micro_rows):
                     untouched = updates == 0  # no step taken: this is the policy that the sampler was
                     rows = actions.select(row_K)
-                    flops += self._accumulate(rows, advantage_B[row_K], weight_BN[row_K], figures, untouched)
+                    self._accumulate(rows, advantage_B[row_K], weight_BN[row_K], figures, untouched)
                 norm = self._stepper.step()
                 if norm is None:
                     dropped += 1
@@ -130,7 +130,8 @@ class GRPO:
         self._tokens_seen += int(batch.length_B.sum())
         metrics = rollout_metrics(batch) | group_metrics(batch) | figures.result()
         metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates), flops=flops)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
+        cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
         return UpdateReport(metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:
@@ -158,24 +159,23 @@ class GRPO:
         return self.epochs == 1 and self.minibatches == 1
 
     @torch.no_grad()
-    def _with_old_logprobs(self, actions: Actions, learns_B: Tensor, figures: Figures) -> tuple[Actions, float]:
-        """The trainer's log-probabilities in place of the sampler's, if asked for; the operations that it took."""
+    def _with_old_logprobs(self, actions: Actions, learns_B: Tensor, figures: Figures) -> Actions:
+        """The trainer's log-probabilities in place of the sampler's, if asked for."""
         row_K = learns_B.nonzero()[:, 0]
         if self.old_logprobs == "sampler" or self._one_step or not len(row_K):
-            return actions, 0.0
-        old_BN, flops = actions.old_logprob_BN.clone(), 0.0
+            return actions
+        old_BN = actions.old_logprob_BN.clone()
         for some_K in micro_batches(row_K, actions.length_B, self.micro_rows):
             part = actions.select(some_K)
             logprob_KN = self._policy.score(part, self.temperature).logprob_BN
             add_gap(figures, part, logprob_KN)
             old_BN[some_K, : part.mask_BN.shape[1]] = logprob_KN.to(old_BN.dtype)
-            flops += 2.0 * self._model.matmul_parameter_count * part.tokens_BT.numel()
-        return dataclasses.replace(actions, old_logprob_BN=old_BN), flops
+        return dataclasses.replace(actions, old_logprob_BN=old_BN)
 
     def _accumulate(
         self, part: Actions, advantage_K: Tensor, weight_KN: Tensor, figures: Figures, untouched: bool
-    ) -> float:
-        """Add the gradient of some rows; the floating-point operations that it took."""
+    ) -> None:
+        """Add the gradient of some rows."""
         weight_KN = weight_KN[:, : part.mask_BN.shape[1]]
         scores = self._policy.score(part, self.temperature)
         logprob_KN = scores.logprob_BN
@@ -188,7 +188,6 @@ class GRPO:
         ratio_KN = log_ratio_KN.exp().expand_as(logprob_KN)
         advantage_KN = advantage_K[:, None].to(logprob_KN.dtype).expand_as(logprob_KN)
         loss_KN = clipped_surrogate(ratio_KN, advantage_KN, self.clip_low, self.clip_high, self.dual_clip)
-        positions, operations = part.tokens_BT.numel(), 6.0
         count = float(part.mask_BN.sum())
         if self._reference is not None:
             with torch.no_grad():
@@ -196,10 +195,8 @@ class GRPO:
             kl_KN = kl_divergence(logprob_KN, reference_KN, self.kl_estimator)
             loss_KN = loss_KN + self.kl_coefficient * kl_KN
             figures.mean([("kl", float(kl_KN.detach()[part.mask_BN].mean()))], count)
-            operations = 8.0
         (loss_KN * weight_KN.to(loss_KN.dtype)).sum().backward()
         figures.mean(self._figures(part, scores.entropy_BN, ratio_KN, advantage_KN), count)
-        return operations * self._model.matmul_parameter_count * positions
 
     @torch.no_grad()
     def _figures(

@@ -19,6 +19,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from baselines.actions import Actions
+from evotext.models.flops import BACKWARD, ForwardFlops
+from evotext.types import Cost
 
 # Logits held at once: 2**24 numbers are 64 MiB in float32.
 MAX_LOGITS = 1 << 24
@@ -49,9 +51,20 @@ class Scorer:
     def __init__(self, network: PreTrainedModel) -> None:
         self.network = network
         self.by_head = _head_explains_logits(network)
+        self._forward_flops, self._spent = ForwardFlops(network), Cost()
+
+    def spent(self) -> Cost:
+        """Floating-point operations since the last call: every `score`, and a backward pass of those with gradients."""
+        spent, self._spent = self._spent, Cost()
+        return spent
 
     def score(self, actions: Actions, temperature: float) -> Scores:
         """Run the conversations once, without a cache, at a positive temperature."""
+        positions = actions.tokens_BT.numel()
+        predicted = int(actions.mask_BN.sum()) if self.by_head else positions
+        forward = self._forward_flops(positions=positions, predicted=predicted)
+        backward = BACKWARD * forward if torch.is_grad_enabled() else 0.0
+        self._spent += Cost(flops=forward + backward, backward_flops=backward)
         if self.by_head:
             return self._by_head(actions, temperature)
         return self._by_whole_rows(actions, temperature)

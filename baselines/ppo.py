@@ -50,8 +50,6 @@ class _Judged:
     """Advantages, not yet whitened."""
     target_BN: Tensor
     """What the values are fitted to."""
-    flops: float
-    """Operations of these forward passes."""
 
 
 class PPO:
@@ -127,27 +125,27 @@ class PPO:
         """Several epochs of optimizer steps on the batch."""
         begin = time.perf_counter()
         metrics = rollout_metrics(batch)
-        figures, flops, updates, dropped, stopped = Figures(), 0.0, 0, 0, False
+        figures, updates, dropped, stopped = Figures(), 0, 0, False
         actions = actions_of(batch, self._model.device)
         kept_K = (actions.mask_BN.any(1) & actions.reward_BN.isfinite().all(1)).nonzero()[:, 0]
         if len(kept_K):
             judged = self._judge(actions.select(kept_K), batch.truncated_B.to(kept_K.device)[kept_K], figures)
-            flops, updates, dropped, stopped = self._improve(judged, batch.plan.generation, figures)
-            flops += judged.flops
+            updates, dropped, stopped = self._improve(judged, batch.plan.generation, figures)
             mask_BN = judged.actions.mask_BN
             metrics["explained_variance"] = _explained_variance(judged.value_BN[mask_BN], judged.target_BN[mask_BN])
             metrics["value_mean"] = float(judged.value_BN[mask_BN].mean())
         self._tokens_seen += int(batch.length_B.sum())
         metrics |= figures.result() | {"stopped_early": float(stopped)}
         metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates), flops=flops)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
+        cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
         return UpdateReport(metrics=metrics, cost=cost)
 
-    def _improve(self, judged: _Judged, generation: int, figures: Figures) -> tuple[float, int, int, bool]:
-        """The epochs: operations, steps taken, steps dropped for a gradient that is not finite, whether stopped early."""
+    def _improve(self, judged: _Judged, generation: int, figures: Figures) -> tuple[int, int, bool]:
+        """The epochs: steps taken, steps dropped for a gradient that is not finite, whether stopped early."""
         actions, value_BN, target_BN = judged.actions, judged.value_BN, judged.target_BN
         used_BN = whitened(judged.advantage_BN, actions.mask_BN) if self.whiten else judged.advantage_BN
-        flops, updates, dropped = 0.0, 0, 0
+        updates, dropped = 0, 0
         for epoch in range(self.epochs):
             parts = minibatches(actions.rows, self.minibatches, seed=self._seed, generation=generation, epoch=epoch)
             for part_K in parts:
@@ -163,17 +161,16 @@ class PPO:
                     width = part.mask_BN.shape[1]
                     columns = (used_BN[row_K, :width], value_BN[row_K, :width], target_BN[row_K, :width])
                     moved += self._accumulate(part, *columns, weight_BN[row_K, :width], figures)
-                    flops += 6.0 * self._model.matmul_parameter_count * part.tokens_BT.numel()
                 if self.target_kl is not None and moved > self.target_kl:
                     self._stepper.optimizer.zero_grad(set_to_none=True)
-                    return flops, updates, dropped, True
+                    return updates, dropped, True
                 norm = self._stepper.step()
                 if norm is None:
                     dropped += 1
                 else:
                     updates += 1
                     figures.mean([("grad_norm", norm)], 1.0)
-        return flops, updates, dropped, False
+        return updates, dropped, False
 
     def state_dict(self) -> dict[str, object]:
         """The value head, the optimizer's state, the count of tokens and the reference's weights, if there is one."""
@@ -199,15 +196,12 @@ class PPO:
         value_BN = torch.zeros(actions.mask_BN.shape, dtype=torch.float64, device=actions.mask_BN.device)
         last_B = torch.zeros(actions.rows, dtype=torch.float64, device=value_BN.device)
         reward_BN, old_BN = actions.reward_BN.clone(), actions.old_logprob_BN.clone()
-        operations = (2.0 if self._reference is None else 4.0) * self._model.matmul_parameter_count
-        flops = 0.0
         everything = torch.arange(actions.rows, device=value_BN.device)
         for row_K in micro_batches(everything, actions.length_B, self.micro_rows):
             part = actions.select(row_K)
             width = part.mask_BN.shape[1]
             scores = self._policy.score(part, self.temperature)
             add_gap(figures, part, scores.logprob_BN)
-            flops += operations * part.tokens_BT.numel()
             old_BN[row_K, :width] = scores.logprob_BN.to(old_BN.dtype)
             value_BN[row_K, :width] = torch.where(part.mask_BN, self._value(scores.hidden_BND), 0.0).double()
             last_B[row_K] = self._value(scores.final_hidden_BD).double()
@@ -226,7 +220,6 @@ class PPO:
             value_BN=value_BN,
             advantage_BN=advantage_BN,
             target_BN=value_BN + advantage_BN,
-            flops=flops,
         )
 
     def _rates(self, actions: Actions) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,9 @@ class Cost:
     update_seconds: float = 0.0
     """Turning trajectories into new weights."""
     flops: float = 0.0
-    """Floating-point operations of matrix products: 2 x parameters a token forward, 4 x parameters a token backward."""
+    """Floating-point operations of matrix products: 2 a weight and position forward, 4 backward; ES's updates too."""
+    backward_flops: float = 0.0
+    """Those of `flops` that were spent in backward passes."""
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})

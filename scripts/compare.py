@@ -16,9 +16,10 @@ from rich.console import Console
 from evotext.reports.comparison import compare
 from evotext.reports.figures import first_axis
 from evotext.reports.html_report import html_report
+from evotext.reports.markdown import markdown
 from evotext.reports.picture import picture
 from evotext.reports.runs import find_runs, read_run
-from evotext.reports.tables import markdown, results_csv, terminal_tables
+from evotext.reports.tables import results_csv, terminal_tables
 from evotext.reports.verdicts import answer
 
 BOOTSTRAP_SEED = 0  # the same runs give the same report

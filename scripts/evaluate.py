@@ -30,7 +30,7 @@ def main(config: DictConfig) -> None:
         source, task = model_and_task(config)
         check_prompts(source.outline(), task)
         model = source.load(device)
-    evaluation = evaluator.measure(Collector(model, task, rows=rows))
+    evaluation = evaluator.measure(Collector(model, task, rows=rows), sampled=True)
     record = {
         "model": model.name,
         "env": task.name,
@@ -39,7 +39,10 @@ def main(config: DictConfig) -> None:
         "success": evaluation.success,
         "return": evaluation.mean_return,
         "mean_length": evaluation.mean_tokens,
-        "seconds": evaluation.seconds,
+        "pass_at": {str(k): share for k, share in evaluation.pass_at.items()},
+        "seconds": evaluation.cost.seconds,
+        "generated_tokens": evaluation.cost.generated_tokens,
+        "flops": evaluation.cost.flops,
         "versions": versions(),
         "device": device_name(device),
     }
@@ -71,8 +74,9 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
 
 def show(record: dict[str, object], evaluation: Evaluation) -> None:
     """A table of the figures and a few episodes."""
+    passes = {f"pass@{k}": f"{share:.3f}" for k, share in evaluation.pass_at.items()}
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
-    for column in ("episodes", "decoding", "success", "return", "tokens an episode"):
+    for column in ("episodes", "decoding", "success", "return", "tokens an episode", *passes):
         table.add_column(column, justify="right")
     table.add_row(
         f"{evaluation.episodes:,}",
@@ -80,6 +84,7 @@ def show(record: dict[str, object], evaluation: Evaluation) -> None:
         f"{evaluation.success:.3f}",
         f"{evaluation.mean_return:.3f}",
         f"{evaluation.mean_tokens:.1f}",
+        *passes.values(),
     )
     Console().print(table)
 

@@ -17,7 +17,7 @@ from tests.small_models import small_model
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["model.hidden_size=32", "model.intermediate_size=48", "model.layers=2", "model.heads=2", "model.steps=20"]
-FEW = ["evaluation.episodes=8", "evaluation.points=2", "threads=1"]
+FEW = ["evaluation.episodes=8", "evaluation.points=2", "evaluation.samples=2", "threads=1"]
 TINY_ALGORITHM = {
     "eggroll": ["algorithm.population=4", "algorithm.prompts=2"],
     "grpo": ["algorithm.prompts=2", "algorithm.group_size=2"],

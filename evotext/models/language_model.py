@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evotext.models.chat import ChatFormat
+from evotext.models.flops import ForwardFlops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +42,9 @@ class LanguageModel:
 
     @property
     def matmul_parameter_count(self) -> int:
-        """Weights that take part in matrix products: all but an input embedding that is not tied to the head."""
-        embedding, head = self.network.get_input_embeddings(), self.network.get_output_embeddings()
-        tied = head is not None and head.weight is embedding.weight
-        return self.parameter_count - (0 if tied else embedding.weight.numel())
+        """Weights that a position is multiplied with: all matrices but embeddings, and the output head even if tied."""
+        flops = ForwardFlops(self.network)
+        return flops.trunk + flops.head
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), configuration and tokenizer, loadable with `AutoModelForCausalLM.from_pretrained`."""

@@ -273,7 +273,8 @@ def _linear(
         start = module.bias if noise_PO is None else (module.bias + noise_PO)[:, None]
         x_PKI = _grouped(x, active, weight)
         y_NO = active.noise.linear(weight, x_PKI, start).flatten(0, 1)
-        y_NO.addmm_(x_PKI.flatten(0, 1), module.weight.t() if transposed else module.weight)
+        # Not `addmm_`, which torch's counter of operations does not know.
+        torch.addmm(y_NO, x_PKI.flatten(0, 1), module.weight.t() if transposed else module.weight, out=y_NO)
         return y_NO.view(*x.shape[:-1], -1)
 
     return forward

@@ -10,74 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from evotext.reports.curves import Band, band_of, curve_of
+from evotext.reports.across import Overall, Sweep, overall_of, sweeps_of
 from evotext.reports.fairness import differences_that_matter, differences_to_know, not_counted
-from evotext.reports.records import AXES, COSTS, NAN, Axis, Metric, RunRecord
+from evotext.reports.records import Metric, RunRecord
 from evotext.reports.runs import clean
-from evotext.reports.statistics import (
-    FEWEST_RUNS,
-    Estimate,
-    estimate,
-    holm,
-    permutation_p_value,
-    probability_of_improvement,
-)
+from evotext.reports.tasks import Task, contestant_of, duels_of
+from evotext.reports.tuning import Tuning, is_trial, tunings_of
 
-SIGNIFICANCE = 0.05
 Settings = Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contestant:
-    """One algorithm on one task."""
-
-    name: str
-    counted: tuple[RunRecord, ...]
-    """Completed runs with a final score, one a seed: the figures are theirs."""
-    others: tuple[RunRecord, ...]
-    """Runs that are not counted."""
-    before: Estimate | None
-    """Held-out score before training."""
-    after: Estimate | None
-    """Held-out score at the end; None without counted runs."""
-    cost: Mapping[str, float]
-    """Mean totals of the counted runs; NaN where none says."""
-    bands: Mapping[Axis, Band]
-    """Learning curves of the counted runs; an axis is absent where they have no curve."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Duel:
-    """Two contestants of one task; the first has the higher score."""
-
-    first: str
-    second: str
-    improvement: Estimate
-    """Probability that a run of the first scores above a run of the second."""
-    p_value: float
-    """Of the permutation test, adjusted for the number of duels on the task; NaN with too few runs."""
-    apart: bool
-    """Whether the intervals of the two scores do not overlap."""
-
-    @property
-    def clear(self) -> bool:
-        """Whether the difference supports a claim: intervals apart and a small adjusted p value."""
-        return self.apart and self.p_value < SIGNIFICANCE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """All runs on one environment and model."""
-
-    name: str
-    contestants: tuple[Contestant, ...]
-    duels: tuple[Duel, ...]
-    unfair: tuple[str, ...]
-    """Why these runs cannot be compared; a claim is made only if there is no such reason."""
-    notes: tuple[str, ...]
-    """What a reader should know besides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +26,14 @@ class Comparison:
 
     metric: Metric
     tasks: tuple[Task, ...]
+    sweeps: tuple[Sweep, ...]
+    """Tasks that differ in one number."""
+    overall: Overall | None
+    """What the tasks say together."""
+    tunings: tuple[Tuning, ...]
+    """How hyperparameters were chosen."""
     runs: tuple[RunRecord, ...]
-    """All of them, in the order found."""
+    """All of them but tuning's trials, in the order found."""
     unnamed: tuple[RunRecord, ...]
     """Runs that do not say which algorithm or environment they are of: in no task."""
     labels: Mapping[Path, str]
@@ -96,6 +42,8 @@ class Comparison:
 
 def compare(runs: Sequence[RunRecord], *, metric: Metric, seed: int) -> Comparison:
     """Sort, aggregate and check. seed: of the bootstrap, so that the same runs give the same report."""
+    labels, trials = _labels(runs), [run for run in runs if is_trial(run)]
+    runs = [run for run in runs if not is_trial(run)]
     named = [run for run in runs if run.algorithm and run.env]
     task_names = _names(named, lambda run: run.env, lambda run: _task_settings(run))
     tasks = []
@@ -103,24 +51,30 @@ def compare(runs: Sequence[RunRecord], *, metric: Metric, seed: int) -> Comparis
         names = _names(members, lambda run: run.algorithm, lambda run: run.settings_of("algorithm"))
         groups = _grouped(members, names)
         notes: list[str] = []
-        contestants = tuple(_contestant(name, groups[name], metric, seed, notes) for name in groups)
+        contestants = tuple(contestant_of(name, groups[name], metric, seed, notes) for name in groups)
         counted = {c.name: c.counted for c in contestants}
         others = {c.name: c.others for c in contestants}
         tasks.append(
             Task(
                 name=task_name,
+                env=members[0].env,
+                settings=next((found for run in members if _configured(found := _task_settings(run))), {}),
                 contestants=contestants,
-                duels=_duels(contestants, metric, seed),
+                duels=duels_of(contestants, metric, seed),
                 unfair=tuple(differences_that_matter(counted)),
                 notes=tuple(notes + differences_to_know(counted) + not_counted(counted, others)),
             )
         )
+    sweeps = sweeps_of(tasks)
     return Comparison(
         metric=metric,
         tasks=tuple(tasks),
+        sweeps=sweeps,
+        overall=overall_of(tasks, sweeps, metric, seed),
+        tunings=tunings_of(trials, named, metric),
         runs=tuple(runs),
         unnamed=tuple(run for run in runs if not (run.algorithm and run.env)),
-        labels=_labels(runs),
+        labels=labels,
     )
 
 
@@ -176,72 +130,6 @@ def natural(text: str) -> list[tuple[int, float, str]]:
         except ValueError:
             key.append((1, 0.0, word))
     return key
-
-
-def _contestant(name: str, runs: Sequence[RunRecord], metric: Metric, seed: int, notes: list[str]) -> Contestant:
-    counted: dict[object, RunRecord] = {}
-    others = []
-    for run in runs:
-        if run.status != "completed" or not np.isfinite(run.after.get(metric, NAN)):
-            others.append(run)
-            continue
-        key = run.seed if run.seed is not None else run.folder
-        if key in counted:
-            notes.append(f"{name} has more than one completed run of seed {run.seed}: the last one found counts")
-            others.append(counted.pop(key))
-        counted[key] = run
-    chosen = tuple(sorted(counted.values(), key=lambda run: (run.seed is None, run.seed or 0)))
-    bands = {}
-    for axis in AXES:
-        curves = [curve for run in chosen if (curve := curve_of(run, axis, metric)) is not None]
-        if curves:
-            bands[axis] = band_of(curves, seed=seed)
-        if axis == "episodes" and len(curves) < len(chosen):
-            notes.append(f"the curves of {name} rest on {len(curves)} of its {len(chosen)} completed runs")
-    return Contestant(
-        name=name,
-        counted=chosen,
-        others=tuple(others),
-        before=_estimate([run.before.get(metric, NAN) for run in chosen], seed),
-        after=_estimate([run.after[metric] for run in chosen], seed),
-        cost={key: _mean([run.cost.get(key, NAN) for run in chosen]) for key in COSTS},
-        bands=bands,
-    )
-
-
-def _estimate(scores: list[float], seed: int) -> Estimate | None:
-    return estimate({"": scores}, seed=seed) if scores and np.isfinite(scores).all() else None
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else NAN
-
-
-def _duels(contestants: Sequence[Contestant], metric: Metric, seed: int) -> tuple[Duel, ...]:
-    """Every pair with enough runs, the better one first, the best pairs first."""
-    ranked = sorted((c for c in contestants if c.after), key=lambda c: -c.after.value if c.after else 0.0)
-    pairs = [
-        (first, second)
-        for i, first in enumerate(ranked)
-        for second in ranked[i + 1 :]
-        if min(len(first.counted), len(second.counted)) >= FEWEST_RUNS
-    ]
-    scores = {c.name: [run.after[metric] for run in c.counted] for c in ranked}
-    p_values = holm([permutation_p_value(scores[x.name], scores[y.name], seed=seed) for x, y in pairs])
-    duels = []
-    for (x, y), p_value in zip(pairs, p_values, strict=True):
-        assert x.after and x.after.interval and y.after and y.after.interval, "three runs have an interval"
-        duels.append(
-            Duel(
-                first=x.name,
-                second=y.name,
-                improvement=probability_of_improvement({"": scores[x.name]}, {"": scores[y.name]}, seed=seed),
-                p_value=p_value,
-                apart=x.after.interval[0] > y.after.interval[1],
-            )
-        )
-    return tuple(duels)
 
 
 def _labels(runs: Sequence[RunRecord]) -> dict[Path, str]:

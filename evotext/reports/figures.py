@@ -9,11 +9,13 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from evotext.reports.comparison import Comparison, Contestant, Task
+from evotext.reports.across import Overall, Sweep
+from evotext.reports.comparison import Comparison
 from evotext.reports.curves import Band, curve_of, value_at
 from evotext.reports.formats import count, score
 from evotext.reports.records import AXES, Axis, Metric
 from evotext.reports.statistics import Array
+from evotext.reports.tasks import Contestant, Task
 
 PALETTES: Mapping[str, Sequence[str]] = {
     "light": ("#0072b2", "#d55e00", "#00835f", "#a8487f", "#a87400", "#4b4b4b"),
@@ -22,6 +24,8 @@ PALETTES: Mapping[str, Sequence[str]] = {
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 METRIC_TITLES: Mapping[Metric, str] = {"success": "Held-out success", "return": "Held-out return"}
+LOGARITHMIC = 8
+"""Values of a swept option that differ by this factor are drawn on a logarithmic axis."""
 # Points of a curve in words: shares of the longest curve.
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
@@ -60,8 +64,45 @@ def learning_curves(task: Task, axis: Axis, metric: Metric, style: Mapping[str, 
         band = contestant.bands.get(axis)
         if band:
             bands += _band(band, contestant.name, look)
-            means.append(_mean(band, contestant.name, look, axis))
-    return {"data": [*bands, *faint, *means], "layout": _layout(axis, metric)}
+            means.append(_mean(band, contestant.name, look, f"after {{}} {AXES[axis].lower()}"))
+    return {"data": [*bands, *faint, *means], "layout": _layout(AXES[axis], METRIC_TITLES[metric], metric == "success")}
+
+
+def sweep_curves(sweep: Sweep, metric: Metric, style: Mapping[str, int]) -> Figure:
+    """Final score over the option's values."""
+    figure = _lines(sweep.lines, style, sweep.option, METRIC_TITLES[metric], metric == "success", "at {}")
+    if spread(sweep.values):
+        axis: Figure = {"type": "log", "tickvals": list(sweep.values), "ticktext": [f"{v:g}" for v in sweep.values]}
+        figure["layout"] |= {"xaxis": figure["layout"]["xaxis"] | axis}  # type: ignore[index, operator]
+    return figure
+
+
+def spread(values: Sequence[float]) -> bool:
+    """Whether values want a logarithmic axis: 1, 2, 4, 8, ... rather than 1, 2, 3, 4."""
+    return values[0] > 0 and values[-1] / values[0] >= LOGARITHMIC
+
+
+def profile_curves(overall: Overall, style: Mapping[str, int]) -> Figure:
+    """Performance profiles: the share of runs that reach more than a score."""
+    lines = {profile.name: profile.above for profile in overall.profiles}
+    return _lines(
+        lines, style, METRIC_TITLES["success"], "Share of runs above it", True, "of runs above {}", marked=False
+    )
+
+
+def _lines(
+    lines: Mapping[str, Band],
+    style: Mapping[str, int],
+    x_title: str,
+    y_title: str,
+    share: bool,
+    place: str,
+    *,
+    marked: bool = True,
+) -> Figure:
+    bands = [trace for name, band in lines.items() for trace in _band(band, name, style[name])]
+    means = [_mean(band, name, style[name], place, marked=marked) for name, band in lines.items()]
+    return {"data": [*bands, *means], "layout": _layout(x_title, y_title, share)}
 
 
 def points_in_words(task: Task, axis: Axis) -> tuple[list[str], list[tuple[str, list[tuple[str, str]]]]]:
@@ -91,14 +132,15 @@ def described(task: Task, axis: Axis, metric: Metric) -> str:
     )
 
 
-def _mean(band: Band, name: str, look: int, axis: Axis) -> Figure:
+def _mean(band: Band, name: str, look: int, place: str, *, marked: bool = True) -> Figure:
+    """place: what is said after a value, with {} for where it is."""
     texts = []
     for i, value in enumerate(band.score):
         between = f" [{band.low[i]:.2f}, {band.high[i]:.2f}]" if band.low is not None and band.high is not None else ""
-        texts.append(f"{score(value)}{between} after {count(band.cost[i])} {html.escape(AXES[axis].lower())}")
+        texts.append(f"{score(value)}{between} {html.escape(place.format(count(band.cost[i])))}")
     return {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": "lines+markers" if marked else "lines",
         "name": _text(name),
         "legendgroup": str(look),
         "x": _numbers(band.cost),
@@ -154,9 +196,10 @@ def _runs(contestant: Contestant, axis: Axis, metric: Metric, look: int) -> list
     return traces
 
 
-def _layout(axis: Axis, metric: Metric) -> Figure:
-    y: Figure = {"title": {"text": METRIC_TITLES[metric], "standoff": 8}, "zeroline": False, "automargin": True}
-    if metric == "success":
+def _layout(x_title: str, y_title: str, share: bool) -> Figure:
+    """share: whether the y axis is from 0 to 1."""
+    y: Figure = {"title": {"text": y_title, "standoff": 8}, "zeroline": False, "automargin": True}
+    if share:
         y |= {"range": [-0.02, 1.04], "tickvals": [0, 0.2, 0.4, 0.6, 0.8, 1], "tickformat": ".1f"}
     return {
         "height": 360,
@@ -167,7 +210,7 @@ def _layout(axis: Axis, metric: Metric) -> Figure:
         "hovermode": "closest",
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "xaxis": {"title": {"text": AXES[axis], "standoff": 8}, "rangemode": "tozero", "automargin": True},
+        "xaxis": {"title": {"text": _text(x_title), "standoff": 8}, "rangemode": "tozero", "automargin": True},
         "yaxis": y,
         "font": {"family": "system-ui, sans-serif", "size": 13},
     }

@@ -5,11 +5,12 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from evotext.reports.comparison import Comparison, Task
+from evotext.reports.comparison import Comparison
 from evotext.reports.curves import Band
 from evotext.reports.figures import METRIC_TITLES, PALETTES, styles
 from evotext.reports.formats import count
 from evotext.reports.records import AXES, Axis, Metric
+from evotext.reports.tasks import Task
 
 WIDTH, PANEL_HEIGHT, LEGEND_HEIGHT = 800, 270, 34
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 30, 44

@@ -19,8 +19,24 @@ AXES: Mapping[Axis, str] = {
 }
 """What a curve can be drawn against, with its title. All count training only."""
 
-COSTS = ("episodes", "env_steps", "generated_tokens", "updates", "seconds", "flops", "peak_memory_bytes")
-"""The totals of `summary.json` that the report shows."""
+COSTS = (
+    "episodes",
+    "env_steps",
+    "generated_tokens",
+    "updates",
+    "seconds",
+    "rollout_seconds",
+    "env_seconds",
+    "update_seconds",
+    "flops",
+    "backward_flops",
+    "peak_memory_bytes",
+)
+"""The totals of training in `summary.json`, under `cost`."""
+
+EVALUATION = "evaluation_"
+EVALUATION_COSTS = tuple(EVALUATION + name for name in ("episodes", "generated_tokens", "seconds", "flops"))
+"""Those of its measurements, under `evaluation_cost` without the prefix."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +79,20 @@ class RunRecord:
     """Scores before training."""
     after: Mapping[Metric, float] = field(default_factory=dict)
     """Scores at the end."""
+    passes_before: Mapping[int, float] = field(default_factory=dict)
+    """pass@k of sampled answers before training, by k."""
+    passes_after: Mapping[int, float] = field(default_factory=dict)
+    """The same at the end."""
     eval_episodes: float = NAN
     decoding: str = ""
     cost: Mapping[str, float] = field(default_factory=dict)
-    """Totals of training, by the names of `COSTS`."""
+    """Totals, by the names of `COSTS` and `EVALUATION_COSTS`."""
     versions: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
+    phase: str = ""
+    """`tuning` for a trial that chose hyperparameters; such runs are in no task."""
+    progress: float = NAN
+    """Share of the budget that was spent by the last line that was logged."""
     overrides: tuple[str, ...] = ()
     """The words on the command line that made the run."""
     settings: Mapping[str, str] = field(default_factory=dict)

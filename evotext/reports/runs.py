@@ -12,7 +12,18 @@ from pathlib import Path
 
 import yaml
 
-from evotext.reports.records import AXES, COSTS, NAN, EpisodeSample, EvaluationPoint, Metric, RunRecord, Status
+from evotext.reports.records import (
+    AXES,
+    COSTS,
+    EVALUATION,
+    EVALUATION_COSTS,
+    NAN,
+    EpisodeSample,
+    EvaluationPoint,
+    Metric,
+    RunRecord,
+    Status,
+)
 
 LONGEST_NAME = 200
 LONGEST_EPISODE = 4000
@@ -48,17 +59,17 @@ def read_run(folder: Path) -> RunRecord:
     """Everything that the folder says."""
     problems: list[str] = []
     summary = _read_summary(folder / "summary.json", problems)
-    points = _read_points(folder / "metrics.jsonl", problems)
+    points, last_line = _read_points(folder / "metrics.jsonl", problems)
     config = _read_yaml(folder / ".hydra" / "config.yaml", problems)
     overrides = _read_yaml(folder / ".hydra" / "overrides.yaml", problems)
     hydra = _read_yaml(folder / ".hydra" / "hydra.yaml", problems)
     chosen = _mapping(_mapping(_mapping(_mapping(hydra).get("hydra")).get("runtime")).get("choices"))
     settings = dict(_leaves(config))
     budget, evaluation = _mapping(summary.get("budget")), _mapping(summary.get("eval"))
-    cost = _mapping(summary.get("cost"))
+    cost, measured = _mapping(summary.get("cost")), _mapping(summary.get("evaluation_cost"))
 
     def name(key: str) -> str:
-        return clean(summary.get(key)) or clean(chosen.get(key))
+        return clean(summary.get(key)) or settings.get(f"{key}.name", "") or clean(chosen.get(key))
 
     def scores(when: str) -> dict[Metric, float]:
         return {
@@ -66,6 +77,12 @@ def read_run(folder: Path) -> RunRecord:
             "return": _figure(evaluation, f"return_{when}", problems),
         }
 
+    unit = clean(budget.get("unit")) or settings.get("budget.unit", "")
+    limit = _figure(budget, "limit", problems, low=0.0)
+    if math.isnan(limit):
+        limit = _parsed(settings.get("budget.limit"))
+    # Lines do not count updates, of which a generation takes at least one.
+    spent_so_far = _number(last_line.get("generation" if unit == "updates" else unit))
     status = _STATUSES.get(clean(summary.get("status")), "unfinished")
     if summary and status == "unfinished":
         problems.append(f"summary.json: unknown status {clean(summary.get('status'))!r}")
@@ -77,14 +94,19 @@ def read_run(folder: Path) -> RunRecord:
         seed=_seed(summary.get("seed"), settings.get("seed"), problems),
         status=status,
         reason=clean(summary.get("reason")),
-        budget_unit=clean(budget.get("unit")) or settings.get("budget.unit", ""),
-        budget_limit=_figure(budget, "limit", problems, low=0.0),
+        budget_unit=unit,
+        budget_limit=limit,
         budget_spent=_figure(budget, "spent", problems, low=0.0),
         before=scores("before"),
         after=scores("after"),
+        passes_before=_passes(evaluation, "pass_at_before", problems),
+        passes_after=_passes(evaluation, "pass_at_after", problems),
         eval_episodes=_figure(evaluation, "episodes", problems, low=0.0),
         decoding=clean(evaluation.get("decoding")),
-        cost={key: _figure(cost, key, problems, low=0.0) for key in COSTS},
+        cost={key: _figure(cost, key, problems, low=0.0) for key in COSTS}
+        | {key: _figure(measured, key.removeprefix(EVALUATION), problems, low=0.0) for key in EVALUATION_COSTS},
+        phase=clean(summary.get("phase")) or settings.get("phase", ""),
+        progress=min(1.0, spent_so_far / limit) if limit > 0 else NAN,
         versions={clean(k): clean(v) for k, v in _mapping(summary.get("versions")).items()},
         device=clean(summary.get("device")),
         overrides=tuple(clean(word) for word in overrides if clean(word)) if isinstance(overrides, list) else (),
@@ -146,11 +168,13 @@ def _read_lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[
         problems.append(f"{path.name}: {len(bad)} unreadable {'line' if len(bad) == 1 else 'lines'} ({shown})")
 
 
-def _read_points(path: Path, problems: list[str]) -> tuple[EvaluationPoint, ...]:
+def _read_points(path: Path, problems: list[str]) -> tuple[tuple[EvaluationPoint, ...], Mapping[object, object]]:
+    """The evaluations, and the last readable line of any kind."""
     if not path.exists():
         problems.append("metrics.jsonl is missing")
-        return ()
+        return (), {}
     by_generation: dict[int, EvaluationPoint] = {}
+    line: Mapping[object, object] = {}
     for number, line in _read_lines(path, problems):
         if line.get("kind") != "eval":
             continue
@@ -173,7 +197,7 @@ def _read_points(path: Path, problems: list[str]) -> tuple[EvaluationPoint, ...]
             problems.append(f"metrics.jsonl: costs fall at generation {point.generation}; that evaluation is left out")
         else:
             points.append(point)
-    return tuple(points)
+    return tuple(points), line
 
 
 def _read_samples(path: Path, problems: list[str]) -> tuple[EpisodeSample, ...]:
@@ -249,6 +273,21 @@ def _figure(
         problems.append(f"{key} is {clean(value) or type(value).__name__!s}, which it cannot be")
         return NAN
     return number
+
+
+def _passes(evaluation: Mapping[object, object], key: str, problems: list[str]) -> dict[int, float]:
+    """pass@k by k; JSON's keys are text."""
+    found = _mapping(evaluation.get(key))
+    ks = [k for k in found if isinstance(k, str) and k.isdecimal() and 0 < len(k) < 7]
+    return {int(k): _figure(found, k, problems, low=0.0, high=1.0) for k in sorted(ks, key=int)}
+
+
+def _parsed(text: str | None) -> float:
+    """A setting's number, or NaN."""
+    try:
+        return _number(float(text or ""))
+    except ValueError:
+        return NAN
 
 
 def _seed(value: object, setting: str | None, problems: list[str]) -> int | None:

@@ -7,8 +7,10 @@ Scores come as one list of runs a task: {"sort": [0.8, 0.9, 0.7], "recall": [...
 * Stratified bootstrap: runs are drawn with replacement within each task; the interval is between percentiles.
   It is too narrow for few runs: with three it is the range of the runs and covers the truth in 3 of 4 cases.
 * Probability of improvement: how often a run of X scores above a run of Y, ties counting half, averaged over tasks.
+* Performance profile: the share of all runs that score above a threshold, over thresholds.
 * Permutation test (ours, rliable has none): how often equal algorithms would give a probability of improvement as far
-  from one half as the observed one. Exact where that takes at most `MOST_SPLITS` splits of the runs, else sampled.
+  from one half as the observed one, runs being exchanged within their task. Exact for one task where that takes at most
+  `MOST_SPLITS` splits of the runs, else sampled.
 
 Every function raises ValueError for missing scores rather than pass NaN on.
 """
@@ -26,6 +28,7 @@ Array = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+PROFILE_RESAMPLES = 2_000
 FEWEST_RUNS = 3
 """Below this no interval is given and no claim is made."""
 MOST_SPLITS = 20_000
@@ -125,23 +128,39 @@ def _wins(x: Array, y: Array) -> Array:
     return wins
 
 
-def permutation_p_value(x: Sequence[float], y: Sequence[float], *, seed: int) -> float:
-    """Share of the ways to split all runs in two that put the probability of improvement as far from one half."""
-    array_x, array_y = checked_scores({"x": x, "y": y})
-    pooled = np.concatenate([array_x, array_y])
-    _, position, counts = np.unique(pooled, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[position]
-    total, take = pooled.size, array_x.size
-    splits = math.comb(total, take)
-    if splits <= MOST_SPLITS:
-        chosen = np.array(list(itertools.combinations(range(total), take)))
-    else:
-        chosen = np.random.default_rng(seed).permuted(np.tile(np.arange(total), (MOST_SPLITS, 1)), axis=1)[:, :take]
-    # The rank sum is the probability of improvement, shifted and scaled: Mann and Whitney's U.
-    expected = take * (total + 1) / 2
-    distance = np.abs(ranks[chosen].sum(axis=1) - expected)
-    as_far = distance >= abs(ranks[:take].sum() - expected) - ROUNDING
-    if splits <= MOST_SPLITS:
+def performance_profile(scores: Scores, thresholds: Array, *, seed: int) -> tuple[Array, Array | None]:
+    """Share of runs above each threshold, and its pointwise interval of shape (2, thresholds) if there are enough runs."""
+    arrays = checked_scores(scores)
+    above = [a[:, None] > thresholds for a in arrays]
+    profile: Array = np.concatenate(above).mean(axis=0)
+    if min(a.size for a in arrays) < FEWEST_RUNS:
+        return profile, None
+    total = np.zeros((PROFILE_RESAMPLES, thresholds.size))
+    for i, task in enumerate(above):
+        total += task[resamples(len(task), seed=seed + i, count=PROFILE_RESAMPLES)].sum(axis=1)
+    return profile, interval_of(total / sum(a.size for a in arrays))
+
+
+def permutation_p_value(x: Scores, y: Scores, *, seed: int) -> float:
+    """Share of the ways to exchange runs that put the probability of improvement as far from one half as it is."""
+    arrays_x, arrays_y = checked_scores(x), checked_scores({task: y[task] for task in x})
+    exact = len(arrays_x) == 1 and math.comb(arrays_x[0].size + arrays_y[0].size, arrays_x[0].size) <= MOST_SPLITS
+    observed, drawn = 0.0, np.zeros(1)
+    rng = np.random.default_rng(seed)
+    for a, b in zip(arrays_x, arrays_y, strict=True):
+        total, take = a.size + b.size, a.size
+        _, position, counts = np.unique(np.concatenate([a, b]), return_inverse=True, return_counts=True)
+        ranks = (np.cumsum(counts) - (counts - 1) / 2)[position]
+        if exact:
+            chosen = np.array(list(itertools.combinations(range(total), take)))
+        else:
+            chosen = rng.permuted(np.tile(np.arange(total), (MOST_SPLITS, 1)), axis=1)[:, :take]
+        # The rank sum is the probability of improvement, shifted and scaled: Mann and Whitney's U.
+        expected, pairs = take * (total + 1) / 2, a.size * b.size
+        observed += float(ranks[:take].sum() - expected) / pairs
+        drawn = drawn + (ranks[chosen].sum(axis=1) - expected) / pairs
+    as_far = np.abs(drawn) >= abs(observed) - ROUNDING
+    if exact:
         return float(as_far.mean())
     return float((as_far.sum() + 1) / (MOST_SPLITS + 1))  # the observed split is one of them: never 0
 

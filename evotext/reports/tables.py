@@ -1,20 +1,19 @@
-"""The comparison as a terminal table, as Markdown and as CSV."""
+"""The comparison as a terminal table and as CSV."""
 
 import csv
 import io
-import re
 import shlex
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from evotext.reports import formats
-from evotext.reports.comparison import Comparison, Contestant, Task
-from evotext.reports.figures import METRIC_TITLES
-from evotext.reports.records import COSTS, NAN, RunRecord
+from evotext.reports.comparison import Comparison
+from evotext.reports.records import COSTS, EVALUATION_COSTS, NAN, RunRecord
 from evotext.reports.runs import clean
-from evotext.reports.verdicts import answer, explained, setting, verdict
+from evotext.reports.tasks import Contestant, Task
 
 COST_TITLES = {
     "episodes": "Episodes",
@@ -23,6 +22,18 @@ COST_TITLES = {
     "flops": "Operations",
     "peak_memory_bytes": "Memory",
 }
+DETAIL_TITLES = {
+    "env_steps": "Environment steps",
+    "updates": "Updates",
+    "rollout_seconds": "Rollout",
+    "env_seconds": "Environment",
+    "update_seconds": "Update",
+    "backward_flops": "Operations backward",
+    "evaluation_generated_tokens": "Tokens of evaluation",
+    "evaluation_seconds": "Time of evaluation",
+    "evaluation_flops": "Operations of evaluation",
+}
+"""The finer points of what a run cost; the evaluation's are not part of the totals above."""
 TERMINAL_COSTS = ("episodes", "generated_tokens", "seconds", "peak_memory_bytes")
 # The columns of the terminal table besides the names, at their widest: 0.20 → 0.86, [0.80, 0.92], 12 min 5 s.
 WIDTH_OF_FIGURES = 65
@@ -30,8 +41,20 @@ WIDTH_OF_FIGURES = 65
 
 def cost_cell(contestant: Contestant, key: str) -> str:
     """A mean cost in the form that suits its unit."""
-    shown = {"seconds": formats.seconds, "peak_memory_bytes": formats.memory}.get(key, formats.count)
-    return shown(contestant.cost[key])
+    return shown_cost(key, contestant.cost[key])
+
+
+def shown_cost(key: str, value: float) -> str:
+    """A cost in the form that suits its unit."""
+    if key.endswith("seconds"):
+        return formats.seconds(value)
+    return formats.memory(value) if key == "peak_memory_bytes" else formats.count(value)
+
+
+def passes_cell(contestant: Contestant, k: int) -> str:
+    """pass@k before and after."""
+    before, after = contestant.passes.get(k, (None, None))
+    return f"{formats.change(before, after)} {formats.interval(after)}".strip()
 
 
 def terminal_tables(comparison: Comparison, width: int) -> list[Table]:
@@ -79,26 +102,6 @@ def _add_rows(table: Table, task: Task, *, named: bool) -> None:
         )
 
 
-def markdown(comparison: Comparison, picture: str) -> str:
-    """The report for a pull request. picture: path of the static picture, relative to it."""
-    lines = [f"# {_plain(title(comparison))}", "", *[_plain(sentence) + "\n" for sentence in answer(comparison)]]
-    lines += [f"![{METRIC_TITLES[comparison.metric]} over training]({picture})", ""]
-    for task in comparison.tasks:
-        lines += [f"## {_plain(task.name)}", "", _plain(" ".join([verdict(task), setting(task)]).strip()), ""]
-        lines += [f"* **Not comparable:** {_plain(reason)}" for reason in task.unfair]
-        lines += [f"* Note: {_plain(note)}" for note in task.notes]
-        lines += [""] if task.unfair or task.notes else []
-        lines += _results(task, comparison) + _duels(task)
-    missing = [run for run in comparison.runs if run.status != "completed" or run.problems]
-    if missing:
-        lines += ["## Runs that ended otherwise, or with damaged files", ""]
-        lines += [f"* {_code(comparison.labels[run.folder])}: {_plain(what_happened(run))}" for run in missing] + [""]
-    lines += ["## To repeat it", "", "```bash"]
-    lines += list(dict.fromkeys(command(run) for run in comparison.runs if run.overrides))
-    lines += ["```", ""]
-    return "\n".join(lines)
-
-
 def results_csv(comparison: Comparison) -> str:
     """One line a run, counted or not."""
     places = [
@@ -108,7 +111,9 @@ def results_csv(comparison: Comparison) -> str:
         for run in (*contestant.counted, *contestant.others)
     ]
     places += [("", "", False, run) for run in comparison.unnamed]
-    lines = [_csv_line(*place) for place in places]
+    places += [("", "", False, trial.run) for tuning in comparison.tunings for trial in tuning.trials]
+    ks = sorted({k for *_, run in places for k in run.passes_after})
+    lines = [_csv_line(*place, ks) for place in places]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     if lines:
@@ -117,7 +122,7 @@ def results_csv(comparison: Comparison) -> str:
     return out.getvalue()
 
 
-def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord) -> dict[str, object]:
+def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Sequence[int]) -> dict[str, object]:
     return {
         "task": task,
         "contestant": contestant,
@@ -126,12 +131,14 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord) -> dict
         "env": run.env,
         "model": run.model,
         "seed": run.seed,
+        "phase": run.phase or "reporting",
         "status": run.status,
         "success_before": run.before.get("success", NAN),
         "success_after": run.after.get("success", NAN),
         "return_before": run.before.get("return", NAN),
         "return_after": run.after.get("return", NAN),
-        **{key: run.cost.get(key, NAN) for key in COSTS},
+        **{f"pass_at_{k}": run.passes_after.get(k, NAN) for k in ks},
+        **{key: run.cost.get(key, NAN) for key in (*COSTS, *EVALUATION_COSTS)},
         "budget_unit": run.budget_unit,
         "budget_limit": run.budget_limit,
         "budget_spent": run.budget_spent,
@@ -151,45 +158,7 @@ def title(comparison: Comparison) -> str:
     return f"{formats.listed(sorted(algorithms))} on {formats.listed(sorted(envs))}" if envs else "No readable runs"
 
 
-def command(run: RunRecord) -> str:
-    """The command line that made the run."""
-    return "python scripts/train.py " + shlex.join(run.overrides)
-
-
 def what_happened(run: RunRecord) -> str:
     """How a run ended, and what is wrong with its files."""
     ending = run.status + (f" ({run.reason})" if run.reason else "")
     return "; ".join([ending, *run.problems])
-
-
-def _results(task: Task, comparison: Comparison) -> list[str]:
-    heads = ["Algorithm", "Seeds", "Before", f"{comparison.metric.capitalize()} after", *COST_TITLES.values()]
-    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    for c in task.contestants:
-        after = f"{formats.score(c.after.value)} {formats.interval(c.after)}".strip() if c.after else formats.MISSING
-        before = formats.score(c.before.value) if c.before else formats.MISSING
-        cells = [_plain(c.name), str(len(c.counted)), before, after, *(cost_cell(c, key) for key in COST_TITLES)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
-
-
-def _duels(task: Task) -> list[str]:
-    if not task.duels:
-        return []
-    lines = ["| Pair | Probability of improvement | Adjusted p | |", "| --- | ---: | ---: | --- |"]
-    for duel in task.duels:
-        improvement = f"{formats.score(duel.improvement.value)} {formats.interval(duel.improvement)}"
-        pair = _plain(f"{duel.first} over {duel.second}")
-        lines.append(f"| {pair} | {improvement} | {duel.p_value:.3f} | {explained(duel)} |")
-    return [*lines, ""]
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", text)
-
-
-def _code(text: str) -> str:
-    """Text in a code span: a fence longer than any in it."""
-    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
-    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"

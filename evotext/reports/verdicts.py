@@ -7,10 +7,15 @@ after correction for the number of pairs. Everything else is called unclear.
 import math
 from collections.abc import Sequence
 
-from evotext.reports.comparison import SIGNIFICANCE, Comparison, Contestant, Duel, Task
+from evotext.reports.across import Overall, Sweep
+from evotext.reports.comparison import Comparison
 from evotext.reports.fairness import distinct
 from evotext.reports.formats import listed, score
-from evotext.reports.statistics import FEWEST_RUNS, aggregate_name
+from evotext.reports.statistics import FEWEST_RUNS, Estimate, aggregate_name
+from evotext.reports.tasks import SIGNIFICANCE, Contestant, Duel, Task
+
+MOST_NAMES = 4
+"""More tasks than this are counted rather than named in the answer."""
 
 
 def ranked(task: Task) -> list[Contestant]:
@@ -30,28 +35,32 @@ def _finding(task: Task) -> str:
         return "no run has completed, so there is nothing to compare yet"
     if len(best) == 1:
         return _alone(task, best[0])
-    figures = listed([f"{c.name} {_score(c)}" for c in best])
+    figures = listed([f"{c.name} {_score(c.after)}" for c in best])
     if task.unfair:
         return f"no claim is made, since the comparison is not fair ({figures})"
     few = [c for c in best if len(c.counted) < FEWEST_RUNS]
     if few:
         return f"there are too few seeds for a claim ({figures})"
-    leader = best[0]
-    duels = [duel for duel in task.duels if duel.first == leader.name]
+    return f"{_lead(best[0].name, task.duels)} ({figures})"
+
+
+def _lead(leader: str, all_duels: Sequence[Duel]) -> str:
+    """What the best one's duels support."""
+    duels = [duel for duel in all_duels if duel.first == leader]
     beaten = [duel.second for duel in duels if duel.clear]
     apart = [duel for duel in duels if duel.apart and not duel.clear]
     level = [duel.second for duel in duels if not duel.apart]
     parts = []
     if beaten:
-        parts.append(f"{leader.name} is clearly ahead of {listed(beaten)}")
+        parts.append(f"{leader} is clearly ahead of {listed(beaten)}")
     if apart:
         parts.append(
-            f"{leader.name} scored above {listed([duel.second for duel in apart])}, "
+            f"{leader} scored above {listed([duel.second for duel in apart])}, "
             f"but with so few seeds that is no evidence yet ({_odds(apart)})"
         )
     if level:
-        parts.append(f"there is no clear difference between {listed([leader.name, *level])}")
-    return f"{'; '.join(parts)} ({figures})"
+        parts.append(f"there is no clear difference between {listed([leader, *level])}")
+    return "; ".join(parts)
 
 
 def answer(comparison: Comparison) -> tuple[str, str]:
@@ -62,7 +71,7 @@ def answer(comparison: Comparison) -> tuple[str, str]:
     if len(tasks) == 1:
         first = f"On {tasks[0].name}, {_finding(tasks[0])}."
     else:
-        first = _over_tasks(tasks)
+        first = _over_tasks(comparison, tasks)
     return first, _basis(comparison, tasks)
 
 
@@ -101,10 +110,49 @@ def _alone(task: Task, only: Contestant) -> str:
     before = f" from {score(only.before.value)}" if only.before else ""
     runs = f"{len(only.counted)} {'run' if len(only.counted) == 1 else 'runs'}"
     others = "it is the only one here" if len(task.contestants) == 1 else "no other has a completed run"
-    return f"{only.name} went{before} to {_score(only)} over {runs}; {others}, so there is nothing to compare it with"
+    return f"{only.name} went{before} to {_score(only.after)} over {runs}; {others}, so there is nothing to compare it with"
 
 
-def _over_tasks(tasks: Sequence[Task]) -> str:
+def overall_verdict(overall: Overall) -> str:
+    """Several tasks together, without capital and full stop."""
+    figures = listed([f"{profile.name} {_score(profile.score)}" for profile in overall.profiles])
+    return f"over {len(overall.tasks)} tasks together, {_lead(overall.profiles[0].name, overall.duels)} ({figures})"
+
+
+def sweep_verdict(sweep: Sweep) -> str:
+    """What changes with the option, without capital and full stop."""
+    low, high = sweep.values[0], sweep.values[-1]
+    changes = listed(
+        [
+            f"{name} goes from {score(line.score[0])} to {score(line.score[-1])}"
+            for name, line in sweep.lines.items()
+            if len(line.cost) > 1 and (line.cost[0], line.cost[-1]) == (low, high)
+        ]
+    )
+    won: dict[str, list[str]] = {}
+    for value, task in zip(sweep.values, sweep.tasks, strict=True):
+        winner = clear_winner(task)
+        if winner:
+            won.setdefault(winner, []).append(f"{value:g}")
+    ahead = [f"{name} is clearly ahead of all others at {listed(values)}" for name, values in won.items()]
+    ahead = ahead or ["no algorithm is clearly ahead of all others at any value"]
+    course = (
+        f"as {sweep.option} of {sweep.name} rises from {low:g} to {high:g}, {changes or 'no algorithm has every value'}"
+    )
+    return f"{course} ({'; '.join(ahead)})" if len(sweep.lines) > 1 else course
+
+
+def _over_tasks(comparison: Comparison, tasks: Sequence[Task]) -> str:
+    swept = {task.name for sweep in comparison.sweeps for task in sweep.tasks}
+    parts = [overall_verdict(comparison.overall)] if comparison.overall else []
+    parts += _task_by_task([task for task in tasks if task.name not in swept])
+    parts += [sweep_verdict(sweep) for sweep in comparison.sweeps if sweep.lines]
+    sentence = "; ".join(parts)
+    named = any(sentence.startswith(contestant.name) for task in tasks for contestant in task.contestants)
+    return (sentence if named else sentence[0].upper() + sentence[1:]) + "."
+
+
+def _task_by_task(tasks: Sequence[Task]) -> list[str]:
     won: dict[str, list[str]] = {}
     level, unfair, few, alone = [], [], [], []
     for task in tasks:
@@ -119,13 +167,18 @@ def _over_tasks(tasks: Sequence[Task]) -> str:
             few.append(task.name)
         else:
             level.append(task.name)
-    parts = [f"{name} is clearly ahead on {listed(names)}" for name, names in won.items()]
-    parts += [f"on {listed(level)} no algorithm is clearly ahead of all others"] if level else []
-    parts += [f"on {listed(few)} there are too few seeds for a claim"] if few else []
-    parts += [f"on {listed(alone)} there is one algorithm and nothing to compare it with"] if alone else []
-    parts += [f"on {listed(unfair)} the comparison is not fair"] if unfair else []
-    sentence = "; ".join(parts)
-    return (sentence if won else sentence[0].upper() + sentence[1:]) + "."
+
+    def places(names: list[str]) -> str:
+        if len(names) <= MOST_NAMES:
+            return listed(names)
+        return f"all {len(names)} tasks" if len(names) == len(tasks) else f"{len(names)} of {len(tasks)} tasks"
+
+    parts = [f"{name} is clearly ahead on {places(names)}" for name, names in won.items()]
+    parts += [f"on {places(level)} no algorithm is clearly ahead of all others"] if level else []
+    parts += [f"on {places(few)} there are too few seeds for a claim"] if few else []
+    parts += [f"on {places(alone)} there is one algorithm and nothing to compare it with"] if alone else []
+    parts += [f"on {places(unfair)} the comparison is not fair"] if unfair else []
+    return parts
 
 
 def _basis(comparison: Comparison, tasks: Sequence[Task]) -> str:
@@ -150,10 +203,10 @@ def _sentence(finding: str, task: Task) -> str:
     return (finding if named else finding[0].upper() + finding[1:]) + "."
 
 
-def _score(contestant: Contestant) -> str:
-    assert contestant.after
-    low_high = contestant.after.interval
-    return score(contestant.after.value) + (f" [{low_high[0]:.2f}, {low_high[1]:.2f}]" if low_high else "")
+def _score(estimate: Estimate | None) -> str:
+    assert estimate
+    low_high = estimate.interval
+    return score(estimate.value) + (f" [{low_high[0]:.2f}, {low_high[1]:.2f}]" if low_high else "")
 
 
 def _odds(duels: Sequence[Duel]) -> str:

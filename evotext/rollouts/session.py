@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import PopulationNoise
 from evotext.rollouts.kv_cache import RowCache
@@ -62,7 +63,7 @@ class Session:
     """One batch of conversations. `complete` is called once a turn with the rows that go on.
 
     members: the population member of each row, ascending; all 0 without a population.
-    flops: floating-point operations so far (2 x parameters for each position computed, filling and padding included).
+    flops: floating-point operations so far (`evotext.models.flops`, filling and padding included).
     """
 
     def __init__(self, model: LanguageModel, *, members: Sequence[int], noise: PopulationNoise | None) -> None:
@@ -71,6 +72,7 @@ class Session:
         self._members = list(members)
         self._position_N = torch.zeros(len(members), dtype=torch.int64, device=model.device)
         self._stored: list[_Stored] = []
+        self._forward_flops = ForwardFlops(model.network)
         self.flops = 0.0
 
     @torch.inference_mode()
@@ -209,7 +211,7 @@ class Session:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits
-        self.flops += 2.0 * self._model.matmul_parameter_count * ids_BT.numel()
+        self.flops += self._forward_flops(positions=ids_BT.numel(), predicted=ids_BT.shape[0])
         return logits_B1V[:, -1], state
 
     def _attention_mask(self, valid_BS: Tensor, start: int, width: int) -> Tensor | None:

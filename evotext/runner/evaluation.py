@@ -1,12 +1,17 @@
 """Success on instances that are not trained on: the same for every algorithm and every seed."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from evotext.instances import held_out_instances, validation_instances
 from evotext.rollouts.collector import Collector
-from evotext.types import RolloutPlan, Sampling, Trajectories
-from evotext.validation import NonNegativeFloat, PositiveInt, checked
+from evotext.runner.pass_at_k import pass_at_k
+from evotext.types import Cost, RolloutPlan, Sampling, Trajectories
+from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
+
+SAMPLED_TEMPERATURE = 1.0
+"""Of the answers that pass@k counts: the distribution that RL samples from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +26,23 @@ class Evaluation:
     """Share of them with the greatest return that the task can pay."""
     mean_tokens: float
     """Tokens that the policy wrote in an episode, on average."""
-    seconds: float
-    """What the measurement took; it is not charged to the budget."""
+    cost: Cost
+    """What the measurement took, sampled answers included; it is not charged to the budget."""
     trajectories: Trajectories
-    """The episodes themselves."""
+    """The episodes themselves, without the sampled ones."""
+    pass_at: Mapping[int, float] = field(default_factory=dict)
+    """pass@k of sampled answers by k; empty unless they were asked for."""
+    sampled_return: float | None = None
+    """Mean return of the sampled answers."""
 
 
 class Evaluator:
     """Measures a model on the held-out instances of a task.
 
     episodes: how many instances, one episode each. points: measurements over a run besides the one before it.
-    temperature: of decoding; 0 is greedy. split: `test` takes the held-out instances, which results are reported on;
-    `validation` takes others, which hyperparameters are chosen by.
+    temperature: of decoding; 0 is greedy. samples: further answers to each instance at temperature 1, for pass@k.
+    split: `test` takes the held-out instances, which results are reported on; `validation` takes others, which
+    hyperparameters are chosen by.
     """
 
     @checked
@@ -42,9 +52,11 @@ class Evaluator:
         episodes: PositiveInt,
         points: PositiveInt,
         temperature: NonNegativeFloat,
+        samples: NonNegativeInt,
         split: Literal["test", "validation"] = "test",
     ) -> None:
-        self.episodes, self.points, self.temperature, self.split = episodes, points, temperature, split
+        self.episodes, self.points, self.temperature, self.samples = episodes, points, temperature, samples
+        self.split = split
 
     @property
     def decoding(self) -> str:
@@ -52,24 +64,35 @@ class Evaluator:
         decoding = "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"
         return decoding if self.split == "test" else f"{decoding} on validation instances"
 
-    def measure(self, collector: Collector) -> Evaluation:
-        """Run the held-out episodes with the model's present weights."""
-        held_out = self.split == "test"
-        batch = collector.collect(
-            RolloutPlan(
-                seed=0,
-                generation=0,
-                instances=(held_out_instances if held_out else validation_instances)(self.episodes),
-                groups=tuple(range(self.episodes)),
-                sampling=Sampling(temperature=self.temperature),
-                split="test" if held_out else "train",
-            )
-        )
+    def measure(self, collector: Collector, *, sampled: bool) -> Evaluation:
+        """Run the held-out episodes with the model's present weights. sampled: also `samples` answers for pass@k."""
+        batch = collector.collect(self._plan(1, self.temperature))
+        cost, pass_at, sampled_return = batch.cost, {}, None
+        if sampled and self.samples:
+            answers = collector.collect(self._plan(self.samples, SAMPLED_TEMPERATURE))
+            successes = answers.success_B.view(self.episodes, self.samples).sum(1).tolist()
+            cost, pass_at = cost + answers.cost, pass_at_k(successes, self.samples)
+            sampled_return = float(answers.return_B.mean())
         return Evaluation(
             episodes=self.episodes,
             mean_return=float(batch.return_B.mean()),
             success=float(batch.success_B.double().mean()),
             mean_tokens=float(batch.policy_mask_BT.sum() / self.episodes),
-            seconds=batch.cost.seconds,
+            cost=cost,
             trajectories=batch,
+            pass_at=pass_at,
+            sampled_return=sampled_return,
+        )
+
+    def _plan(self, answers: int, temperature: float) -> RolloutPlan:
+        """So many answers to each instance, those of one instance next to each other."""
+        held_out = self.split == "test"
+        instances = (held_out_instances if held_out else validation_instances)(self.episodes)
+        return RolloutPlan(
+            seed=0,
+            generation=0,
+            instances=tuple(instance for instance in instances for _ in range(answers)),
+            groups=tuple(group for group in range(self.episodes) for _ in range(answers)),
+            sampling=Sampling(temperature=temperature),
+            split="test" if held_out else "train",
         )

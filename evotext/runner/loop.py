@@ -42,7 +42,7 @@ class Run:
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         algorithm.start(model, seed)
-        self._cost = Cost()
+        self._cost, self._evaluation_cost = Cost(), Cost()
         self._generation = 0
         self._first: Evaluation | None = None
         self._last: Evaluation | None = None
@@ -58,7 +58,7 @@ class Run:
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with RunProgress(title) as progress, stop_on_signals(progress.say) as stop:
-                self._evaluate(progress)
+                self._evaluate(progress, sampled=True)
                 while self._fraction < 1.0 and not stop.made:
                     self._advance(progress)
                 if stop.made:
@@ -101,10 +101,12 @@ class Run:
         progress.generation(self._fraction, float(batch.return_B.mean()), self._cost)
         points = self._evaluator.points
         if self._fraction >= 1.0 or int(self._fraction * points) > int(before * points):
-            self._evaluate(progress)
+            self._evaluate(progress, sampled=self._fraction >= 1.0)
 
-    def _evaluate(self, progress: RunProgress) -> None:
-        evaluation = self._evaluator.measure(self._collector)
+    def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
+        """sampled: whether to sample answers for pass@k too, which is done at a run's ends alone."""
+        evaluation = self._evaluator.measure(self._collector, sampled=sampled)
+        self._evaluation_cost += evaluation.cost
         self._first = self._first or evaluation
         self._last = evaluation
         self._log(
@@ -113,7 +115,8 @@ class Run:
                 "eval/return": evaluation.mean_return,
                 "eval/success": evaluation.success,
                 "eval/mean_length": evaluation.mean_tokens,
-                "eval/seconds": evaluation.seconds,
+                "eval/seconds": evaluation.cost.seconds,
+                **{f"eval/pass@{k}": share for k, share in evaluation.pass_at.items()},
             },
         )
         texts = [readable(transcript) for transcript in evaluation.trajectories.transcripts]
@@ -157,6 +160,7 @@ class Run:
             first=self._first,
             last=self._last,
             cost=self._cost,
+            evaluation_cost=self._evaluation_cost,
             device=self._model.device,
         )
         write_json(self._folder / "summary.json", summary)

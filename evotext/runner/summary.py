@@ -30,6 +30,7 @@ def summarise(
     first: Evaluation | None,
     last: Evaluation | None,
     cost: Cost,
+    evaluation_cost: Cost,
     device: torch.device,
 ) -> dict[str, object]:
     """The record as docs/metrics.md describes it. names: what `algorithm`, `env` and `model` are called."""
@@ -46,11 +47,27 @@ def summarise(
             "success_after": last.success if last else None,
             "episodes": evaluator.episodes,
             "decoding": evaluator.decoding,
+            "samples": evaluator.samples,
+            "pass_at_before": _by_k(first),
+            "pass_at_after": _by_k(last),
+            "sampled_return_before": first.sampled_return if first else None,
+            "sampled_return_after": last.sampled_return if last else None,
         },
         "cost": {**asdict(cost), "seconds": cost.seconds, "peak_memory_bytes": peak_memory_bytes(device)},
+        "evaluation_cost": {
+            "episodes": evaluation_cost.episodes,
+            "generated_tokens": evaluation_cost.generated_tokens,
+            "seconds": evaluation_cost.seconds,
+            "flops": evaluation_cost.flops,
+        },
         "versions": versions(),
         "device": device_name(device),
     }
+
+
+def _by_k(evaluation: Evaluation | None) -> dict[str, float]:
+    """pass@k by k, which JSON wants as text."""
+    return {str(k): share for k, share in evaluation.pass_at.items()} if evaluation else {}
 
 
 def write_json(path: Path, record: dict[str, object]) -> None:

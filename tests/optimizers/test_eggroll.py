@@ -23,7 +23,7 @@ POPULATION, PROMPTS, SIGMA = 8, 3, 0.1
 SGD, ADAMW = partial(torch.optim.SGD, lr=0.7), partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1)
 
 
-def _eggroll(**changes: Any) -> Eggroll:
+def eggroll(**changes: Any) -> Eggroll:
     settings = {
         "population": POPULATION,
         "prompts": PROMPTS,
@@ -69,7 +69,7 @@ def _weights(model: LanguageModel) -> dict[str, Tensor]:
 
 def test_rows_are_ordered_by_member_and_all_answer_the_same_instances() -> None:
     """A pure function of seed and generation."""
-    algorithm = _eggroll()
+    algorithm = eggroll()
     algorithm.start(small_model(), 4)
     plan, later = algorithm.ask(6), algorithm.ask(7)
     assert plan.members == tuple(m for m in range(POPULATION) for _ in range(PROMPTS))
@@ -91,7 +91,7 @@ def test_the_step_is_the_written_out_sum(family: str, antithetic: bool) -> None:
     ties its head. Catches a wrong constant or sign, a lost transpose, and an update by noise that no layer applied.
     """
     model = small_model(family)
-    algorithm = _eggroll(antithetic=antithetic)
+    algorithm = eggroll(antithetic=antithetic)
     algorithm.start(model, 0)
     before, plan = _weights(model), algorithm.ask(0)
     assert plan.noise is not None
@@ -118,7 +118,7 @@ def test_the_step_is_the_written_out_sum(family: str, antithetic: bool) -> None:
 def test_without_signal_nothing_changes(shape: Callable[[Tensor], Tensor]) -> None:
     """Not the weights, not the optimizer's momentum, not by weight decay; and the report says so."""
     model = small_model()
-    algorithm = _eggroll(optimizer=ADAMW, fitness_shaping=shape)
+    algorithm = eggroll(optimizer=ADAMW, fitness_shaping=shape)
     algorithm.start(model, 0)
     algorithm.tell(_batch(algorithm.ask(0), _returns()))
     weights, state = _weights(model), copy.deepcopy(algorithm.state_dict())
@@ -138,7 +138,7 @@ def test_exchanging_the_returns_of_every_pair_turns_the_step_round() -> None:
     returns_PQ = _returns().view(POPULATION, PROMPTS)
     for order in ([0, 1, 2, 3, 4, 5, 6, 7], [1, 0, 3, 2, 5, 4, 7, 6]):
         model = small_model()
-        before, algorithm = _weights(model), _eggroll()
+        before, algorithm = _weights(model), eggroll()
         algorithm.start(model, 0)
         algorithm.tell(_batch(algorithm.ask(0), returns_PQ[order].flatten()))
         changes.append({name: p.detach() - before[name] for name, p in model.network.named_parameters()})
@@ -150,13 +150,13 @@ def test_exchanging_the_returns_of_every_pair_turns_the_step_round() -> None:
 def test_a_resumed_run_is_bit_for_bit_the_same(dtype: torch.dtype) -> None:
     """The state holds momentum, and the masters where the stored weights have lost their lower bits."""
     model = small_model(dtype=dtype)
-    algorithm = _eggroll(optimizer=ADAMW)
+    algorithm = eggroll(optimizer=ADAMW)
     algorithm.start(model, 0)
     for generation in range(4):
         if generation == 2:
             saved = copy.deepcopy((model.network.state_dict(), algorithm.state_dict()))
         last = algorithm.tell(_batch(algorithm.ask(generation), _returns(generation)))
-    other, resumed = small_model(dtype=dtype), _eggroll(optimizer=ADAMW)
+    other, resumed = small_model(dtype=dtype), eggroll(optimizer=ADAMW)
     other.network.load_state_dict(saved[0])
     resumed.start(other, 0)
     resumed.load_state_dict(saved[1])
@@ -171,7 +171,7 @@ def test_excluded_and_frozen_parameters_stay() -> None:
     """AdamW's decay would shrink them if the optimizer held them."""
     model = small_model()
     before = _weights(model)
-    algorithm = _eggroll(optimizer=ADAMW, perturbation=LowRank(rank=1, vectors="frozen"), exclude=["lm_head.*"])
+    algorithm = eggroll(optimizer=ADAMW, perturbation=LowRank(rank=1, vectors="frozen"), exclude=["lm_head.*"])
     algorithm.start(model, 0)
     algorithm.tell(_batch(algorithm.ask(0), _returns()))
     for name, parameter in model.network.named_parameters():
@@ -181,7 +181,7 @@ def test_excluded_and_frozen_parameters_stay() -> None:
 def test_metrics_are_what_they_say() -> None:
     """Against their definitions on given returns."""
     model = small_model()
-    algorithm = _eggroll(fitness_shaping=Raw())
+    algorithm = eggroll(fitness_shaping=Raw())
     algorithm.start(model, 0)
     plan = algorithm.ask(0)
     return_PQ = _returns().view(POPULATION, PROMPTS)
@@ -215,7 +215,7 @@ def test_it_climbs() -> None:
         logits = model.network(input_ids=ids_KT.repeat(rows, 1)).logits[:, -1]
         return logits.log_softmax(-1)[:, 7]
 
-    algorithm = _eggroll(population=32, sigma=0.02, optimizer=partial(torch.optim.Adam, lr=0.01))
+    algorithm = eggroll(population=32, sigma=0.02, optimizer=partial(torch.optim.Adam, lr=0.01))
     algorithm.start(model, 0)
     before = float(goodness(1).mean())
     for generation in range(12):
@@ -246,13 +246,13 @@ def test_it_climbs() -> None:
 def test_bad_settings_stop_at_once(changes: dict[str, Any]) -> None:
     """In the constructor, before a model is loaded. An odd population with pairs has a member without its mirror image."""
     with pytest.raises((ValidationError, ValueError)) as error:
-        _eggroll(**changes)
+        eggroll(**changes)
     assert next(iter(changes)) in str(error.value)
 
 
 def test_an_odd_population_is_fine_without_pairs() -> None:
     model = small_model()
-    before, algorithm = _weights(model), _eggroll(population=7, antithetic=False)
+    before, algorithm = _weights(model), eggroll(population=7, antithetic=False)
     algorithm.start(model, 0)
     metrics = algorithm.tell(_batch(algorithm.ask(0), _returns(population=7))).metrics
     assert -1 <= metrics["half_cosine"] <= 1

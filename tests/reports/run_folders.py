@@ -23,9 +23,12 @@ def write_run(
     decoding: str = "greedy",
     before: float = 0.2,
     samples: bool = False,
+    passes: bool = False,
+    phase: str | None = None,
+    ceiling: float = 0.9,
     options: dict[str, dict[str, object]] | None = None,
 ) -> Path:
-    """A run whose held-out success rises from `before` to about 0.9 (exactly `final`, if given), in 16 evaluations."""
+    """A run whose held-out success rises from `before` to about `ceiling` (exactly `final`, if given), in 16 evaluations."""
     rng = np.random.default_rng([seed, *algorithm.encode(), *env.encode()])
     chosen = options or {}
     (folder / ".hydra").mkdir(parents=True)
@@ -46,7 +49,7 @@ def write_run(
     size = PER_GENERATION.get(algorithm, 512)
     generations = int(limit // size)
     due = sorted({round(i * generations / 16) for i in range(17)})
-    ceiling = 0.9 + 0.06 * rng.standard_normal()
+    highest = ceiling + 0.06 * rng.standard_normal()
     seconds_each = size / 900 * (1 + 0.1 * rng.random()) * (0.7 if algorithm == "eggroll" else 1.0)
     lines: list[dict[str, object]] = []
     score = before
@@ -62,7 +65,7 @@ def write_run(
         if generation:
             lines.append({"kind": "train", **axes, "return_mean": 0.5, "success_rate": 0.5})
         if generation in due:
-            learned = before + (ceiling - before) * (1 - np.exp(-SPEED.get(algorithm, 4.0) * share))
+            learned = before + (highest - before) * (1 - np.exp(-SPEED.get(algorithm, 4.0) * share))
             noisy = learned + 0.02 * rng.standard_normal() if generation else before
             score = float(np.clip(noisy, 0, 1)) if final is None or generation < generations else final
             lines.append({"kind": "eval", **axes, "eval/return": score, "eval/success": score, "eval/mean_length": 7.0})
@@ -88,6 +91,7 @@ def write_run(
             "success_after": score,
             "episodes": 256,
             "decoding": decoding,
+            **({"samples": 4, "pass_at_before": _passes(before), "pass_at_after": _passes(score)} if passes else {}),
         },
         "cost": {
             **{
@@ -97,10 +101,49 @@ def write_run(
             },
             "env_steps": generations * size,
             "updates": generations,
+            "rollout_seconds": generations * seconds_each * 0.7,
+            "env_seconds": generations * seconds_each * 0.05,
+            "update_seconds": generations * seconds_each * 0.25,
+            "backward_flops": 0 if algorithm == "eggroll" else generations * size * 7 * 4e6,
             "peak_memory_bytes": 612_000_000,
         },
+        "evaluation_cost": {"episodes": 17 * 256, "generated_tokens": 17 * 256 * 7, "seconds": 4.5, "flops": 6.1e10},
+        **({"phase": phase} if phase else {}),
         "versions": {"python": "3.11.9", "evotext": "0.1.0", "torch": "2.13.0"},
         "device": "cpu, 2 threads",
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2))
     return folder
+
+
+def _passes(success: float) -> dict[str, float]:
+    """As if every instance were solved with this probability."""
+    return {str(k): 1 - (1 - success) ** k for k in (1, 2, 4)}
+
+
+def write_study(
+    root: Path,
+    *,
+    envs: tuple[str, ...] = ("sort", "countdown"),
+    algorithms: tuple[str, ...] = ("eggroll", "grpo"),
+    seeds: int = 3,
+    delays: tuple[int, ...] = (1, 4, 16),
+    trials: int = 3,
+) -> Path:
+    """A head-to-head: several tasks, a sweep of recall's delay under which all but eggroll fall off, and a tuning."""
+    for seed in range(seeds):
+        for algorithm in algorithms:
+            for env in envs:
+                folder = root / f"{env}-{algorithm}-{seed}"
+                write_run(folder, algorithm=algorithm, env=env, seed=seed, samples=True, passes=True)
+            for delay in delays:
+                folder = root / f"recall-{delay}-{algorithm}-{seed}"
+                ceiling = 0.9 if algorithm == "eggroll" else 0.95 - 0.04 * delay
+                options: dict[str, dict[str, object]] = {"env": {"delay": delay}}
+                write_run(folder, algorithm=algorithm, env="recall", seed=seed, options=options, ceiling=ceiling)
+    for algorithm in algorithms:
+        for trial in range(trials):
+            rates: dict[str, dict[str, object]] = {"algorithm": {"learning_rate": 0.01 * 3**trial}}
+            folder = root / "tuning" / f"{algorithm}-{trial}"
+            write_run(folder, algorithm=algorithm, env="sort", seed=1000, options=rates, phase="tuning")
+    return root

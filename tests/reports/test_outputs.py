@@ -20,9 +20,10 @@ from evotext.reports import formats
 from evotext.reports.comparison import Comparison, compare
 from evotext.reports.figures import axes_of, first_axis, learning_curves, points_in_words, styles
 from evotext.reports.html_report import html_report
+from evotext.reports.markdown import markdown
 from evotext.reports.picture import picture, tick, ticks
 from evotext.reports.runs import find_runs, read_run
-from evotext.reports.tables import markdown, results_csv, terminal_tables
+from evotext.reports.tables import results_csv, terminal_tables
 from tests.reports.run_folders import write_run
 
 NASTY = '</script><img src=x onerror="alert(1)">|`$&\'\x1b[31m'
@@ -112,12 +113,12 @@ def test_page_says_what_matters(comparison: Comparison) -> None:
     tables = [tag for tag, _ in page.tags if tag in ("table", "caption")]
     assert tables == ["table", "caption"] * (len(tables) // 2)
     plots = [a for _, a in page.tags if a.get("class") == "plot"]
-    assert len(plots) == 2 and all("eggroll goes from 0.20 to" in str(a["aria-label"]) for a in plots)
+    assert len(plots) == 3 and all("eggroll goes from 0.20 to" in str(a["aria-label"]) for a in plots[1:])
 
 
 def test_figures_are_plotlys_and_hold_the_curves(comparison: Comparison) -> None:
     page = page_of(comparison)
-    figures = json.loads(page.data["data-2"])["figures"]
+    figures = json.loads(page.data["data-task-2"])["figures"]
     assert list(figures) == ["episodes", "generated_tokens", "seconds", "flops"]
     task = comparison.tasks[1]
     for axis, figure in figures.items():
@@ -146,7 +147,7 @@ def test_names_are_text_everywhere(tmp_path: Path) -> None:
     assert not any(tag in ("img", "b") and "style" not in attributes for tag, attributes in page.tags)
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert '</script><img src=x onerror="alert(1)">' in page.words and "<b>bold" in page.words
-    figure = json.loads(page.data["data-1"])["figures"]["episodes"]
+    figure = json.loads(page.data["data-task-1"])["figures"]["episodes"]
     assert all("<" not in trace["name"] for trace in figure["data"])
     drawing = ElementTree.fromstring(picture(comparison, "episodes"))
     assert any("<img src=x" in "".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text"))

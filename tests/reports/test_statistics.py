@@ -1,7 +1,12 @@
 """Statistics against slow loops, hand-computed values, scipy, and simulated runs."""
 
 import itertools
+import json
 import math
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +19,7 @@ from evotext.reports.statistics import (
     estimate,
     holm,
     interquartile_mean,
+    performance_profile,
     permutation_p_value,
     probability_of_improvement,
 )
@@ -105,11 +111,15 @@ def test_probability_of_improvement_averages_tasks_whatever_their_order() -> Non
         probability_of_improvement(x, {"a": [0.5]}, seed=0)
 
 
+def p_value(x: list[float], y: list[float], seed: int) -> float:
+    return permutation_p_value({"task": x}, {"task": y}, seed=seed)
+
+
 def test_exact_p_values_by_hand() -> None:
     # Complete separation is the most extreme of C(n, k) splits, in either direction.
-    assert permutation_p_value([0.8, 0.9, 1.0], [0.1, 0.2, 0.3], seed=0) == pytest.approx(2 / 20)
-    assert permutation_p_value([4, 5, 6, 7, 8], [1, 2, 3, 0, -1], seed=0) == pytest.approx(2 / 252)
-    assert permutation_p_value([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], seed=0) == 1.0
+    assert p_value([0.8, 0.9, 1.0], [0.1, 0.2, 0.3], seed=0) == pytest.approx(2 / 20)
+    assert p_value([4, 5, 6, 7, 8], [1, 2, 3, 0, -1], seed=0) == pytest.approx(2 / 252)
+    assert p_value([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], seed=0) == 1.0
 
 
 @given(st.permutations(range(9)), st.integers(2, 7))
@@ -117,16 +127,80 @@ def test_exact_p_values_by_hand() -> None:
 def test_exact_p_value_is_mann_and_whitneys(order: list[int], take: int) -> None:
     x, y = [float(i) for i in order[:take]], [float(i) for i in order[take:]]
     reference = mannwhitneyu(x, y, method="exact").pvalue
-    assert permutation_p_value(x, y, seed=0) == pytest.approx(reference)
+    assert p_value(x, y, seed=0) == pytest.approx(reference)
 
 
 def test_sampled_p_value_is_near_the_exact_one_and_never_zero() -> None:
     rng = np.random.default_rng(0)
     x, y = list(rng.standard_normal(12)), list(rng.standard_normal(12) - 0.8)
-    assert permutation_p_value(x, y, seed=0) == pytest.approx(mannwhitneyu(x, y, method="exact").pvalue, abs=0.01)
-    assert 0 < permutation_p_value(list(range(20)), list(range(100, 120)), seed=0) < 0.001
+    assert p_value(x, y, seed=0) == pytest.approx(mannwhitneyu(x, y, method="exact").pvalue, abs=0.01)
+    assert 0 < p_value(list(range(20)), list(range(100, 120)), seed=0) < 0.001
 
 
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_p_value_over_tasks_exchanges_runs_within_each() -> None:
+    """Against every combination of two tasks' splits. A task's level has no say, only the order of runs within it."""
+    x = {"a": [0.1, 0.2, 0.4], "b": [0.8, 0.9, 0.95]}
+    y = {"a": [0.05, 0.15, 0.3], "b": [0.7, 0.75, 0.85]}
+
+    def wins(first: Any, second: Any) -> float:
+        return sum((a > b) + 0.5 * (a == b) for a in first for b in second) / 9
+
+    deviations = []
+    for task in x:
+        runs = x[task] + y[task]
+        splits = [set(split) for split in itertools.combinations(range(6), 3)]
+        deviations.append([wins([runs[i] for i in s], [runs[i] for i in range(6) if i not in s]) - 0.5 for s in splits])
+    observed = sum(wins(x[task], y[task]) - 0.5 for task in x)
+    expected = np.mean([abs(a + b) >= abs(observed) - 1e-9 for a in deviations[0] for b in deviations[1]])
+    assert permutation_p_value(x, y, seed=0) == pytest.approx(expected, abs=0.01)
+    shifted = {task: [score + 10 for score in runs] if task == "b" else runs for task, runs in x.items()}
+    against = {task: [score + 10 for score in runs] if task == "b" else runs for task, runs in y.items()}
+    assert permutation_p_value(shifted, against, seed=0) == permutation_p_value(x, y, seed=0)
+
+
+def test_performance_profile_by_hand() -> None:
+    thresholds = np.array([0.0, 0.5, 0.9])
+    share, interval = performance_profile({"a": [0.0, 0.5, 1.0], "b": [0.6, 0.6, 0.6]}, thresholds, seed=0)
+    assert share == pytest.approx([5 / 6, 4 / 6, 1 / 6])  # above, not at
+    assert interval is not None and (interval[0] <= share).all() and (share <= interval[1]).all()
+    assert performance_profile({"a": [0.0, 0.5]}, thresholds, seed=0)[1] is None
+
+
+RECORDED = json.loads((Path(__file__).parent / "rliable_values.json").read_text())
+
+
+def agrees_with_rliable(values: dict[str, Any]) -> None:
+    """Figures are equal; ends of intervals are within the noise of two bootstraps."""
+    x, y = values["x"], values["y"]
+    for name, scores in (("x", x), ("y", y)):
+        ours = estimate(scores, seed=0)
+        assert ours.interval is not None
+        value, low, high = values["interquartile_mean"][name]
+        assert ours.value == pytest.approx(value, abs=1e-12)
+        assert ours.interval == pytest.approx((low, high), abs=0.004)
+    improvement = probability_of_improvement(x, y, seed=0)
+    value, low, high = values["probability_of_improvement"]["x,y"]
+    assert improvement.value == pytest.approx(value, abs=1e-12)
+    assert improvement.interval == pytest.approx((low, high), abs=1 / 75)  # one pair of runs in three tasks of 25
+    share, interval = performance_profile(x, np.array(values["thresholds"]), seed=0)
+    value, low, high = values["profile"]
+    assert share == pytest.approx(value, abs=1e-12)
+    assert interval is not None
+    assert interval == pytest.approx(np.array([low, high]), abs=1 / 15 + 1e-9)  # one run of fifteen
+
+
+def test_agrees_with_what_rliable_said() -> None:
+    agrees_with_rliable(RECORDED)
+
+
+@pytest.mark.skipif("RLIABLE_PYTHON" not in os.environ, reason="RLIABLE_PYTHON names no Python that has rliable")
+def test_agrees_with_rliable_itself() -> None:
+    script = Path(__file__).parent / "record_rliable.py"
+    command = [os.environ["RLIABLE_PYTHON"], "-W", "ignore", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=True)
+    agrees_with_rliable(json.loads(done.stdout))

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.session import Completion, Session
 from tests.small_models import CONFIGS, slow_greedy, small_model
@@ -92,7 +93,8 @@ def test_operations_count_every_computed_position_once() -> None:
     session = Session(model, members=[0, 0], noise=None)
     greedy(session, [0, 1], [[5, 6, 7], [8, 9, 10]], last_turn=True)
     positions = 2 * 3 + 2 * (LIMIT - 1)  # the last token written is never read
-    assert session.flops == 2.0 * model.matmul_parameter_count * positions
+    flops = ForwardFlops(model.network)
+    assert session.flops == 2.0 * (flops.trunk * positions + flops.head * 2 * LIMIT)  # the head reads no prompt
 
 
 VOID = -1

@@ -63,7 +63,7 @@ def run(folder: Path, trouble: Any = None, updates: float = 6) -> tuple[Run, Lan
         model=model,
         collector=Collector(model, chatter(), rows=8),
         budget=Budget(unit="updates", limit=updates),
-        evaluator=Evaluator(episodes=5, points=3, temperature=0.0),
+        evaluator=Evaluator(episodes=5, points=3, temperature=0.0, samples=2),
         trackers=[JsonLines(folder), TensorBoard(folder)],
         seed=7,
         names={"algorithm": "counting", "env": "chatter", "model": "small"},
@@ -89,6 +89,11 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path) -> None:
     assert [line["generation"] for line in records(tmp_path, "eval")] == [0, 2, 4, 6]
     last = records(tmp_path, "train")[-1]
     assert last["mine"] == 1.5 and last["episodes"] == 24 and last["seconds"] > 6 * 0.125
+    passes = [[key for key in line if "pass@" in key] for line in records(tmp_path, "eval")]
+    assert passes == [["eval/pass@1", "eval/pass@2"], [], [], ["eval/pass@1", "eval/pass@2"]]  # at a run's ends
+    assert summary["eval"]["pass_at_after"].keys() == {"1", "2"}  # type: ignore[index]
+    assert summary["evaluation_cost"]["episodes"] == 4 * 5 + 2 * 10  # type: ignore[index]
+    assert summary["evaluation_cost"]["flops"] > 0  # type: ignore[index]
     assert any((tmp_path / "tensorboard").iterdir())
     tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert float(next(tuned.parameters()).detach().view(-1)[0]) == pytest.approx(before + 6)

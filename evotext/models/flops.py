@@ -1,0 +1,39 @@
+"""Floating-point operations of a network's passes, by the usual count: 2 for each weight and position.
+
+A forward pass takes 2 operations for each weight of a matrix at each position, a backward pass twice as many. The output
+head counts only at the positions that go through it. Left out: attention's own products (a share of about
+context / (6 x hidden size)), the thin products of a population's noise (rank / hidden size), vectors, embedding look-ups,
+and what is computed a second time to save memory. Of a mixture's experts only those count that a token is sent to.
+"""
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+BACKWARD = 2.0
+"""Operations of a backward pass for each of the forward pass."""
+
+
+class ForwardFlops:
+    """Counts one network's forward passes.
+
+    trunk: weights of the matrices below the output head. head: those of the head, 0 without one.
+    """
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        output = network.get_output_embeddings()
+        apart = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
+        apart |= set() if output is None else {id(output.weight)}
+        active = getattr(network.config.get_text_config(), "num_experts_per_tok", None)
+        self.trunk = sum(_used(p, active) for p in network.parameters() if p.ndim >= 2 and id(p) not in apart)
+        self.head = 0 if output is None else int(output.weight.numel())
+
+    def __call__(self, *, positions: int, predicted: int) -> float:
+        """positions: computed, padding included. predicted: those of them that go through the output head."""
+        return 2.0 * (self.trunk * positions + self.head * predicted)
+
+
+def _used(weight: Tensor, active_experts: int | None) -> int:
+    """Weights that one position is multiplied with: a stack of experts' matrices is not used whole."""
+    if weight.ndim == 2 or active_experts is None:
+        return weight.numel()
+    return weight[:active_experts].numel()

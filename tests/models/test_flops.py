@@ -1,0 +1,74 @@
+"""The stated formula of operations against torch's own counter."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from evotext.models.flops import ForwardFlops
+from evotext.rollouts.collector import Collector
+from evotext.types import Cost
+from tests.baselines.test_algorithms import grpo, ppo
+from tests.optimizers.test_eggroll import eggroll
+from tests.rollouts.test_collector import chatter
+from tests.small_models import CONFIGS, small_model
+
+
+def counted(counter: FlopCounterMode) -> int:
+    """Products of weights. Attention's own are batched (in Gemma 2, which has no fused attention) or not counted."""
+    flops = {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
+    return flops.get("aten.mm", 0) + flops.get("aten.addmm", 0)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_passes_take_what_torch_counts(family: str) -> None:
+    """Exactly, forward and backward: biases, tied heads, embeddings of positions and mixtures of experts included."""
+    network = small_model(family).network
+    ids = torch.randint(4, 100, (3, 7), generator=torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        logits = network(input_ids=ids, logits_to_keep=2).logits
+        forward = counted(counter)
+        logits.sum().backward()
+    formula = ForwardFlops(network)(positions=ids.numel(), predicted=6)
+    assert forward == formula
+    assert counted(counter) == 3 * formula
+
+
+def one_generation(algorithm: Any) -> tuple[Cost, FlopCounterMode]:
+    model = small_model("llama")
+    algorithm.start(model, 0)
+    with FlopCounterMode(display=False) as counter:
+        batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
+        report = algorithm.tell(batch)
+    return batch.cost + report.cost, counter
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        lambda: grpo(),
+        lambda: grpo(epochs=2, minibatches=2),
+        lambda: grpo(epochs=2, old_logprobs="trainer", kl_coefficient=0.1),
+    ],
+    ids=["one step", "more epochs", "with a reference"],
+)
+def test_a_generation_of_grpo_costs_what_torch_counts(algorithm: Callable[[], Any]) -> None:
+    """Rollout, old log-probabilities, reference, forward and backward of every epoch: exactly."""
+    cost, counter = one_generation(algorithm())
+    assert cost.flops == counter.get_total_flops()
+    assert 0 < cost.backward_flops < cost.flops
+
+
+def test_a_generation_of_ppo_costs_what_torch_counts() -> None:
+    """But for the value head's own vector, one weight in some hundreds of the trunk's."""
+    cost, counter = one_generation(ppo(epochs=3, minibatches=2, kl_coefficient=0.1))
+    assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_a_generation_of_eggroll_costs_what_torch_counts() -> None:
+    """But for the products of the noise's thin factors: here rank 2 in matrices of 32 rows and columns, an eighth of theirs."""
+    cost, counter = one_generation(eggroll())
+    assert cost.backward_flops == 0
+    assert cost.flops < counter.get_total_flops() < 1.125 * cost.flops
