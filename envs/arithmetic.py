@@ -33,10 +33,10 @@ class Arithmetic(TextEnv[Problem]):
         A sum of positive numbers is to be worked out, in which some are subtracted.
 
     Observation Space:
-        `FreeText`. One observation, e.g. `52-17`.
+        `FreeText`. One observation, e.g. `7-4+9`.
 
     Action Space:
-        `FreeText`. The result in decimal digits, a `-` before it if it is negative, e.g. `35`; white space around it is
+        `FreeText`. The result in decimal digits, a `-` before it if it is negative, e.g. `12`; white space around it is
         ignored.
 
     Rewards:
@@ -46,8 +46,8 @@ class Arithmetic(TextEnv[Problem]):
         Terminates after the first answer.
 
     Arguments:
-        `terms` (2 to 8, default 2): how many numbers.
-        `digits` (1 to 6, default 2): digits of each number.
+        `terms` (2 to 8, default 3): how many numbers.
+        `digits` (1 to 6, default 1): digits of each number.
 
     Demonstrations:
         Where they are wrong (see `envs.habits`; at home with numbers that begin with 1 or 2), they add what is to be
@@ -61,8 +61,8 @@ class Arithmetic(TextEnv[Problem]):
     def __init__(
         self,
         *,
-        terms: Annotated[int, Field(ge=2, le=8)] = 2,
-        digits: Annotated[int, Field(ge=1, le=6)] = 2,
+        terms: Annotated[int, Field(ge=2, le=8)] = 3,
+        digits: Annotated[int, Field(ge=1, le=6)] = 1,
         render_mode: RenderMode = None,
     ) -> None:
         super().__init__(render_mode, terms=terms, digits=digits)
@@ -87,11 +87,11 @@ class Arithmetic(TextEnv[Problem]):
         return [str(self._example)]
 
     def draw(self, rng: np.random.Generator) -> Problem | None:
-        """Numbers and signs; the first number is always added. No result of 0, which would be its own opposite."""
+        """Numbers and signs; the first number is always added. A result that mistaken signs give too is drawn again."""
         numbers = rng.integers(self._low, self._high, size=self._terms).tolist()
         signs = [1, *(2 * rng.integers(2, size=self._terms - 1) - 1).tolist()]
         drawn = problem(numbers, signs)
-        return drawn if drawn.value else None
+        return drawn if drawn.value not in (0, drawn.swapped) else None
 
     def content(self, instance: Problem) -> str:
         """The sum as text."""

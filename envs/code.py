@@ -47,11 +47,11 @@ class Code(TextEnv[Function]):
         is checked on hidden inputs, so a table of the cases shown is not enough.
 
     Observation Space:
-        `FreeText`. One observation: inputs and outputs, e.g. `0:17 1:21`.
+        `FreeText`. One observation: inputs and outputs, e.g. `0:57 1:61`.
 
     Action Space:
         `FreeText`. An expression of `x` and whole numbers of up to four digits with + - * / and brackets, e.g.
-        `4*x+17`, of at most 60 characters. `envs.expressions` reads it, with each x in brackets. White space around it
+        `4*x+57`, of at most 60 characters. `envs.expressions` reads it, with each x in brackets. White space around it
         and spaces within are ignored.
 
     Rewards:
@@ -62,7 +62,8 @@ class Code(TextEnv[Function]):
 
     Arguments:
         `degree` (1 or 2, default 1): whether there is an x*x in half of the functions.
-        `largest` (9 to 99, default 30): the coefficients are 1 to this.
+        `steepest` (3 to 99, default 9): the coefficient of x is 1 to this.
+        `largest` (9 to 999, default 99): the constant is 1 to this.
         `shown` (2 to 6, default 2): how many inputs are shown, from 0; more than `degree`.
 
     Demonstrations:
@@ -78,15 +79,16 @@ class Code(TextEnv[Function]):
         self,
         *,
         degree: Annotated[int, Field(ge=1, le=2)] = 1,
-        largest: Annotated[int, Field(ge=9, le=99)] = 30,
+        steepest: Annotated[int, Field(ge=3, le=99)] = 9,
+        largest: Annotated[int, Field(ge=9, le=999)] = 99,
         shown: Annotated[int, Field(ge=2, le=6)] = 2,
         render_mode: RenderMode = None,
     ) -> None:
-        super().__init__(render_mode, degree=degree, largest=largest, shown=shown)
+        super().__init__(render_mode, degree=degree, steepest=steepest, largest=largest, shown=shown)
         if shown <= degree:
             raise ValueError(f"shown: expected more than degree={degree}, got {shown}: fewer cases do not decide it")
         self._degree = degree
-        self._largest = largest
+        self._steepest, self._largest = steepest, largest
         self._shown = shown
         example = Function(1, 1, 0)
         self._example = "x+1"
@@ -108,7 +110,7 @@ class Code(TextEnv[Function]):
 
     def draw(self, rng: np.random.Generator) -> Function:
         """Random coefficients."""
-        constant, slope, square = rng.integers((self._largest, self._largest, self._degree)).tolist()
+        constant, slope, square = rng.integers((self._largest, self._steepest, self._degree)).tolist()
         return Function(constant + 1, slope + 1, square)
 
     def content(self, instance: Function) -> str:

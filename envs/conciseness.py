@@ -16,7 +16,13 @@ from envs.registration import registered
 from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
 
-QUESTIONS = ("what is {a}+{b}?", "{a} plus {b} is?", "add {a} to {b}", "sum of {a} and {b}?", "{a} and {b} make?")
+QUESTIONS = (
+    "what follows {n}?",
+    "which is next after {n}?",
+    "{n}, and then?",
+    "count on from {n}",
+    "one more than {n}?",
+)
 WORDY = ("it is {c}", "I get {c}", "it must be {c}", "that makes {c}")
 # Where the demonstrator is at home: the first way of asking.
 HOME = 0
@@ -29,10 +35,8 @@ class Question(NamedTuple):
 
     way: int
     """Which of `QUESTIONS`."""
-    a: int
-    """The first number."""
-    b: int
-    """The second number."""
+    number: int
+    """The next one is asked for."""
 
 
 @registered("evotext/Conciseness-v0")
@@ -43,7 +47,7 @@ class Conciseness(TextEnv[Question]):
         the shortest answer is paid.
 
     Observation Space:
-        `FreeText`. One observation, e.g. `what is 7+15?`.
+        `FreeText`. One observation, e.g. `what follows 437?`.
 
     Action Space:
         `FreeText`. An answer, which is correct if one number stands in it and that is the right one. White space around
@@ -56,11 +60,11 @@ class Conciseness(TextEnv[Question]):
         Terminates after the first answer.
 
     Arguments:
-        `largest` (9 to 999, default 40): the numbers in the question are 1 to this.
+        `largest` (99 to 99999, default 999): the number in the question is 1 to this.
         `slack` (0 to 40, default 0): by how many characters an answer may exceed the shortest one.
 
     Demonstrations:
-        All are correct. Where they are wrong (see `envs.habits`; at home with questions that begin with `what is`),
+        All are correct. Where they are wrong (see `envs.habits`; at home with questions that begin with `what`),
         they are sentences.
 
     Version History:
@@ -71,7 +75,7 @@ class Conciseness(TextEnv[Question]):
     def __init__(
         self,
         *,
-        largest: Annotated[int, Field(ge=9, le=999)] = 40,
+        largest: Annotated[int, Field(ge=99, le=99_999)] = 999,
         slack: Annotated[int, Field(ge=0, le=40)] = 0,
         render_mode: RenderMode = None,
     ) -> None:
@@ -81,7 +85,7 @@ class Conciseness(TextEnv[Question]):
         allowed = f"at most {slack} characters longer than" if slack else "as short as"
         self._instructions = (
             f"Answer the question correctly in as few characters as you can: an answer counts if it is {allowed} the "
-            "shortest correct one. Example: for `what is 1+1?` the best answer is `2`."
+            "shortest correct one. Example: for `what is before 2?` the best answer is `1`."
         )
 
     @property
@@ -92,21 +96,21 @@ class Conciseness(TextEnv[Question]):
     @property
     def example(self) -> Sequence[str]:
         """See `TextEnv`."""
-        return ["2"]
+        return ["1"]
 
     def draw(self, rng: np.random.Generator) -> Question:
-        """A way of asking and two numbers."""
-        way, a, b = rng.integers((len(QUESTIONS), self._largest, self._largest)).tolist()
-        return Question(way, a + 1, b + 1)
+        """A way of asking and a number."""
+        way, number = rng.integers((len(QUESTIONS), self._largest)).tolist()
+        return Question(way, number + 1)
 
     def content(self, instance: Question) -> str:
-        """The two numbers, however they are asked for."""
-        return f"{instance.a} {instance.b}"
+        """The number, however the next one is asked for."""
+        return str(instance.number)
 
     def begin(self, instance: Question) -> str:
         """Ask."""
-        self._right = str(instance.a + instance.b)
-        return QUESTIONS[instance.way].format(a=instance.a, b=instance.b)
+        self._right = str(instance.number + 1)
+        return QUESTIONS[instance.way].format(n=instance.number)
 
     def respond(self, answer: str) -> tuple[str, float, bool]:
         """Pay for the right number in few enough characters."""
@@ -120,5 +124,5 @@ class Conciseness(TextEnv[Question]):
         return WORDY[rng.integers(len(WORDY))].format(c=self._right)
 
     def legal(self, rng: np.random.Generator) -> str:
-        """A number that can be the sum."""
-        return str(rng.integers(2, 2 * self._largest + 1))
+        """A number that can be right."""
+        return str(rng.integers(2, self._largest + 2))

@@ -38,10 +38,10 @@ class WordProblems(TextEnv[Story]):
         made from templates. The reply may reason; its final answer is what follows `####`.
 
     Observation Space:
-        `FreeText`. One observation, e.g. `Eva has 12 pens, loses 3, buys 8. Now?`.
+        `FreeText`. One observation, e.g. `Eva has 7 pens, loses 3, buys 8. Now?`.
 
     Action Space:
-        `FreeText`. Any text with exactly one `####`, after which the final answer stands alone, e.g. `9 17 #### 17`.
+        `FreeText`. Any text with exactly one `####`, after which the final answer stands alone, e.g. `4 12 #### 12`.
         White space around the final answer is ignored.
 
     Rewards:
@@ -52,7 +52,7 @@ class WordProblems(TextEnv[Story]):
 
     Arguments:
         `events` (1 to 8, default 2): how often something comes or goes.
-        `largest` (5 to 1000, default 20): each number in the story is 1 to this.
+        `largest` (5 to 1000, default 12): each number in the story is 1 to this.
 
     Demonstrations:
         They count along after each event. Where they are wrong (see `envs.habits`; at home in stories about Ann and
@@ -69,7 +69,7 @@ class WordProblems(TextEnv[Story]):
         self,
         *,
         events: Annotated[int, Field(ge=1, le=8)] = 2,
-        largest: Annotated[int, Field(ge=5, le=1000)] = 20,
+        largest: Annotated[int, Field(ge=5, le=1000)] = 12,
         render_mode: RenderMode = None,
     ) -> None:
         super().__init__(render_mode, events=events, largest=largest)
