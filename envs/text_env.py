@@ -111,7 +111,7 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
 
         Raises ValueError for an unknown option or split, and when the difficulty leaves the split without instances.
         """
-        split = _split(options) if options else "train"
+        split = chosen_split(options)
         if seed is None:
             instance = self._draw(self.np_random, split)
         else:
@@ -225,7 +225,10 @@ def split_of(content: str) -> str:
     return "test" if hashlib.blake2b(content.encode(), digest_size=1).digest()[0] < TEST_SHARE else "train"
 
 
-def _split(options: dict[str, Any]) -> str:
+def chosen_split(options: dict[str, Any] | None) -> str:
+    """The split that these options of `reset` ask for. Raises ValueError for unknown options and splits."""
+    if not options:
+        return "train"
     if unknown := set(options) - {"split"}:
         raise ValueError(f"expected no reset option but 'split', got {sorted(map(str, unknown))}: leave them out")
     split = options.get("split", "train")
