@@ -34,7 +34,7 @@ class Trade(TextEnv[Market]):
         another swap leads astray, from which no way comes back. Nothing is paid on the way.
 
     Observation Space:
-        `FreeText`. The first good, the wanted one, and the swaps on offer, e.g. `k>r: ps kd dr ka`; then the good at
+        `FreeText`. The first good, the wanted one, and the swaps on offer, e.g. `k>r: kd ka ds dr`; then the good at
         hand after each answer.
 
     Action Space:
@@ -50,6 +50,7 @@ class Trade(TextEnv[Market]):
     Arguments:
         `steps` (2 to 6, default 4): swaps of the chain, and turns.
         `astray` (1 to 3, default 1): swaps that can be made one after the other on a way astray, as far as turns last.
+        `shuffled` (default false): whether swaps stand in any order; else in that of the chain, those astray between.
 
     Demonstrations:
         Where they are wrong (see `envs.habits`; at home where the first good is a to e), the first swap leads astray.
@@ -64,10 +65,11 @@ class Trade(TextEnv[Market]):
         *,
         steps: Annotated[int, Field(ge=2, le=6)] = 4,
         astray: Annotated[int, Field(ge=1, le=3)] = 1,
+        shuffled: bool = False,
         render_mode: RenderMode = None,
     ) -> None:
-        super().__init__(render_mode, steps=steps, astray=astray)
-        self._steps, self._astray = steps, astray
+        super().__init__(render_mode, steps=steps, astray=astray, shuffled=shuffled)
+        self._steps, self._astray, self._shuffled = steps, astray, shuffled
         chain = "ABCDEFG"[: steps + 1]
         example = Market(chain, tuple(a + b for a, b in pairwise(chain)))
         self._example = list(chain[1:])
@@ -89,16 +91,16 @@ class Trade(TextEnv[Market]):
         return self._example
 
     def draw(self, rng: np.random.Generator) -> Market:
-        """A chain, ways astray from each of its goods, all in random order."""
+        """A chain, and ways astray from each of its goods."""
         goods = [GOODS[i] for i in rng.permutation(len(GOODS)).tolist()]
         chain, rest = goods[: self._steps + 1], iter(goods[self._steps + 1 :])
-        swaps = [a + b for a, b in pairwise(chain)]
-        for turn, good in enumerate(chain[:-1]):
-            for _ in range(min(self._astray, self._steps - turn)):
-                following = next(rest)
-                swaps.append(good + following)
-                good = following
-        return Market("".join(chain), tuple(rng.permutation(swaps).tolist()))
+        swaps: list[str] = []
+        for turn, (good, following) in enumerate(pairwise(chain)):
+            astray = [good, *(next(rest) for _ in range(min(self._astray, self._steps - turn)))]
+            first = [good + following, good + astray[1]]
+            swaps += first[:: rng.choice((1, -1))]
+            swaps += [a + b for a, b in pairwise(astray[1:])]
+        return Market("".join(chain), tuple(rng.permutation(swaps).tolist() if self._shuffled else swaps))
 
     def content(self, instance: Market) -> str:
         """The goods and the swaps, whatever their order."""

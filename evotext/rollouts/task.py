@@ -5,7 +5,7 @@ from typing import Any
 
 import gymnasium
 
-from evotext.validation import PositiveInt, checked
+from evotext.validation import PositiveFloat, PositiveInt, checked
 
 
 class TextTask:
@@ -17,6 +17,7 @@ class TextTask:
     max_turns: an episode is truncated after so many turns.
     success_return: an episode with at least this return counts as solved; None takes the id's `reward_threshold`.
     strict: an environment that raises or returns something else than text ends the run instead of its own episode.
+    step_seconds: an environment that takes longer for one reset or step has failed (see `time_limit`); None: no limit.
     wrappers: put around each environment, the first one innermost, e.g. those of `envs.wrappers`, under any names.
     options: go to `gymnasium.make`.
     Raises ValueError for an unknown id, options that the environment rejects, and spaces that are not text.
@@ -32,11 +33,13 @@ class TextTask:
         max_turns: PositiveInt,
         success_return: float | None,
         strict: bool,
+        step_seconds: PositiveFloat | None = 60.0,
         wrappers: Mapping[str, Callable[[Any], Any]] | None = None,
         **options: Any,
     ) -> None:
         self.name, self.id, self.options = name, id, options
         self.max_new_tokens, self.max_turns, self.strict = max_new_tokens, max_turns, strict
+        self.step_seconds = step_seconds
         self._wrappers = tuple((wrappers or {}).values())
         self._pool: list[gymnasium.Env[str, str]] = [self._make()]
         threshold = self._pool[0].spec.reward_threshold if self._pool[0].spec else None
@@ -54,6 +57,10 @@ class TextTask:
         while len(self._pool) < count:
             self._pool.append(self._make())
         return self._pool[:count]
+
+    def replace(self, env: gymnasium.Env[str, str]) -> None:
+        """Put a new environment in the place of one that was interrupted: nobody knows what state it is in."""
+        self._pool[self._pool.index(env)] = self._make()
 
     def close(self) -> None:
         """Close every environment."""

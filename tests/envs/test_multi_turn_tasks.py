@@ -293,7 +293,7 @@ def test_sokoban_draws_what_others_draw() -> None:
     assert env._drawn(room, (1, 1), frozenset({(2, 1)})) == "#--\n-@-\n-*-"
 
 
-@pytest.mark.parametrize("options", [{}, {"steps": 6, "astray": 3}, {"steps": 2, "astray": 2}])
+@pytest.mark.parametrize("options", [{}, {"steps": 6, "astray": 3, "shuffled": True}, {"steps": 2, "astray": 2}])
 def test_trade_has_one_way(options: dict[str, int]) -> None:
     env = Trade(**options)  # type: ignore[arg-type]
     steps = options.get("steps", 4)
