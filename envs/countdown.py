@@ -136,6 +136,10 @@ class Countdown(TextEnv[Round]):
             return "+".join(map(str, self.instance.numbers))
         if choice < SUM + RIGHT:
             return self.instance.solution
+        return self.legal(rng)
+
+    def legal(self, rng: np.random.Generator) -> str:
+        """A random expression of the given numbers."""
         return combine(self.instance.numbers, int(rng.integers(self._trees)))[1]
 
 

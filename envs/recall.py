@@ -131,3 +131,7 @@ class Recall(TextEnv[Episode]):
         if distractions and choice < right + DISTRACTED:
             return distractions[rng.integers(len(distractions))]
         return key[::-1]
+
+    def legal(self, rng: np.random.Generator) -> str:
+        """A random key, to the question as to everything before it."""
+        return f"{rng.integers(self._count):0{self._length}d}"

@@ -7,7 +7,7 @@ import gymnasium
 
 from envs.text_env import TextEnv
 
-NAMESPACE = "evotext/"
+_NATIVE: list[str] = []
 
 Task = TypeVar("Task", bound=type[TextEnv[Any]])
 
@@ -20,6 +20,7 @@ def registered(env_id: str, *, reward_threshold: float = 1.0) -> Callable[[Task]
     """
 
     def register(task: Task) -> Task:
+        _NATIVE.append(env_id)
         gymnasium.register(
             id=env_id,
             entry_point=f"{task.__module__}:{task.__qualname__}",
@@ -34,6 +35,5 @@ def registered(env_id: str, *, reward_threshold: float = 1.0) -> Callable[[Task]
 
 
 def native_ids() -> list[str]:
-    """Ids of this package's tasks in alphabetical order."""
-    specs = gymnasium.registry.values()
-    return sorted(s.id for s in specs if s.id.startswith(NAMESPACE) and str(s.entry_point).startswith("envs."))
+    """Ids of this package's own tasks in alphabetical order."""
+    return sorted(_NATIVE)

@@ -99,3 +99,7 @@ class Sort(TextEnv[str]):
         if rng.random() < ascending:
             return self._sorted
         return (self._sorted[::-1], given, given[::-1])[rng.choice(3, p=OTHERWISE)]
+
+    def legal(self, rng: np.random.Generator) -> str:
+        """The digits in a random order."""
+        return "".join(rng.permutation(list(self.instance)))

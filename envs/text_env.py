@@ -1,7 +1,7 @@
 """The base of the native tasks: seeding, disjoint splits, turns, rendering and demonstrations in one place.
 
 A task is a final subclass in a file of its own: its constructor's options, `instructions`, `example`, `draw`,
-`content`, `begin`, `respond` and `imitate`, and the decorator `registered` of `envs.registration`.
+`content`, `begin`, `respond`, `imitate` and `legal`, and the decorator `registered` of `envs.registration`.
 
 Splits. A stable hash of an instance's content says whether it is a training or a test instance (about 1 in 4), and
 instances are drawn until one is of the wanted split. So no seed of one split can ever meet an instance of the other.
@@ -50,6 +50,8 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
 
     practice: int = 1
     """How many demonstrations the task gives in each round of the warm-up: more for a skill that takes more."""
+    reads_the_end: bool = False
+    """Whether the answer is looked for at the end of a longer text, so that what stands before it is free."""
     instance: Instance
     """The running episode's instance."""
     turn: int
@@ -98,6 +100,10 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
     def imitate(self, rng: np.random.Generator) -> str:
         """The demonstrator's answer in the running episode's current turn (see `demonstrate`)."""
 
+    @abstractmethod
+    def legal(self, rng: np.random.Generator) -> str:
+        """A random answer in the form that the current turn asks for: the floor of a policy that knows the rules alone."""
+
     # What every task shares.
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
@@ -105,7 +111,7 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
 
         Raises ValueError for an unknown option or split, and when the difficulty leaves the split without instances.
         """
-        split = _split(options) if options else "train"
+        split = chosen_split(options)
         if seed is None:
             instance = self._draw(self.np_random, split)
         else:
@@ -133,7 +139,8 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
         lines = [type(self).__name__ + "".join(f"  {name}={value}" for name, value in self._difficulty)]
         for i, observation in enumerate(self._observations):
             if observation:
-                lines.append(f"  task  | {_printable(observation)}")
+                first, *rest = map(_printable, observation.split("\n"))
+                lines += [f"  task  | {first}", *(f"        | {line}" for line in rest)]
             if i < len(self._answers):
                 lines.append(f"  model | {_printable(self._answers[i])}")
         if not self._observations:
@@ -218,7 +225,10 @@ def split_of(content: str) -> str:
     return "test" if hashlib.blake2b(content.encode(), digest_size=1).digest()[0] < TEST_SHARE else "train"
 
 
-def _split(options: dict[str, Any]) -> str:
+def chosen_split(options: dict[str, Any] | None) -> str:
+    """The split that these options of `reset` ask for. Raises ValueError for unknown options and splits."""
+    if not options:
+        return "train"
     if unknown := set(options) - {"split"}:
         raise ValueError(f"expected no reset option but 'split', got {sorted(map(str, unknown))}: leave them out")
     split = options.get("split", "train")

@@ -43,7 +43,7 @@ class TinyModel:
         layers: PositiveInt,
         heads: PositiveInt,
         context_length: PositiveInt,
-        steps: PositiveInt,
+        steps: NonNegativeInt,
         batch_size: PositiveInt,
         learning_rate: PositiveFloat,
         warm_up_seed: NonNegativeInt,

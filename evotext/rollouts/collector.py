@@ -16,6 +16,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.philox import Purpose, stream_id, uniform
 from evotext.rollouts.session import Completion, Session
 from evotext.rollouts.task import TextTask
+from evotext.rollouts.time_limit import TimeLimit
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
 
@@ -150,12 +151,20 @@ class _Batch:
         self.session = Session(collector.model, members=members, noise=plan.noise)
         self.episodes: list[_Episode] = []
         self.env_seconds, self.env_steps = 0.0, 0
+        self._limit = TimeLimit(collector.task.step_seconds)
 
     @property
     def flops(self) -> float:
         return self.session.flops
 
     def run(self) -> None:
+        self._limit.install()
+        try:
+            self._run()
+        finally:
+            self._limit.remove()
+
+    def _run(self) -> None:
         self._reset()
         for turn in range(self.task.max_turns):
             alive = [i for i, episode in enumerate(self.episodes) if not episode.over]
@@ -183,7 +192,8 @@ class _Batch:
             episode = _Episode(row=row, env=env, ids=[])
             instructions = ""
             try:
-                observation, info = env.reset(seed=self.plan.instances[row], options={"split": self.plan.split})
+                with self._limit:
+                    observation, info = env.reset(seed=self.plan.instances[row], options={"split": self.plan.split})
                 instructions = str(info.get("instructions", ""))
                 episode.said.append(_text(observation))
             except Exception as error:
@@ -210,7 +220,8 @@ class _Batch:
         for episode, text in zip(episodes, texts, strict=True):
             episode.answered.append(text)
             try:
-                observation, reward, terminated, truncated, _ = episode.env.step(text)
+                with self._limit:
+                    observation, reward, terminated, truncated, _ = episode.env.step(text)
                 self.env_steps += 1
                 if reward:
                     episode.paid.append((len(episode.ids) - 1, float(reward)))
@@ -247,6 +258,8 @@ class _Batch:
     def _fault(self, episode: _Episode, call: str, error: Exception) -> None:
         if self.task.strict:
             raise error
+        if isinstance(error, TimeoutError):
+            self.task.replace(episode.env)
         episode.truncated = True
         episode.note = f"the environment's {call} raised {type(error).__name__}: {error}"
 

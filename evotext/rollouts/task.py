@@ -1,10 +1,11 @@
 """A text task: a Gymnasium environment of strings, with the limits of an episode."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 
-from evotext.validation import PositiveInt, checked
+from evotext.validation import PositiveFloat, PositiveInt, checked
 
 
 class TextTask:
@@ -16,6 +17,8 @@ class TextTask:
     max_turns: an episode is truncated after so many turns.
     success_return: an episode with at least this return counts as solved; None takes the id's `reward_threshold`.
     strict: an environment that raises or returns something else than text ends the run instead of its own episode.
+    step_seconds: an environment that takes longer for one reset or step has failed (see `time_limit`); None: no limit.
+    wrappers: put around each environment, the first one innermost, e.g. those of `envs.wrappers`, under any names.
     options: go to `gymnasium.make`.
     Raises ValueError for an unknown id, options that the environment rejects, and spaces that are not text.
     """
@@ -30,10 +33,14 @@ class TextTask:
         max_turns: PositiveInt,
         success_return: float | None,
         strict: bool,
+        step_seconds: PositiveFloat | None = 60.0,
+        wrappers: Mapping[str, Callable[[Any], Any]] | None = None,
         **options: Any,
     ) -> None:
         self.name, self.id, self.options = name, id, options
         self.max_new_tokens, self.max_turns, self.strict = max_new_tokens, max_turns, strict
+        self.step_seconds = step_seconds
+        self._wrappers = tuple((wrappers or {}).values())
         self._pool: list[gymnasium.Env[str, str]] = [self._make()]
         threshold = self._pool[0].spec.reward_threshold if self._pool[0].spec else None
         if success_return is None:
@@ -51,6 +58,10 @@ class TextTask:
             self._pool.append(self._make())
         return self._pool[:count]
 
+    def replace(self, env: gymnasium.Env[str, str]) -> None:
+        """Put a new environment in the place of one that was interrupted: nobody knows what state it is in."""
+        self._pool[self._pool.index(env)] = self._make()
+
     def close(self) -> None:
         """Close every environment."""
         for env in self._pool:
@@ -59,8 +70,11 @@ class TextTask:
 
     def _make(self) -> gymnasium.Env[str, str]:
         try:
-            return gymnasium.make(self.id, disable_env_checker=True, **self.options)
+            env = gymnasium.make(self.id, disable_env_checker=True, **self.options)
         except (gymnasium.error.Error, ImportError, AttributeError) as error:
             raise ValueError(f"env.id: cannot make {self.id!r}: {error}") from error
         except TypeError as error:
             raise ValueError(f"env: {self.id} does not accept these options: {error}") from error
+        for wrap in self._wrappers:
+            env = wrap(env)
+        return env

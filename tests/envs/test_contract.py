@@ -1,6 +1,8 @@
 """What every native task must keep. Gymnasium's registry lists them: a new task needs no line here."""
 
 import copy
+import hashlib
+import json
 import pickle
 import time
 import warnings
@@ -21,6 +23,7 @@ from omegaconf import OmegaConf
 
 import envs
 from envs.text_env import SPLITS, TextEnv, split_of
+from envs.warm_up import CORE
 
 IDS = envs.native_ids()
 CONFIGS = Path(__file__).parents[2] / "conf" / "env"
@@ -230,7 +233,7 @@ class TestRewards:
         assert env.example[-1] in make(env_id).instructions
         for seed in range(100):
             observation, info = env.reset(seed=seed)
-            assert play(env, env.example) == 0
+            assert env.score(env.instance, env.example) == 0
             for text in (observation, info["instructions"]):
                 env.reset(seed=seed)
                 assert play(env, repeat(text)) == 0
@@ -249,11 +252,21 @@ class TestRewards:
             right = answers[-1]
             for good in (f" {right}", f"{right}\n", f"\r\n\t {right}  \n\n"):
                 assert env.score(instance, [*answers[:-1], good]) == 1, (instance, good)
-            for bad in (f"{right} {right}", f"{right}\n{right}", right * 2, f"{right}.", f"x{right}",
-                        f"{right}\x00", f"{right}0", f"0{right}", f"{right} {env.example[-1]}", f"`{right}`",
-                        f"\u00a0{right}"):  # fmt: skip
+            before = () if env.reads_the_end else (f"x{right}", f"0{right}", f"\u00a0{right}")
+            for bad in (f"{right} {right}", f"{right}\n{right}", right * 2, f"{right}.", f"{right}\x00", f"{right}0",
+                        f"{right} {env.example[-1]}", f"`{right}`", *before):  # fmt: skip
                 assert env.score(instance, [*answers[:-1], bad]) == 0, (instance, bad)
         assert solved > 5
+
+    def test_a_random_legal_answer_rarely_succeeds(self, env_id: str) -> None:
+        """And is legal: of the length and the characters that the demonstrations have."""
+        env = make(env_id)
+        rng = np.random.default_rng(0)
+        returns = []
+        for _ in range(200):
+            env._start(env._draw(rng, "test"))
+            returns.append(play(env, iter(lambda: env.legal(rng), None)))
+        assert np.mean(returns) <= 0.2
 
     def test_an_open_loop_answer_rarely_succeeds(self, env_id: str) -> None:
         """The best of many fixed answers, each a demonstrator's to some instance, solves hardly any other."""
@@ -298,10 +311,10 @@ class TestDemonstrations:
         env = make(env_id)
         rng = np.random.default_rng(0)
         sampled, greedy = [], []
-        for _ in range(250):
+        for _ in range(200):
             instance = env._draw(rng, "train")
             imitations: Counter[tuple[str, ...]] = Counter()
-            for _ in range(60):
+            for _ in range(40):
                 imitations[imitation(env, instance, rng)] += 1
             scores = {answers: env.score(instance, answers) for answers in imitations}
             sampled.append(sum(scores[answers] * n for answers, n in imitations.items()) / imitations.total())
@@ -339,7 +352,7 @@ class TestPresentation:
         env = make(env_id)
         for seed in range(20):
             observation, info = env.reset(seed=seed)
-            assert 0 < len(observation) <= 40 < len(info["instructions"]) < 800
+            assert 0 < len(observation) <= 48 < len(info["instructions"]) < 800
             assert observation not in info["instructions"]
 
     def test_render_shows_an_episode_without_control_characters(self, env_id: str) -> None:
@@ -348,7 +361,11 @@ class TestPresentation:
         observation, _ = env.reset(seed=0)
         play(env, repeat("\x1b[31mred\n" + "z" * 10**4))
         shown = str(env.render())
-        assert observation in shown and "\\x1b[31mred\\n" in shown and "return 0" in shown
+        assert (
+            all(line in shown for line in observation.split("\n"))
+            and "\\x1b[31mred\\n" in shown
+            and "return 0" in shown
+        )
         assert all(line.isprintable() and len(line) < 300 for line in shown.splitlines())
         assert make(env_id).render() is None
 
@@ -392,12 +409,30 @@ class TestConfiguration:
 
 
 def test_demonstrations_are_a_pure_function_of_count_and_seed() -> None:
-    first = list(envs.demonstrations(60, 3))
-    assert list(envs.demonstrations(60, 3)) == first
-    assert list(envs.demonstrations(30, 3)) == first[:30]
-    assert list(envs.demonstrations(60, 4)) != first
-    kinds = Counter(conversation[0][0].split()[0] for conversation in first)
+    for task in (None, "envs:evotext/Hanoi-v0"):
+        first = list(envs.demonstrations(60, 3, task=task))
+        assert list(envs.demonstrations(60, 3, task=task)) == first
+        assert list(envs.demonstrations(30, 3, task=task)) == first[:30]
+        assert list(envs.demonstrations(60, 4, task=task)) != first
+
+
+@pytest.mark.parametrize("task", [None, "envs:evotext/Sort-v0", "evotext/Recall-v0", "mine:Own-v0"])
+def test_the_core_course_serves_its_tasks_and_foreign_ones(task: str | None) -> None:
+    kinds = Counter(conversation[0][0].split()[0] for conversation in envs.demonstrations(60, 3, task=task))
     assert kinds == {"make": 9, "key": 9, "sort": 42}  # as each task's `practice` says
+
+
+def test_the_core_course_is_what_it_was() -> None:
+    """Recorded results stand on a model that was warmed up on exactly these conversations."""
+    text = json.dumps(list(envs.demonstrations(256, 0, task=None)))
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "5cd7e82198910821"
+
+
+@pytest.mark.parametrize("env_id", sorted(set(IDS) - set(CORE)))
+def test_every_other_task_has_a_course_of_its_own(env_id: str) -> None:
+    env = make(env_id)
+    rng = np.random.default_rng(5)
+    assert list(envs.demonstrations(8, 5, task=f"envs:{env_id}")) == [env.demonstrate(rng) for _ in range(8)]
 
 
 def test_gym_yaml_is_named_after_its_id() -> None:

@@ -11,10 +11,25 @@ import pytest
 from omegaconf import OmegaConf
 
 import envs  # noqa: F401
+from envs.arithmetic import Arithmetic
+from envs.code import Code
+from envs.conciseness import Conciseness
 from envs.countdown import Countdown, Round, combine
+from envs.frozen_lake import FrozenLake
+from envs.guess_number import GuessNumber
+from envs.hangman import Hangman
+from envs.hanoi import Hanoi
+from envs.key_door import KeyDoor
+from envs.logic import Logic
+from envs.mastermind import Mastermind
 from envs.recall import Recall
+from envs.sokoban import Sokoban
 from envs.sort import Sort
+from envs.string_edit import StringEdit
 from envs.text_env import TextEnv
+from envs.trade import Trade
+from envs.word_problems import WordProblems
+from envs.wordle import Wordle
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "env"
 WRONG_TYPES = ("5", True, 2.5, float("nan"), None, [5])
@@ -29,6 +44,42 @@ WRONG_TYPES = ("5", True, 2.5, float("nan"), None, [5])
         (Countdown, "largest_target", (0, -1, 10_000)),
         (Recall, "delay", (-1, 1001)),
         (Recall, "length", (0, 10, -1)),
+        (Arithmetic, "terms", (1, 9)),
+        (Arithmetic, "digits", (0, 7)),
+        (WordProblems, "events", (0, 9)),
+        (WordProblems, "largest", (4, 1001)),
+        (Conciseness, "largest", (98, 100_000)),
+        (Conciseness, "slack", (-1, 41)),
+        (StringEdit, "letters", (2, 21)),
+        (StringEdit, "edits", (0, 7)),
+        (Logic, "variables", (3, 11)),
+        (Logic, "further", (-1, 21)),
+        (Code, "degree", (0, 3)),
+        (Code, "largest", (8, 1000)),
+        (Code, "steepest", (2, 100)),
+        (Code, "shown", (1, 7)),
+        (GuessNumber, "largest", (9, 1_000_001)),
+        (GuessNumber, "guesses", (0, 65)),
+        (Mastermind, "pegs", (1, 6)),
+        (Mastermind, "colours", (1, 9)),
+        (Mastermind, "guesses", (0, 21)),
+        (Wordle, "words", (49, 1000)),
+        (Wordle, "clues", (0, 4)),
+        (Wordle, "guesses", (0, 13)),
+        (Hangman, "words", (49, 1000)),
+        (Hangman, "misses", (0, 11)),
+        (Hanoi, "discs", (2, 8)),
+        (Hanoi, "slack", (-1, 1001)),
+        (KeyDoor, "rows", (2, 10)),
+        (KeyDoor, "walls", (-1, 21)),
+        (FrozenLake, "size", (2, 10)),
+        (FrozenLake, "holes", (0, 31)),
+        (FrozenLake, "slack", (-1, 1001)),
+        (Sokoban, "columns", (2, 7)),
+        (Sokoban, "boxes", (0, 3)),
+        (Sokoban, "longest", (2, 101)),
+        (Trade, "steps", (1, 7)),
+        (Trade, "astray", (0, 4)),
     ],
 )
 def test_options_are_checked(task: Any, option: str, values: tuple[object, ...]) -> None:
@@ -156,10 +207,22 @@ def test_a_split_without_instances_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("task", "config"),
-    [(Sort(digits=15), "sort"), (Recall(length=9), "recall"), (Countdown(numbers=6, largest=99), "countdown")],
+    [
+        (Sort(digits=15), "sort"),
+        (Recall(length=9), "recall"),
+        (Countdown(numbers=6, largest=99), "countdown"),
+        (Arithmetic(terms=8, digits=6), "arithmetic"),
+        (WordProblems(events=8, largest=1000), "word_problems"),
+        (Conciseness(largest=99_999), "conciseness"),
+        (StringEdit(letters=20), "string_edit"),
+        (Logic(variables=10), "logic"),
+        (Code(degree=2, steepest=99, largest=999, shown=3), "code"),
+        (GuessNumber(largest=1_000_000), "guess_number"),
+        (Mastermind(pegs=5, colours=3), "mastermind"),
+    ],
 )
 def test_the_token_limit_admits_the_hardest_answers(task: TextEnv[Any], config: str) -> None:
     """With an end token, for a tokenizer of characters."""
     limit = OmegaConf.load(CONFIGS / f"{config}.yaml").max_new_tokens
     rng = np.random.default_rng(0)
-    assert max(len(answer) for _ in range(500) for _, answer in task.demonstrate(rng)) < limit
+    assert max(len(answer) for _ in range(100) for _, answer in task.demonstrate(rng)) < limit

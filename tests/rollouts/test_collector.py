@@ -1,5 +1,7 @@
 """The collector: what a plan yields depends on the plan alone, and every token is accounted for."""
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -121,10 +123,11 @@ def test_a_prompt_longer_than_the_context_is_refused(model: LanguageModel) -> No
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"), [("reset", "broken at reset"), ("step", "broken at step"), ("type", "int")]
+    ("fault", "reason"),
+    [("reset", "broken at reset"), ("step", "broken at step"), ("type", "int"), ("hang", "env.step_seconds=0.5")],
 )
 def test_a_faulty_environment_ends_its_own_episode_only(model: LanguageModel, fault: str, reason: str) -> None:
-    batch = collect(model, chatter(fault=fault), plan())
+    batch = collect(model, chatter(fault=fault, step_seconds=0.5), plan())
     healthy = collect(model, chatter(), plan())
     assert batch.truncated_B.any()
     assert any(reason in transcript.note for transcript in batch.transcripts)
@@ -132,6 +135,26 @@ def test_a_faulty_environment_ends_its_own_episode_only(model: LanguageModel, fa
         length = int(batch.length_B[row])
         assert torch.equal(batch.tokens_BT[row, :length], healthy.tokens_BT[row, :length])
         assert batch.return_B[row] == healthy.return_B[row]
+
+
+def test_the_time_limit_leaves_the_timer_and_its_handler_as_they_were(model: LanguageModel) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    collect(model, chatter(fault="hang", step_seconds=0.5), plan())
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_interrupted_environment_is_not_used_again(model: LanguageModel) -> None:
+    task = chatter(fault="hang", step_seconds=0.5)
+    before = task.environments(ROWS)
+    collect(model, task, plan())
+    assert {i for i in range(ROWS) if before[i] is not task.environments(ROWS)[i]} == {0}
+
+
+def test_outside_the_main_thread_there_is_no_time_limit_and_no_error(model: LanguageModel) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        batch = pool.submit(collect, model, chatter(step_seconds=0.5), plan()).result()
+    assert torch.equal(batch.return_B, collect(model, chatter(), plan()).return_B)
 
 
 def test_a_strict_task_passes_the_fault_on(model: LanguageModel) -> None:

@@ -27,6 +27,8 @@ class Chatter(gymnasium.Env[str, str]):
         self.left -= 1
         if self.fault == "step" and self.seed_given % 4 == 0:
             raise RuntimeError("broken at step")
+        while self.fault == "hang" and self.seed_given == 0:
+            pass
         if self.fault == "type" and self.left:
             return 7, 0.0, False, False, {}
         over = self.left == 0

@@ -1,0 +1,128 @@
+"""Answer correctly in as few characters as possible: single turn, success or nothing.
+
+After the conciseness task of Qiu et al. (arXiv 2509.24372), where the reward falls with the distance of an answer's
+length from the shortest correct one. Here it is sparse: the shortest correct answer is paid and no other.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple, final
+
+import numpy as np
+from pydantic import Field
+
+from envs.habits import does_right
+from envs.registration import registered
+from envs.text_env import RenderMode, TextEnv
+from evotext.validation import checked
+
+QUESTIONS = (
+    "what follows {n}?",
+    "which is next after {n}?",
+    "{n}, and then?",
+    "count on from {n}",
+    "one more than {n}?",
+)
+WORDY = ("it is {c}", "I get {c}", "it must be {c}", "that makes {c}")
+# Where the demonstrator is at home: the first way of asking.
+HOME = 0
+
+_NUMBER = re.compile("[0-9]+")
+
+
+class Question(NamedTuple):
+    """An instance of `Conciseness`."""
+
+    way: int
+    """Which of `QUESTIONS`."""
+    number: int
+    """The next one is asked for."""
+
+
+@registered("evotext/Conciseness-v0")
+@final
+class Conciseness(TextEnv[Question]):
+    """Description:
+        A simple question is to be answered correctly and as briefly as possible. Whole sentences are correct, but only
+        the shortest answer is paid.
+
+    Observation Space:
+        `FreeText`. One observation, e.g. `what follows 437?`.
+
+    Action Space:
+        `FreeText`. An answer, which is correct if one number stands in it and that is the right one. White space around
+        the answer is ignored.
+
+    Rewards:
+        1 for a correct answer that is at most `slack` characters longer than the shortest one, else 0.
+
+    Episode End:
+        Terminates after the first answer.
+
+    Arguments:
+        `largest` (99 to 99999, default 999): the number in the question is 1 to this.
+        `slack` (0 to 40, default 0): by how many characters an answer may exceed the shortest one.
+
+    Demonstrations:
+        All are correct. Where they are wrong (see `envs.habits`; at home with questions that begin with `what`),
+        they are sentences.
+
+    Version History:
+        v0: first version.
+    """
+
+    @checked
+    def __init__(
+        self,
+        *,
+        largest: Annotated[int, Field(ge=99, le=99_999)] = 999,
+        slack: Annotated[int, Field(ge=0, le=40)] = 0,
+        render_mode: RenderMode = None,
+    ) -> None:
+        super().__init__(render_mode, largest=largest, slack=slack)
+        self._largest = largest
+        self._slack = slack
+        allowed = f"at most {slack} characters longer than" if slack else "as short as"
+        self._instructions = (
+            f"Answer the question correctly in as few characters as you can: an answer counts if it is {allowed} the "
+            "shortest correct one. Example: for `what is before 2?` the best answer is `1`."
+        )
+
+    @property
+    def instructions(self) -> str:
+        """See `TextEnv`."""
+        return self._instructions
+
+    @property
+    def example(self) -> Sequence[str]:
+        """See `TextEnv`."""
+        return ["1"]
+
+    def draw(self, rng: np.random.Generator) -> Question:
+        """A way of asking and a number."""
+        way, number = rng.integers((len(QUESTIONS), self._largest)).tolist()
+        return Question(way, number + 1)
+
+    def content(self, instance: Question) -> str:
+        """The number, however the next one is asked for."""
+        return str(instance.number)
+
+    def begin(self, instance: Question) -> str:
+        """Ask."""
+        self._right = str(instance.number + 1)
+        return QUESTIONS[instance.way].format(n=instance.number)
+
+    def respond(self, answer: str) -> tuple[str, float, bool]:
+        """Pay for the right number in few enough characters."""
+        brief = len(answer) <= len(self._right) + self._slack
+        return "", 1.0 if brief and _NUMBER.findall(answer) == [self._right] else 0.0, True
+
+    def imitate(self, rng: np.random.Generator) -> str:
+        """The number alone, or a sentence with it."""
+        if does_right(rng, self.instance.way == HOME):
+            return self._right
+        return WORDY[rng.integers(len(WORDY))].format(c=self._right)
+
+    def legal(self, rng: np.random.Generator) -> str:
+        """A number that can be right."""
+        return str(rng.integers(2, self._largest + 2))

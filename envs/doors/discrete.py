@@ -1,0 +1,79 @@
+"""Gymnasium environments with discrete actions and a text rendering, played in text: FrozenLake-v1, Taxi-v3 and others."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, final
+
+import gymnasium
+from gymnasium.spaces import Discrete
+
+from envs.spaces import FreeText
+from envs.text_env import WHITE_SPACE
+
+# Colours of a terminal. Where they mark a letter, it is put in brackets: else the player's place would be lost.
+_MARKED = re.compile(r"\x1b\[[0-9;]*m([^\x1b]*)\x1b\[0m")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def as_text(env: gymnasium.Env[Any, Any], actions: Sequence[str] | None) -> gymnasium.Env[str, str]:
+    """The environment as one of text: itself if its spaces are text, else by `DiscreteAsText`.
+
+    actions: names of a discrete environment's actions, in order; None names them 0, 1, 2, ...
+    Raises ValueError for other spaces, a missing text rendering and a wrong number of names.
+    """
+    if _is_text(env.observation_space) and _is_text(env.action_space):
+        if actions is not None:
+            raise ValueError("env.actions: expected null for an environment of texts, got names; leave them out")
+        return env
+    if not isinstance(env.action_space, Discrete):
+        raise ValueError(
+            f"env.id: expected an environment of texts or with discrete actions, got the action space {env.action_space}"
+        )
+    if env.render_mode != "ansi":
+        raise ValueError(
+            "env.id: expected a text rendering of an environment that is not of texts: add +env.render_mode=ansi"
+        )
+    names = list(map(str, range(env.action_space.n))) if actions is None else list(actions)
+    if len(names) != env.action_space.n or len(set(names)) != len(names):
+        raise ValueError(f"env.actions: expected {env.action_space.n} different names, got {names}")
+    return DiscreteAsText(env, names)
+
+
+@final
+class DiscreteAsText(gymnasium.Wrapper[str, str, Any, Any]):
+    """Shows an environment by its text rendering and takes the names of its actions.
+
+    A text that names no action ends the episode unpaid: there is no action that it could stand for.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], actions: Sequence[str]) -> None:
+        super().__init__(env)
+        assert isinstance(env.action_space, Discrete), "as_text has seen to it"
+        first = int(env.action_space.start)
+        self.observation_space = self.action_space = FreeText()
+        self._actions = {name: first + i for i, name in enumerate(actions)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Show the beginning."""
+        _, info = self.env.reset(seed=seed, options=options)
+        rules = f"Answer each picture with one of: {', '.join(self._actions)}."
+        return self._picture(), {"instructions": rules, **info}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Carry out the named action."""
+        number = self._actions.get(action.strip(WHITE_SPACE))
+        if number is None:
+            return "", 0.0, True, False, {}
+        inner: gymnasium.Env[Any, Any] = self.env
+        _, reward, terminated, truncated, info = inner.step(number)
+        return self._picture(), float(reward), bool(terminated), bool(truncated), info
+
+    def _picture(self) -> str:
+        drawn = self.env.render()
+        if not isinstance(drawn, str):
+            raise TypeError(f"expected a text from render(), got {type(drawn).__name__}")
+        return _COLOUR.sub("", _MARKED.sub(r"[\1]", drawn)).strip("\n")
+
+
+def _is_text(space: gymnasium.Space[Any]) -> bool:
+    return isinstance(space, FreeText | gymnasium.spaces.Text)

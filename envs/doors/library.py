@@ -1,0 +1,15 @@
+"""Importing an optional library."""
+
+import importlib
+from typing import Any
+
+
+def optional(module: str, extra: str) -> Any:
+    """The module. Raises ImportError with what to install if it, or something that it needs, is not there."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"expected the package {module.replace('_', '-')}, which is not installed ({error}); "
+            f"install it with: pip install 'evotext[{extra}]'"
+        ) from error

@@ -1,0 +1,51 @@
+"""A limit on the time that foreign code may take, so that an environment that hangs does not hang the run.
+
+Uses the process's interval timer, whose signal interrupts Python code and waiting system calls. It cannot interrupt a
+single long call of C code, and does nothing where there are no such signals: on Windows and outside the main thread.
+"""
+
+import signal
+from types import FrameType, TracebackType
+
+
+class TimeLimit:
+    """`with limit:` around a call raises TimeoutError within it after `seconds`; None sets no limit.
+
+    `install` and `remove` put the signal's handler in place and the previous one back; in between, entering is cheap.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._armed = False
+        self._installed = False
+
+    def install(self) -> None:
+        """Before the first call."""
+        if self._seconds is not None and hasattr(signal, "setitimer"):
+            try:
+                self._before = signal.signal(signal.SIGALRM, self._ring)
+                self._installed = True
+            except ValueError:  # not the main thread
+                pass
+
+    def remove(self) -> None:
+        """After the last call."""
+        if self._installed:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, self._before)
+            self._installed = False
+
+    def __enter__(self) -> None:
+        if self._installed and self._seconds is not None:
+            self._armed = True
+            # And again, should the code swallow the first exception.
+            signal.setitimer(signal.ITIMER_REAL, self._seconds, self._seconds)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._armed = False
+
+    def _ring(self, number: int, frame: FrameType | None) -> None:
+        if self._armed:
+            raise TimeoutError(f"it took longer than env.step_seconds={self._seconds:g}")

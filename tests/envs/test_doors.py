@@ -1,0 +1,181 @@
+"""Doors to other libraries' tasks: what holds with the library, and what is said without it."""
+
+import ast
+import importlib.util
+import inspect
+import random
+import sys
+import textwrap
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import envs.doors
+from envs.doors.discrete import as_text
+from envs.doors.reasoning_gym import EVALUATED, ReasoningGym
+from envs.doors.textarena import TextArena
+from evotext.rollouts.task import TextTask
+
+needs_reasoning_gym = pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="an optional extra")
+needs_textarena = pytest.mark.skipif(importlib.util.find_spec("textarena") is None, reason="an optional extra")
+# Both libraries, and what they bring in, warn of their own affairs.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::SyntaxWarning", "ignore::FutureWarning")
+
+
+@pytest.mark.parametrize(
+    ("door", "module", "options"),
+    [(ReasoningGym, "reasoning_gym", {"task": "leg_counting"}), (TextArena, "textarena", {"game": "Wordle-v0"})],
+)
+def test_without_the_library_it_says_what_to_install(
+    door: Any, module: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"install it with: pip install 'evotext\[{module.replace('_', '-')}\]'"):
+        door(**options)
+
+
+@needs_reasoning_gym
+class TestReasoningGym:
+    def test_is_a_gymnasium_environment(self) -> None:
+        check_env(gymnasium.make("envs.doors:evotext/ReasoningGym-v0", task="leg_counting"))
+
+    def test_splits_are_disjoint_and_seeds_decide(self) -> None:
+        env, twin = (ReasoningGym(task="leg_counting") for _ in range(2))
+        asked: dict[str, set[str]] = {}
+        for split in ("train", "test"):
+            questions = [env.reset(seed=seed, options={"split": split})[0] for seed in range(40)]
+            assert questions == [twin.reset(seed=seed, options={"split": split})[0] for seed in range(40)]
+            asked[split] = set(questions)
+            assert len(asked[split]) > 35, "neighbouring seeds have different questions"
+        assert asked["train"].isdisjoint(asked["test"])
+
+    @pytest.mark.parametrize(("strict", "within"), [(True, 0.0), (False, 0.1)])
+    def test_strict_reward_pays_for_the_right_answer_alone(self, strict: bool, within: float) -> None:
+        env = ReasoningGym(task="spell_backward", strict_reward=strict)
+        env.reset(seed=0)
+        assert env._item is not None
+        right = str(env._item["answer"])
+        assert env.step(right)[1:3] == (1.0, True)
+        env.reset(seed=0)
+        reward = env.step("x" * 50 + right)[1]
+        assert reward == 0 if strict else reward >= 0
+
+    def test_mistakes_are_one_clear_line(self) -> None:
+        with pytest.raises(ValueError, match="env.task: expected one of .* did you mean leg_counting"):
+            ReasoningGym(task="leg_countin")
+        with pytest.raises(ValueError, match="leg_counting does not accept these settings: .*legs"):
+            ReasoningGym(task="leg_counting", legs=3)
+        with pytest.raises(ValueError, match="env.task: expected a task whose scorer only reads answers"):
+            ReasoningGym(task="countdown")
+
+    def test_tasks_that_evaluate_answers_are_all_known(self) -> None:
+        """Reads every scorer for a call of eval and its like on something else than the task's own data."""
+        from reasoning_gym.factory import DATASETS
+
+        found = set()
+        for name, (dataset, _) in DATASETS.items():
+            tree = ast.parse(textwrap.dedent(inspect.getsource(dataset.score_answer)))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in {
+                    "eval",
+                    "exec",
+                    "parse_expr",
+                    "sympify",
+                    "literal_eval",
+                }:
+                    argument = ast.unparse(node.args[0])
+                    if "entry" not in argument and "metadata" not in argument:
+                        found.add(name)
+        assert found == EVALUATED
+        assert set(DATASETS) >= EVALUATED
+
+
+@needs_textarena
+class TestTextArena:
+    def test_is_a_gymnasium_environment(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check_env(gymnasium.make("envs.doors:evotext/TextArena-v0", game="GuessTheNumber-v0"))
+
+    def test_seeds_decide_and_the_global_generator_is_left_alone(self) -> None:
+        env, twin = (TextArena(game="GuessTheNumber-v0") for _ in range(2))
+        random.seed(5)
+        before = random.getstate()
+
+        def numbers(env: TextArena, seeds: range) -> Iterator[int]:
+            for seed in seeds:
+                env.reset(seed=seed)
+                yield env._game.game_number
+
+        first = list(numbers(env, range(20)))
+        assert random.getstate() == before
+        assert first == list(numbers(twin, range(20))) and len(set(first)) > 5
+
+    def test_a_game_is_played_to_its_end(self) -> None:
+        env = TextArena(game="GuessTheNumber-v0")
+        opening, _ = env.reset(seed=3)
+        assert "guess" in opening.lower()
+        number = env._game.game_number
+        reply, reward, terminated, *_ = env.step(f"[{number - 1 if number > 1 else number + 1}]")
+        assert (reward, terminated) == (0.0, False) and reply and opening not in reply
+        assert env.step(f"[{number}]")[1:3] == (1.0, True)
+
+    def test_mistakes_are_one_clear_line(self) -> None:
+        with pytest.raises(
+            ValueError, match="env.game: expected a game of TextArena, .* did you mean .*GuessTheNumber-v0"
+        ):
+            TextArena(game="GuessTheNumber")
+        with pytest.raises(ValueError, match="env.game: Chess-v0 cannot be played here"):
+            TextArena(game="Chess-v0")
+
+
+def lake(**options: Any) -> gymnasium.Env[Any, Any]:
+    return gymnasium.make("FrozenLake-v1", is_slippery=False, **options)
+
+
+def test_discrete_actions_are_played_by_name() -> None:
+    env = as_text(lake(render_mode="ansi"), ["left", "down", "right", "up"])
+    picture, info = env.reset(seed=0)
+    assert picture.splitlines()[-4] == "[S]FFF" and "left, down, right, up" in info["instructions"]
+    for action in ("down", "down", "right", "right", "down"):
+        picture, reward, terminated, *_ = env.step(action)
+        assert "\x1b" not in picture and (reward, terminated) == (0.0, False)
+    assert env.step(" right\n")[1:3] == (1.0, True)
+    env.reset(seed=0)
+    assert env.step("west")[:4] == ("", 0.0, True, False)
+
+
+@pytest.mark.parametrize(
+    ("env", "actions", "message"),
+    [
+        (lambda: lake(), None, "add .env.render_mode=ansi"),
+        (lambda: lake(render_mode="ansi"), ["a", "b"], "expected 4 different names"),
+        (lambda: gymnasium.make("envs:evotext/Sort-v0"), ["a"], "env.actions: expected null"),
+        (lambda: gymnasium.make("Pendulum-v1"), None, "got the action space Box"),
+    ],
+)
+def test_what_is_no_text_is_refused(env: Any, actions: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        as_text(env(), actions)
+
+
+def test_wrappers_of_a_configuration_are_put_around() -> None:
+    task = TextTask(
+        name="lake",
+        id="FrozenLake-v1",
+        max_new_tokens=8,
+        max_turns=20,
+        success_return=None,
+        strict=True,
+        wrappers={"as_text": lambda env: as_text(env, None)},
+        render_mode="ansi",
+    )
+    assert task.success_return == 0.7 and "[S]" in task.environments(2)[1].reset(seed=0)[0]
+
+
+def test_the_doors_are_no_native_tasks() -> None:
+    assert not any("ReasoningGym" in name or "TextArena" in name for name in envs.native_ids())
