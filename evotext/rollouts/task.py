@@ -41,7 +41,7 @@ class TextTask:
         self.max_new_tokens, self.max_turns, self.strict = max_new_tokens, max_turns, strict
         self.step_seconds = step_seconds
         self._wrappers = tuple((wrappers or {}).values())
-        self._pool: list[gymnasium.Env[str, str]] = [self._make()]
+        self._pool: list[gymnasium.Env[str, str]] = [self.new()]
         threshold = self._pool[0].spec.reward_threshold if self._pool[0].spec else None
         if success_return is None:
             success_return = threshold
@@ -55,12 +55,12 @@ class TextTask:
     def environments(self, count: int) -> list[gymnasium.Env[str, str]]:
         """`count` environments, made once and used again: each episode resets its own."""
         while len(self._pool) < count:
-            self._pool.append(self._make())
+            self._pool.append(self.new())
         return self._pool[:count]
 
     def replace(self, env: gymnasium.Env[str, str]) -> None:
         """Put a new environment in the place of one that was interrupted: nobody knows what state it is in."""
-        self._pool[self._pool.index(env)] = self._make()
+        self._pool[self._pool.index(env)] = self.new()
 
     def close(self) -> None:
         """Close every environment."""
@@ -68,7 +68,8 @@ class TextTask:
             env.close()
         self._pool.clear()
 
-    def _make(self) -> gymnasium.Env[str, str]:
+    def new(self) -> gymnasium.Env[str, str]:
+        """An environment of one's own."""
         try:
             env = gymnasium.make(self.id, disable_env_checker=True, **self.options)
         except (gymnasium.error.Error, ImportError, AttributeError) as error:
