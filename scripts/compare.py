@@ -1,29 +1,34 @@
-"""Compare finished runs: `python scripts/compare.py RUN_DIR... [out=DIR] [metric=success|return]`.
+"""Compare runs: `python scripts/compare.py RUN_DIR... [out=DIR] [metric=success|return] [watch=true|SECONDS]`.
 
 RUN_DIR is a run's folder or any folder above several, such as that of a sweep. Writes report.html (one file, opens
-without a network), report.md, curves.svg and results.csv into `out`, by default a new folder in `reports/`.
+without a network), report.md, curves.svg and results.csv into `out`, by default a new folder in `reports/`. With
+`watch=true` (or `--watch`) it does so again while runs go on, and the page reads itself again; Ctrl-C ends it.
 """
 
 import difflib
 import io
 import os
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from evotext.reports.comparison import compare
+from evotext.reports.comparison import Comparison, compare
 from evotext.reports.figures import first_axis
 from evotext.reports.html_report import html_report
 from evotext.reports.markdown import markdown
 from evotext.reports.picture import picture
+from evotext.reports.records import Metric
 from evotext.reports.runs import find_runs, read_run
 from evotext.reports.tables import results_csv, terminal_tables
 from evotext.reports.verdicts import answer
 
 BOOTSTRAP_SEED = 0  # the same runs give the same report
-KEYS = ("out", "metric")
+KEYS = ("out", "metric", "watch")
+EVERY = 20
+"""Seconds between two looks of `watch=true`."""
 METRICS = ("success", "return")
 
 
@@ -31,14 +36,30 @@ def main(words: list[str]) -> None:
     """Read the runs, print the table, write the files. Raises ValueError for what the user should change."""
     now = datetime.now()
     folders, options = parse(words)
-    metric = options.get("metric", "success")
-    if metric not in METRICS:
-        raise ValueError(f"expected metric={' or metric='.join(METRICS)}, got metric={metric}{near(metric, METRICS)}")
+    chosen = options.get("metric", "success")
+    if chosen not in METRICS:
+        raise ValueError(f"expected metric={' or metric='.join(METRICS)}, got metric={chosen}{near(chosen, METRICS)}")
+    metric: Metric = "return" if chosen == "return" else "success"
     out = Path(options.get("out") or Path("reports") / now.strftime("%Y-%m-%d_%H-%M-%S-%f"))
-    runs = [read_run(folder) for folder in find_runs([Path(folder) for folder in folders])]
-    comparison = compare(runs, metric="return" if metric == "return" else "success", seed=BOOTSTRAP_SEED)
+    seconds = interval(options.get("watch", "false"))
+    if seconds:
+        watch([Path(folder) for folder in folders], out, metric, seconds)
+    else:
+        comparison = read([Path(folder) for folder in folders], metric)
+        write(comparison, out)
+        show(comparison)
+    print(f"Report: {out / 'report.html'}")
+
+
+def read(folders: list[Path], metric: Metric) -> Comparison:
+    """Everything that the folders say."""
+    return compare([read_run(folder) for folder in find_runs(folders)], metric=metric, seed=BOOTSTRAP_SEED)
+
+
+def write(comparison: Comparison, out: Path, refresh: int | None = None) -> None:
+    """All files, each moved into its place when whole. refresh: see `html_report`."""
     files = {
-        "report.html": html_report(comparison, made=now),
+        "report.html": html_report(comparison, made=datetime.now(), refresh=refresh),
         "report.md": markdown(comparison, "curves.svg"),
         "results.csv": results_csv(comparison),
         "curves.svg": picture(comparison, first_axis(comparison)),
@@ -46,9 +67,15 @@ def main(words: list[str]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (out / name).write_text(text, encoding="utf-8")
+            aside = out / f".{name}.writing"
+            aside.write_text(text, encoding="utf-8")
+            os.replace(aside, out / name)
     except OSError as error:
         raise ValueError(f"expected a folder to write to, got out={out}: {error.strerror or error}") from error
+
+
+def show(comparison: Comparison) -> None:
+    """Print the tables, the answer and what a reader should know."""
     console = Console(highlight=False, markup=False, soft_wrap=False)
     with console.capture() as printed:
         for table in terminal_tables(comparison, console.width):
@@ -64,7 +91,49 @@ def main(words: list[str]) -> None:
                 f"{comparison.labels[run.folder]}: not counted: {'; '.join(run.problems) or 'no names recorded'}"
             )
     print(printed.get(), end="")
-    print(f"Report: {out / 'report.html'}")
+
+
+def watch(folders: list[Path], out: Path, metric: Metric, seconds: int) -> None:
+    """Write the report anew whenever the runs have changed, until Ctrl-C; then once more, as a page that stays."""
+    print(f"watching: {out / 'report.html'} is written anew every {seconds} s if something has changed; Ctrl-C ends it")
+    last, comparison = "", None
+    try:
+        while True:
+            try:
+                comparison = read(folders, metric)
+                state = standing(comparison)
+            except ValueError as error:  # the first run has yet to begin
+                state = f"waiting: {error}"
+            if state != last:
+                if comparison:
+                    write(comparison, out, refresh=seconds)
+                print(f"{datetime.now():%H:%M:%S}  {state}", flush=True)
+                last = state
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        if comparison:
+            write(comparison, out)
+
+
+def standing(comparison: Comparison) -> str:
+    """How many runs have ended how, and how far the others are, in a line."""
+    ended = [run.status for run in comparison.runs if run.status != "unfinished"]
+    parts = [f"{ended.count(status)} {status}" for status in dict.fromkeys(ended)]
+    going_on = [f"{run.progress:.0%}" for run in comparison.runs if run.status == "unfinished"]
+    parts += [f"{len(going_on)} unfinished ({', '.join(going_on).replace('nan%', 'unknown')})"] if going_on else []
+    trials = sum(len(tuning.trials) for tuning in comparison.tunings)
+    parts += [f"{trials} of tuning"] if trials else []
+    count = len(comparison.runs)
+    return f"{count} {'run' if count == 1 else 'runs'}: {', '.join(parts) or 'none yet'}"
+
+
+def interval(text: str) -> int | None:
+    """Seconds between two looks: `true` takes the default, `false` looks once."""
+    if text.lower() in ("true", "false"):
+        return EVERY if text.lower() == "true" else None
+    if not text.isdecimal() or not 1 <= int(text) <= 86_400:
+        raise ValueError(f"expected watch=true, watch=false or watch=SECONDS (1 to 86400), got watch={text}")
+    return int(text)
 
 
 def parse(words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -72,6 +141,7 @@ def parse(words: list[str]) -> tuple[list[str], dict[str, str]]:
     folders: list[str] = []
     options: dict[str, str] = {}
     for word in words:
+        word = "watch=true" if word == "--watch" else word
         key, equals, value = word.partition("=")
         if key in KEYS and equals:
             if not value:

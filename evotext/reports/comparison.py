@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evotext.reports.across import Overall, Sweep, overall_of, sweeps_of
-from evotext.reports.fairness import differences_that_matter, differences_to_know, not_counted
+from evotext.reports.fairness import differences_that_matter, differences_to_know, not_counted, unequal_tuning
 from evotext.reports.records import Metric, RunRecord
 from evotext.reports.runs import clean
 from evotext.reports.tasks import Task, contestant_of, duels_of
@@ -61,7 +61,7 @@ def compare(runs: Sequence[RunRecord], *, metric: Metric, seed: int) -> Comparis
                 settings=next((found for run in members if _configured(found := _task_settings(run))), {}),
                 contestants=contestants,
                 duels=duels_of(contestants, metric, seed),
-                unfair=tuple(differences_that_matter(counted)),
+                unfair=tuple(differences_that_matter(counted) + unequal_tuning(counted, trials)),
                 notes=tuple(notes + differences_to_know(counted) + not_counted(counted, others)),
             )
         )

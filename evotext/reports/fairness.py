@@ -50,6 +50,24 @@ def differences_that_matter(groups: Groups) -> list[str]:
     return reasons
 
 
+def unequal_tuning(groups: Groups, trials: Sequence[RunRecord]) -> list[str]:
+    """Reasons why these scores must not be compared after such a tuning. trials: its runs, of all tasks."""
+    runs = [run for group in groups.values() for run in group]
+    envs = {run.env for run in runs}
+    here = [trial for trial in trials if trial.env in envs]
+    if not here:
+        return []
+    counts = {name: sum(t.algorithm == name for t in here) for name in sorted({run.algorithm for run in runs})}
+    reasons = []
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name}: {count}" for name, count in counts.items())
+        reasons.append(f"algorithms were tuned by unequal numbers of trials ({told})")
+    seeds = sorted({run.seed for run in runs if run.seed is not None} & {trial.seed for trial in here})
+    if seeds:
+        reasons.append(f"seeds of tuning are reported too ({', '.join(map(str, seeds))})")
+    return reasons
+
+
 def differences_to_know(groups: Groups) -> list[str]:
     """Other differences between the runs."""
     runs = [run for group in groups.values() for run in group]

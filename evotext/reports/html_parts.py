@@ -155,7 +155,7 @@ def _matrix_cell(found: Estimate | None) -> Part | None:
     return {
         "value": formats.score(found.value),
         "interval": formats.interval(found),
-        "share": f"{100 * abs(2 * found.value - 1):.0f}",
+        "share": f"{abs(2 * found.value - 1):.2f}",
         "side": "over" if found.value >= 0.5 else "under",
     }
 

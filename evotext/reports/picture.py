@@ -1,18 +1,21 @@
-"""Learning curves as one static SVG, for a README or for paper. No browser or plotting library is needed."""
+"""Learning curves and sweeps as one static SVG, for a README or for paper. No browser or plotting library is needed."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 import numpy as np
 
 from evotext.reports.comparison import Comparison
 from evotext.reports.curves import Band
-from evotext.reports.figures import METRIC_TITLES, PALETTES, styles
+from evotext.reports.figures import METRIC_TITLES, PALETTES, spread, styles
 from evotext.reports.formats import count
 from evotext.reports.records import AXES, Axis, Metric
-from evotext.reports.tasks import Task
 
-WIDTH, PANEL_HEIGHT, LEGEND_HEIGHT = 800, 270, 34
+WIDTH, PANEL_HEIGHT, LEGEND_HEIGHT, LEGEND_LINE = 860, 270, 34, 24
+LETTER = 7.4
+"""Width of a letter of a title, on average."""
 LEFT, RIGHT, TOP, BOTTOM = 46, 16, 30, 44
 """Margins of a panel."""
 FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
@@ -29,25 +32,77 @@ MARKS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Panel:
+    """One plot of the picture."""
+
+    title: str
+    x_title: str
+    lines: Sequence[tuple[int, Band]]
+    """A palette index and its line."""
+    values: Sequence[float] = ()
+    """Where the x axis has its ticks; empty for a range from 0."""
+
+    def share(self, cost: float) -> float:
+        """How far along the x axis a cost is, from 0 to 1."""
+        if not self.values:
+            return cost / self.end
+        low, high = self.values[0], self.values[-1]
+        if spread(self.values):
+            return math.log(cost / low) / math.log(high / low)
+        return (cost - low) / (high - low)
+
+    @property
+    def end(self) -> float:
+        """The greatest cost."""
+        return max((float(band.cost[-1]) for _, band in self.lines), default=0.0) or 1.0
+
+
 def picture(comparison: Comparison, axis: Axis) -> str:
-    """An SVG document with a panel a task, two side by side, on a white ground."""
+    """An SVG document on a white ground: a panel a sweep and a task (swept ones left out), side by side."""
     style = styles(comparison)
-    columns = min(2, max(1, len(comparison.tasks)))
-    rows = -(-len(comparison.tasks) // columns)
-    height = LEGEND_HEIGHT + rows * PANEL_HEIGHT
+    panels = _panels(comparison, axis, style)
+    columns = next(count for most, count in ((1, 1), (4, 2), (math.inf, 3)) if len(panels) <= most)
+    legend = _legend(style)
+    top = LEGEND_HEIGHT + (len(legend) - 1) * LEGEND_LINE
+    height = top + -(-len(panels) // columns) * PANEL_HEIGHT
+    metric = METRIC_TITLES[comparison.metric]
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'font-family="{FONTS}" font-size="13" role="img">',
-        f"<title>{escape(METRIC_TITLES[comparison.metric])} against {escape(AXES[axis].lower())}</title>",
+        f"<title>{escape(metric)} on {escape(', '.join(panel.title for panel in panels))}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        *_legend(style),
+        *(part for line in legend for part in line),
     ]
-    for i, task in enumerate(comparison.tasks):
-        left, top = i % columns * WIDTH / columns, LEGEND_HEIGHT + i // columns * PANEL_HEIGHT
-        parts.append(f'<g transform="translate({left:g} {top:g})">')
-        parts += _panel(task, axis, comparison.metric, style, WIDTH / columns, titled=i % columns == 0)
+    for i, panel in enumerate(panels):
+        left, down = i % columns * WIDTH / columns, top + i // columns * PANEL_HEIGHT
+        parts.append(f'<g transform="translate({left:.1f} {down:g})">')
+        parts += _panel(panel, comparison.metric, WIDTH / columns, titled=i % columns == 0)
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _panels(comparison: Comparison, axis: Axis, style: Mapping[str, int]) -> list[_Panel]:
+    swept = {task.name for sweep in comparison.sweeps for task in sweep.tasks}
+    panels = [
+        _Panel(
+            title=task.name,
+            x_title=AXES[axis],
+            lines=[(style[c.name], c.bands[axis]) for c in task.contestants if axis in c.bands],
+        )
+        for task in comparison.tasks
+        if task.name not in swept
+    ]
+    panels += [
+        _Panel(
+            title=f"{sweep.name}, at the end",
+            x_title=sweep.option,
+            lines=[(style[name], line) for name, line in sweep.lines.items()],
+            values=sweep.values,
+        )
+        for sweep in comparison.sweeps
+    ]
+    return panels or [_Panel(title="no runs", x_title=AXES[axis], lines=[])]
 
 
 def ticks(high: float, most: int = 5) -> list[float]:
@@ -60,46 +115,51 @@ def ticks(high: float, most: int = 5) -> list[float]:
     return [i * step for i in range(int(high / step + 1e-9) + 1)]
 
 
-def _legend(style: Mapping[str, int]) -> list[str]:
-    parts, x = [], float(LEFT)
+def _legend(style: Mapping[str, int]) -> list[list[str]]:
+    """Lines of names, each with its colour, dash and mark."""
+    lines: list[list[str]] = [[]]
+    x = float(LEFT)
     for name, look in style.items():
         shown = name if len(name) <= 40 else name[:39] + "…"
+        width = 38 + LETTER * len(shown) + 26
+        if lines[-1] and x + width > WIDTH:
+            lines.append([])
+            x = float(LEFT)
+        y = 19 + (len(lines) - 1) * LEGEND_LINE
         colour = PALETTES["light"][look]
-        parts.append(
-            f'<g transform="translate({x:g} 19)"><path d="M0 0H30" stroke="{colour}" stroke-width="2.5" '
+        lines[-1].append(
+            f'<g transform="translate({x:g} {y})"><path d="M0 0H30" stroke="{colour}" stroke-width="2.5" '
             f'stroke-dasharray="{DASHES[look]}"/><g transform="translate(15 0)" fill="{colour}" stroke="{colour}">'
             f'{MARKS[look]}</g><text x="38" y="4.5" fill="{INK}">{escape(shown)}</text></g>'
         )
-        x += 38 + 7.4 * len(shown) + 26
-    return parts
+        x += width
+    return lines
 
 
-def _panel(
-    task: Task, axis: Axis, metric: Metric, style: Mapping[str, int], width: float, *, titled: bool
-) -> list[str]:
-    drawn = [(style[c.name], c.bands[axis]) for c in task.contestants if axis in c.bands]
-    end = max((float(band.cost[-1]) for _, band in drawn), default=0.0) or 1.0
+def _panel(panel: _Panel, metric: Metric, width: float, *, titled: bool) -> list[str]:
+    drawn, end = panel.lines, panel.end
     low, high = _score_range([band for _, band in drawn], metric)
     inner_width, inner_height = width - LEFT - RIGHT, PANEL_HEIGHT - TOP - BOTTOM
 
     def x(cost: float) -> float:
-        return LEFT + cost / end * inner_width
+        return LEFT + panel.share(cost) * inner_width
 
     def y(score: float) -> float:
         return TOP + (high - score) / (high - low) * inner_height
 
-    shown = task.name if len(task.name) <= 48 else task.name[:47] + "…"
+    most = int(inner_width / LETTER)
+    shown = panel.title if len(panel.title) <= most else panel.title[: most - 1] + "…"
     small = f'fill="{MUTED}" font-size="12"'
     bottom, middle = TOP + inner_height, TOP + inner_height / 2
     parts = [f'<text x="{LEFT}" y="18" font-weight="600" fill="{INK}">{escape(shown)}</text>']
     for value in [low + tick for tick in ticks(high - low)]:
         parts.append(f'<path d="M{LEFT} {y(value):.1f}H{LEFT + inner_width:.1f}" stroke="{GRID}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{y(value) + 4.5:.1f}" text-anchor="end" {small}>{value:.3g}</text>')
-    for value in ticks(end):
+    for value in panel.values or ticks(end, most=5 if inner_width > 250 else 3):
         parts.append(f'<text x="{x(value):.1f}" y="{bottom + 18}" text-anchor="middle" {small}>{tick(value)}</text>')
     parts.append(
         f'<text x="{LEFT + inner_width / 2:.1f}" y="{bottom + 36}" text-anchor="middle" fill="{MUTED}">'
-        f"{escape(AXES[axis])}</text>"
+        f"{escape(panel.x_title)}</text>"
     )
     if titled:
         parts.append(

@@ -161,4 +161,6 @@ def title(comparison: Comparison) -> str:
 def what_happened(run: RunRecord) -> str:
     """How a run ended, and what is wrong with its files."""
     ending = run.status + (f" ({run.reason})" if run.reason else "")
+    if run.status == "unfinished" and run.progress == run.progress:
+        ending += f", {run.progress:.0%} of its budget spent"
     return "; ".join([ending, *run.problems])

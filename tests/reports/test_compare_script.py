@@ -1,6 +1,7 @@
 """`scripts/compare.py` as a person runs it."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,35 @@ def test_writes_the_report_and_prints_the_table(tmp_path: Path) -> None:
     assert names == {"report.html", "report.md", "results.csv", "curves.svg"}
 
 
+def test_watching_follows_the_runs(tmp_path: Path) -> None:
+    """From no run at all over one that goes on to its end, and after Ctrl-C a page that stays."""
+    sweep, page = tmp_path / "sweep", tmp_path / "out" / "report.html"
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), str(sweep), f"out={page.parent}", "watch=1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as watching:
+        assert watching.stdout is not None
+        try:
+            assert "written anew every 1 s" in watching.stdout.readline()
+            assert "waiting: expected a run folder" in watching.stdout.readline()
+            aside = write_run(tmp_path / "aside", status="interrupted")
+            summary = (aside / "summary.json").read_text()
+            (aside / "summary.json").unlink()
+            sweep.mkdir()
+            aside.rename(sweep / "0")
+            assert "1 run: 1 unfinished (50%)" in watching.stdout.readline()
+            assert 'data-refresh="1"' in page.read_text() and "50% of its budget spent" in page.read_text()
+            (sweep / "0" / "summary.json").write_text(summary.replace("interrupted", "completed"))
+            assert "1 run: 1 completed" in watching.stdout.readline()
+            watching.send_signal(signal.SIGINT)
+            rest, errors = watching.communicate(timeout=30)
+        finally:
+            watching.kill()
+    assert watching.returncode == 0 and errors == "" and rest.strip() == f"Report: {page}"
+    assert "data-refresh" not in page.read_text().split("<script")[0]
+
+
 def test_default_folders_do_not_collide(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     for _ in range(2):
@@ -47,6 +77,9 @@ def test_default_folders_do_not_collide(tmp_path: Path) -> None:
         (["run", "outt=x"], "got 'outt=x'; did you mean 'out'?"),
         (["run", "--out"], "got '--out'; did you mean 'out'?"),
         (["run", "metric=sucess"], "got metric=sucess; did you mean 'success'?"),
+        (["run", "watch=often"], "expected watch=true, watch=false or watch=SECONDS"),
+        (["run", "watch=0"], "expected watch=true"),
+        (["run", "--wach"], "got '--wach'; did you mean 'watch'?"),
         (["run", "out="], "expected a value after out="),
         (["run", "out=file/below"], "expected a folder to write to"),
     ],

@@ -5,8 +5,6 @@ import io
 import json
 import math
 import re
-import shutil
-import subprocess
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -237,25 +235,3 @@ def test_styles_are_the_same_on_all_tasks_and_axis_is_the_budgets(comparison: Co
     assert first_axis(comparison) == "episodes" and len(axes_of(comparison.tasks[0], "success")) == 4
     figure = learning_curves(comparison.tasks[0], "episodes", "success", style)
     assert isinstance(figure["data"], list) and figure["data"]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_plots_appear_in_a_browser(comparison: Comparison, tmp_path: Path, scheme: str) -> None:
-    path = tmp_path / "report.html"
-    path.write_text(html_report(comparison, made=datetime.now()), encoding="utf-8")
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
-    command += [
-        "--disable-background-networking",
-        "--disable-component-update",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ]
-    command += ["--enable-logging=stderr", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
-    command += ["--virtual-time-budget=5000", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    drawn = re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
-    assert drawn.count('class="main-svg"') >= 2
-    assert "CONSOLE" not in done.stderr, done.stderr
-    blue = {"light": "rgb(0, 114, 178)", "dark": "rgb(90, 180, 240)"}[scheme]
-    assert blue in drawn
