@@ -22,8 +22,8 @@ class Evaluation:
     """Tokens that the policy wrote in an episode, on average."""
     seconds: float
     """What the measurement took; it is not charged to the budget."""
-    trajectories: Trajectories
-    """The episodes themselves."""
+    trajectories: Trajectories | None = None
+    """The episodes themselves; None once the measurement has been read back from a checkpoint."""
 
 
 class Evaluator:

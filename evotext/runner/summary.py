@@ -10,10 +10,11 @@ from typing import Literal
 
 import torch
 
+from evotext import processes
 from evotext.runner.budget import Budget
-from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.runner.evaluation import Evaluator
 from evotext.runner.memory import peak_memory_bytes
-from evotext.types import Cost
+from evotext.runner.standing import Standing
 
 Status = Literal["completed", "interrupted", "failed"]
 _PACKAGES = ("evotext", "torch", "transformers", "gymnasium", "numpy", "hydra-core")
@@ -27,12 +28,12 @@ def summarise(
     reason: str | None,
     budget: Budget,
     evaluator: Evaluator,
-    first: Evaluation | None,
-    last: Evaluation | None,
-    cost: Cost,
+    standing: Standing,
     device: torch.device,
 ) -> dict[str, object]:
     """The record as docs/metrics.md describes it. names: what `algorithm`, `env` and `model` are called."""
+    first, last, cost = standing.first, standing.last, standing.cost
+    peak = max(standing.peak_memory_bytes, peak_memory_bytes(device))
     return {
         **names,
         "seed": seed,
@@ -47,7 +48,10 @@ def summarise(
             "episodes": evaluator.episodes,
             "decoding": evaluator.decoding,
         },
-        "cost": {**asdict(cost), "seconds": cost.seconds, "peak_memory_bytes": peak_memory_bytes(device)},
+        "cost": {**asdict(cost), "seconds": cost.seconds, "peak_memory_bytes": peak},
+        "dropped_generations": standing.dropped,
+        "resumes": standing.resumes,
+        "processes": processes.count(),
         "versions": versions(),
         "device": device_name(device),
     }
