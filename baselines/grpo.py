@@ -28,6 +28,7 @@ from baselines.inner_loop import Figures, OptimizerFactory, Stepper, check_optim
 from baselines.losses import KLEstimator, Normalisation, clipped_surrogate, kl_divergence, token_weights
 from baselines.policy import Scorer
 from baselines.rollout_metrics import add_gap, group_metrics, rollout_metrics, trained_on_metrics
+from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
@@ -164,12 +165,13 @@ class GRPO:
         row_K = learns_B.nonzero()[:, 0]
         if self.old_logprobs == "sampler" or self._one_step or not len(row_K):
             return actions
-        old_BN = actions.old_logprob_BN.clone()
+        old_BN = torch.zeros_like(actions.old_logprob_BN)
         for some_K in micro_batches(row_K, actions.length_B, self.micro_rows):
             part = actions.select(some_K)
             logprob_KN = self._policy.score(part, self.temperature).logprob_BN
             add_gap(figures, part, logprob_KN)
             old_BN[some_K, : part.mask_BN.shape[1]] = logprob_KN.to(old_BN.dtype)
+        processes.add_up([old_BN])
         return dataclasses.replace(actions, old_logprob_BN=old_BN)
 
     def _accumulate(

@@ -2,7 +2,8 @@
 
 The batch rule: all rows of a generation are shuffled into `minibatches` parts, each part is one optimizer step, and a
 part is computed in micro-batches of at most `micro_rows` rows whose gradients add up. The loss is a weighted sum with
-weights of the whole part, so the gradient does not depend on the size of the micro-batches.
+weights of the whole part, so the gradient does not depend on the size of the micro-batches. Of several processes each
+computes its share of the micro-batches; gradients and figures are added up.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evotext import processes
 from evotext.philox import Purpose, stream_id, uniform
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
@@ -42,7 +44,11 @@ class Stepper:
         self._max_grad_norm = max_grad_norm
 
     def step(self) -> float | None:
-        """Apply the gradients and clear them; the norm before clipping, or None if it is not finite: nothing changed."""
+        """Apply the gradients of all processes and clear them.
+
+        Returns the norm before clipping, or None if it is not finite: then nothing changed.
+        """
+        processes.share_gradients(self._parameters)
         bound = torch.inf if self._max_grad_norm is None else self._max_grad_norm
         norm = float(nn.utils.clip_grad_norm_(self._parameters, bound))
         finite = math.isfinite(norm)
@@ -66,13 +72,14 @@ def minibatches(rows: int, count: int, *, seed: int, generation: int, epoch: int
 
 
 def micro_batches(row_K: Tensor, length_B: Tensor, micro_rows: int) -> Iterator[Tensor]:
-    """Parts of at most `micro_rows` rows, of like length so that little padding is computed."""
+    """Own share of the parts of at most `micro_rows` rows, of like length so that little padding is computed."""
     by_length_K = row_K[length_B[row_K].argsort(stable=True)]
-    yield from by_length_K.split(micro_rows)
+    even = -(-len(row_K) // processes.count())
+    yield from processes.own_share(by_length_K.split(max(1, min(micro_rows, even))))
 
 
 class Figures:
-    """Means over parts of different weight, and maxima."""
+    """Means over parts of different weight, and maxima, of all processes."""
 
     def __init__(self) -> None:
         self._sum: dict[str, float] = {}
@@ -90,6 +97,11 @@ class Figures:
         self._largest[name] = max(value, self._largest.get(name, value))
 
     def result(self) -> dict[str, float]:
-        """Every figure's mean or maximum."""
-        means = {name: total / self._weight[name] for name, total in self._sum.items() if self._weight[name]}
-        return means | self._largest
+        """Every figure's mean or maximum. Each process asks for it, once."""
+        names = processes.all_names([*self._sum, *self._largest])
+        sums = torch.tensor([[self._sum.get(n, 0.0), self._weight.get(n, 0.0)] for n in names], dtype=torch.float64)
+        processes.add_up([sums])
+        means = {n: total / weight for n, (total, weight) in zip(names, sums.tolist(), strict=True) if weight}
+        largest = torch.tensor([self._largest.get(n, -torch.inf) for n in names], dtype=torch.float64)
+        greatest = processes.gather(largest).amax(0)
+        return means | {n: v for n, v in zip(names, greatest.tolist(), strict=True) if v != -torch.inf}

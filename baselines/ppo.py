@@ -31,6 +31,7 @@ from baselines.inner_loop import Figures, OptimizerFactory, Stepper, check_optim
 from baselines.losses import clipped_surrogate, kl_divergence, token_weights, value_loss
 from baselines.policy import Scorer
 from baselines.rollout_metrics import add_gap, rollout_metrics, trained_on_metrics
+from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.models.value_head import ValueHead
@@ -161,7 +162,7 @@ class PPO:
                     width = part.mask_BN.shape[1]
                     columns = (used_BN[row_K, :width], value_BN[row_K, :width], target_BN[row_K, :width])
                     moved += self._accumulate(part, *columns, weight_BN[row_K, :width], figures)
-                if self.target_kl is not None and moved > self.target_kl:
+                if self.target_kl is not None and processes.total(moved) > self.target_kl:
                     self._stepper.optimizer.zero_grad(set_to_none=True)
                     return updates, dropped, True
                 norm = self._stepper.step()
@@ -195,7 +196,7 @@ class PPO:
         """Values, advantages and targets before anything changes; with `old_logprobs: trainer` also log-probabilities."""
         value_BN = torch.zeros(actions.mask_BN.shape, dtype=torch.float64, device=actions.mask_BN.device)
         last_B = torch.zeros(actions.rows, dtype=torch.float64, device=value_BN.device)
-        reward_BN, old_BN = actions.reward_BN.clone(), actions.old_logprob_BN.clone()
+        penalty_BN, old_BN = torch.zeros_like(actions.reward_BN), torch.zeros_like(actions.old_logprob_BN)
         everything = torch.arange(actions.rows, device=value_BN.device)
         for row_K in micro_batches(everything, actions.length_B, self.micro_rows):
             part = actions.select(row_K)
@@ -208,8 +209,10 @@ class PPO:
             if self._reference is not None:
                 reference_KN = self._reference.score(part, self.temperature).logprob_BN
                 kl_KN = kl_divergence(scores.logprob_BN, reference_KN, "k1")
-                reward_BN[row_K, :width] -= self.kl_coefficient * kl_KN.double()
+                penalty_BN[row_K, :width] = self.kl_coefficient * kl_KN.double()
                 figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
+        processes.add_up([value_BN, last_B, penalty_BN, old_BN])  # each has computed its rows and left 0 for the others
+        reward_BN = actions.reward_BN - penalty_BN
         bootstrap_B = torch.where(truncated_B, last_B, 0.0)
         discount_BN, decay_BN = self._rates(actions)
         advantage_BN = generalised_advantages(reward_BN, value_BN, bootstrap_B, actions.mask_BN, decay_BN, discount_BN)

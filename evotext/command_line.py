@@ -3,6 +3,7 @@
 A configuration mistake is one line on standard error and exit status 2, before anything expensive; `debug=true` adds the
 traceback. Another failure is one line and status 1, with the traceback in the run's folder. Ctrl-C ends with status 130.
 In a multirun a job that fails does not stop the others; at the end each failed job gets its line.
+Of the processes that torchrun starts, the first alone has a folder and says what is wrong with a configuration.
 """
 
 import os
@@ -11,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,13 +24,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from evotext import torchrun
 from evotext.config_checks import Root, check, check_choices
 from evotext.config_errors import ConfigError
 from evotext.config_messages import explain, one_line, shown, suggestion
-from evotext.replay import expand_replay, warn_of_changes
+from evotext.replay import expand_replay, expand_resume, quoted, refuse_changes, warn_of_changes
 
 BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
 ERROR_FILE = "error.txt"
+# Of processes that write nothing.
+NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -53,11 +57,11 @@ def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_nam
     failures: list[JobFailed] = []
     status = 0
     try:
-        words, replayed = expand_replay(sys.argv[1:])
+        words, compare = expand(sys.argv[1:])
         sys.argv[1:], name = arrange(words, config_name)
         root = Root.read(config_dir / f"{name}.yaml")
         check_choices(sys.argv[1:], root)
-        job = _job(main, root=root, failures=failures, replayed=replayed, debug=debug)
+        job = _job(main, root=root, failures=failures, compare=compare, debug=debug)
         hydra.main(version_base="1.3", config_path=str(config_dir), config_name=config_name)(job)()
     except KeyboardInterrupt:
         status = INTERRUPTED
@@ -71,10 +75,33 @@ def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_nam
         if debug:
             traceback.print_exc()
     for failure in failures:
-        print(f"error: {failure.line}", file=sys.stderr)
+        if torchrun.rank() == 0:
+            print(f"error: {failure.line}", file=sys.stderr)
+        elif failure.status != BAD_CONFIGURATION:
+            print(f"error: process {torchrun.rank()}: {failure.line}", file=sys.stderr)
     if failures and not status:
         status = BAD_CONFIGURATION if all(f.status == BAD_CONFIGURATION for f in failures) else FAILED
     sys.exit(status)
+
+
+def expand(words: list[str]) -> tuple[list[str], Callable[[DictConfig], None] | None]:
+    """The words with `replay=` and `resume=` replaced, and what the configuration is to be compared with by its job.
+
+    After a restart by torchrun they are those of the run that it broke off. Raises ConfigError.
+    """
+    if torchrun.size() > 1 and {"-m", "--multirun"} & set(words):
+        raise ConfigError("expected one run in all processes of torchrun, got a multirun; leave -m out")
+    broken_off = torchrun.remembered_folder()
+    if broken_off and torchrun.rank():  # the folder may be on another machine
+        return [*words, f"resume={quoted(broken_off)}", *NO_FOLDER], None
+    if broken_off:
+        words = [f"resume={broken_off}"]
+    words, resumed = expand_resume(words)
+    words, replayed = expand_replay(words)
+    compare = partial(refuse_changes, folder=resumed) if resumed else None
+    if replayed:
+        compare = partial(warn_of_changes, folder=replayed)
+    return ([*words, *NO_FOLDER], None) if torchrun.rank() else (words, compare)
 
 
 def arrange(words: list[str], config_name: str) -> tuple[list[str], str]:
@@ -109,7 +136,12 @@ def arrange(words: list[str], config_name: str) -> tuple[list[str], str]:
 
 
 def _job(
-    main: Callable[[DictConfig], Any], *, root: Root, failures: list[JobFailed], replayed: Path | None, debug: bool
+    main: Callable[[DictConfig], Any],
+    *,
+    root: Root,
+    failures: list[JobFailed],
+    compare: Callable[[DictConfig], None] | None,
+    debug: bool,
 ) -> Callable[[DictConfig], Any]:
     """`main` with its configuration checked and its failures put down."""
     process = os.getpid()
@@ -122,21 +154,18 @@ def _job(
         label = f"job {context.job.num} ({' '.join(context.overrides.task)}): " if multirun else ""
         try:
             check(config, root)
-            if replayed:
-                warn_of_changes(config, replayed)
+            if compare:
+                compare(config)
             return main(config)
         except Exception as error:
             failure = _failure(error, label, before_job=False)
             if debug:
                 traceback.print_exc()
             if failure.status == BAD_CONFIGURATION:
-                _discard(folder)
-            else:
-                report = folder / ERROR_FILE
-                report.write_text(
-                    "".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace"
-                )
-                failure = JobFailed(f"{failure.line} (traceback in {report})", failure.status)
+                if torchrun.rank() == 0 and not config.get("resume"):
+                    _discard(folder)
+            elif torchrun.rank() == 0:
+                failure = _reported(failure, error, folder / ERROR_FILE)
             if multirun:
                 print(f"failed: {failure.line}", flush=True)
             # Hydra's own sweeper stops at a job that raises; others have to know of it, and so have other processes.
@@ -152,6 +181,15 @@ def _failure(error: Exception, label: str, *, before_job: bool) -> JobFailed:
     mistaken = before_job or isinstance(error, ConfigError | HydraException | OmegaConfBaseException)
     line = explain(error) if mistaken else f"{type(error).__name__}: {error}"
     return JobFailed(one_line(label + line), BAD_CONFIGURATION if mistaken else FAILED)
+
+
+def _reported(failure: JobFailed, error: Exception, report: Path) -> JobFailed:
+    """With the traceback written down and its place named, unless the disk is full or worse."""
+    try:
+        report.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return failure
+    return JobFailed(f"{failure.line} (traceback in {report})", failure.status)
 
 
 def _discard(folder: Path) -> None:

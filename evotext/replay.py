@@ -1,7 +1,7 @@
-"""`replay=RUN_DIR`: the same run again, from what its folder says that it was started with."""
+"""`replay=RUN_DIR` and `resume=RUN_DIR`: the same run again, or its rest, from what its folder says of its start."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from evotext.config_errors import ConfigError
 from evotext.config_messages import one_line, shown
 
 MOST_CHANGES = 5
+# What may be another on resuming: how long, where and how fast, not what is computed. A dot at the end: all below it.
+RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug")
 
 
 def expand_replay(words: list[str]) -> tuple[list[str], Path | None]:
@@ -28,38 +30,98 @@ def expand_replay(words: list[str]) -> tuple[list[str], Path | None]:
     if len(folders) > 1 or {"-m", "--multirun"} & set(rest):
         raise ConfigError("replay: expected one run's folder and no multirun, got more; replay one run at a time")
     folder = Path(folders[0])
-    overrides = [str(word) for word in _load(folder, "overrides.yaml")]
-    hydra = _load(folder, "hydra.yaml").hydra
-    overrides += [word for word in hydra.overrides.hydra if word.lstrip("+").startswith("hydra.searchpath=")]
-    flags: list[str] = []
-    given = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    if given and not {"--config-dir", "-cd"} & set(rest):
-        flags += ["--config-dir", given[0]]
-    if not {"--config-name", "-cn"} & set(rest):
-        flags += ["--config-name", hydra.job.config_name]
+    overrides, flags = _recorded(folder, "replay", rest)
     return [*overrides, *rest, *flags], folder
+
+
+def expand_resume(words: list[str]) -> tuple[list[str], Path | None]:
+    """Replace `resume=RUN_DIR` by the overrides that the run was started with, to go on in that folder.
+
+    Returns the words and the folder. The folder's own record is left as it is. Raises ConfigError if the folder records
+    no run, in a multirun, or for other words than those in RESUMABLE.
+    """
+    folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
+    if not folders:
+        return words, None
+    rest = [word for word in words if not word.startswith("resume=")]
+    if len(folders) > 1 or {"-m", "--multirun"} & set(rest):
+        raise ConfigError("resume: expected one run's folder and no multirun, got more; resume one run at a time")
+    for word in rest:
+        if not word.startswith("-") and not _resumable(word.partition("=")[0].lstrip("+")):
+            raise ConfigError(
+                f"resume: expected a run to go on as it is, got also {shown(word)}; leave it out, or start anew with "
+                f"replay=. What may be another: {', '.join(key + '*' * key.endswith('.') for key in RESUMABLE)}"
+            )
+    folder = Path(folders[0])
+    overrides, flags = _recorded(folder, "resume", rest)
+    place = quoted(folder)
+    own = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
+    return [*overrides, *rest, *own, *flags], folder
+
+
+def quoted(path: Path) -> str:
+    """A path as a value of Hydra's grammar, whatever characters are in it."""
+    escaped = str(path).replace("'", "\\'").replace("${", "\\${")
+    return f"'{escaped}'"
 
 
 def warn_of_changes(config: DictConfig, folder: Path) -> None:
     """Say on standard error where the configuration is not the recorded one: overridden now, or a file has changed."""
-    recorded = dict(_leaves(OmegaConf.to_container(_load(folder, "config.yaml")), ""))
+    changed = _changes(config, folder, "replay")
+    if changed:
+        print(f"note: not the same as {folder}: {_listed(changed.values())}", file=sys.stderr)
+
+
+def refuse_changes(config: DictConfig, folder: Path) -> None:
+    """Raise ConfigError where the configuration is not the recorded one, but for what may be another on resuming."""
+    changed = [change for key, change in _changes(config, folder, "resume").items() if not _resumable(key)]
+    if changed:
+        raise ConfigError(
+            f"resume: expected the configuration that {folder} was started with, got {_listed(changed)}; "
+            "put it back, or start anew with replay="
+        )
+
+
+def _resumable(key: str) -> bool:
+    return key == "resume" or any(key.startswith(k) if k.endswith(".") else key == k for k in RESUMABLE)
+
+
+def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides and the flags that a run was started with, less the flags that are given now."""
+    overrides = [str(word) for word in _load(folder, "overrides.yaml", command)]
+    hydra = _load(folder, "hydra.yaml", command).hydra
+    overrides += [word for word in hydra.overrides.hydra if word.lstrip("+").startswith("hydra.searchpath=")]
+    flags: list[str] = []
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    if folders and not {"--config-dir", "-cd"} & set(given):
+        flags += ["--config-dir", folders[0]]
+    if not {"--config-name", "-cn"} & set(given):
+        flags += ["--config-name", hydra.job.config_name]
+    return overrides, flags
+
+
+def _changes(config: DictConfig, folder: Path, command: str) -> dict[str, str]:
+    """What is not as it was, in words, by key."""
+    recorded = dict(_leaves(OmegaConf.to_container(_load(folder, "config.yaml", command)), ""))
     now = dict(_leaves(OmegaConf.to_container(config), ""))
     changed = sorted(key for key in recorded.keys() | now.keys() if recorded.get(key) != now.get(key))
-    listed = [f"{key}={shown(now.get(key))} (was {shown(recorded.get(key))})" for key in changed[:MOST_CHANGES]]
-    if changed:
-        listed += ["..."] if len(changed) > MOST_CHANGES else []
-        print(f"note: not the same as {folder}: {', '.join(listed)}", file=sys.stderr)
+    return {key: f"{key}={shown(now.get(key))} (was {shown(recorded.get(key))})" for key in changed}
 
 
-def _load(folder: Path, name: str) -> Any:
+def _listed(changes: Iterable[str]) -> str:
+    some = list(changes)
+    return ", ".join(some[:MOST_CHANGES] + ["..."] * (len(some) > MOST_CHANGES))
+
+
+def _load(folder: Path, name: str, command: str) -> Any:
     file = folder / ".hydra" / name
     try:
         return OmegaConf.load(file)
     except OSError as error:
-        raise ConfigError(f"replay: expected the folder of a run, got {str(folder)!r}: no {file}") from error
+        raise ConfigError(f"{command}: expected the folder of a run, got {str(folder)!r}: no {file}") from error
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"replay: expected the record of a run, got a damaged {file}: {one_line(str(error))}"
+            f"{command}: expected the record of a run, got a damaged {file}: {one_line(str(error))}"
         ) from error
 
 

@@ -1,8 +1,10 @@
 """Tune a language model on a text task: `python scripts/train.py algorithm=eggroll env=sort model=tiny`.
 
-See `--help`, and README.md for what a run's folder holds.
+`torchrun --nproc-per-node N scripts/train.py ...` runs it in N processes. See `--help`, and README.md for what a run's
+folder holds.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,36 +19,56 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 def main(config: DictConfig) -> None:
     """One run, from configuration to summary."""
     # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
+    from evotext import processes, torchrun
     from evotext.rollouts.collector import Collector
+    from evotext.runner.folder import check_new, claimed, is_completed
     from evotext.runner.loop import Run
-    from evotext.runner.preflight import check_prompts, choose_device, claim_folder, prepare_torch, rows_at_once
+    from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
     from evotext.runner.trackers import JsonLines
 
     choices: dict[str, str] = HydraConfig.get().runtime.choices
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with configuration():  # everything that can be wrong with it is found before anything is trained
-        claim_folder(folder)
-        prepare_torch(config.threads)
-        device = choose_device(config.device)
-        rows = rows_at_once(config.rows, device)
-        algorithm, budget = build(config, "algorithm"), build(config, "budget")
-        evaluator, task = build(config, "evaluation"), build(config, "env")
-        source, tracker = build(config, "model"), build(config, "tracker")
-        check_prompts(source.outline(), task)
-        model = source.load(device)
-        run = Run(
-            algorithm=algorithm,
-            model=model,
-            collector=Collector(model, task, rows=rows),
-            budget=budget,
-            evaluator=evaluator,
-            trackers=[JsonLines(folder), tracker(folder=folder)],
-            seed=config.seed,
-            names={"algorithm": choices["algorithm"], "env": task.name, "model": model.name},
-            folder=folder,
-        )
-    summary = run.train()
-    print(f"{summary['status']}: {run.outcome}  ->  {folder}")
+    first = torchrun.rank() == 0
+    with processes.joined(), ExitStack() as stack:
+        with configuration():  # everything that can be wrong with it is found before anything is trained
+            if first and config.resume is None:
+                check_new(folder)
+            prepare_torch(config.threads)
+            device = choose_device(config.device)
+            rows = rows_at_once(config.rows, device)
+            algorithm, budget = build(config, "algorithm"), build(config, "budget")
+            evaluator, task = build(config, "evaluation"), build(config, "env")
+            source, tracker, checkpointing = (
+                build(config, "model"),
+                build(config, "tracker"),
+                build(config, "checkpoint"),
+            )
+            if config.resume and processes.any_of(first and is_completed(folder, budget)):
+                if first:
+                    print(f"completed already, nothing is left to do  ->  {folder}")
+                return
+            check_prompts(source.outline(), task)
+            model = source.load(device)
+            if first:
+                stack.enter_context(claimed(folder))
+                torchrun.remember_folder(folder)
+            run = Run(
+                algorithm=algorithm,
+                model=model,
+                collector=Collector(model, task, rows=rows, even=config.rows is None),
+                budget=budget,
+                evaluator=evaluator,
+                trackers=[JsonLines(folder), tracker(folder=folder)] if first else [],
+                seed=config.seed,
+                names={"algorithm": choices["algorithm"], "env": task.name, "model": model.name},
+                folder=folder,
+                checkpointing=checkpointing,
+            )
+            if config.resume:
+                run.resume()
+        summary = run.train()
+    if first:
+        print(f"{summary['status']}: {run.outcome}  ->  {folder}")
     if summary["status"] == "interrupted":
         raise Interrupted
 

@@ -4,8 +4,6 @@ A finished model carries a manifest with the hash of each of its files. A build 
 place and is renamed when it is whole, under a file lock; so a killed build leaves nothing that looks finished.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -16,7 +14,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from rich.console import Console
 
-MANIFEST = "manifest.json"
+from evotext.manifest import damage, seal
 
 
 class ModelCache:
@@ -48,33 +46,15 @@ class ModelCache:
             ) from error
         with lock:
             if final.exists():
-                damage = _damage(final)
-                if not damage:
+                fault = damage(final)
+                if not fault:
                     return final
-                console.print(f"the cached model is damaged ({damage}): building it again")
+                console.print(f"the cached model is damaged ({fault}): building it again")
                 shutil.rmtree(final)
             with tempfile.TemporaryDirectory(dir=self._folder, prefix=f"{key}.building-") as made:
                 building = Path(made) / "model"
                 building.mkdir()
                 build(building)
-                manifest = {path.name: _digest(path) for path in sorted(building.iterdir())}
-                (building / MANIFEST).write_text(json.dumps(manifest, indent=2))
+                seal(building)
                 building.rename(final)
         return final
-
-
-def _damage(folder: Path) -> str:
-    """What is wrong with a cached model; empty if nothing is."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for name, digest in manifest.items():
-            if _digest(folder / name) != digest:
-                return f"{name} has changed"
-    except (OSError, ValueError, AttributeError) as error:
-        return str(error)
-    return "" if manifest else "its manifest is empty"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

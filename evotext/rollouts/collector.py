@@ -1,19 +1,22 @@
 """Runs the episodes of a plan: every algorithm's rollouts and every evaluation go through here.
 
 Episodes advance turn by turn, a batch of rows at a time; a row whose episode has ended leaves. Results depend on the
-plan alone, not on how its rows were split into batches.
+plan alone, not on how its rows were split into batches (but for rounding: a matrix product of another size may add in
+another order). Several processes share the batches and exchange their outcome.
 """
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import gymnasium
 import torch
 from torch import Tensor
 
+from evotext import processes
 from evotext.models.language_model import LanguageModel
 from evotext.philox import Purpose, stream_id, uniform
+from evotext.rollouts.exchange import joint_cost, whole_batch
 from evotext.rollouts.session import Completion, Session
 from evotext.rollouts.task import TextTask
 from evotext.rollouts.time_limit import TimeLimit
@@ -66,23 +69,41 @@ class _Episode:
 class Collector:
     """Runs episodes of one task with one model.
 
-    rows: how many episodes run in one batch. On a CPU a batch whose activations stay in the cache is fastest.
+    rows: how many episodes run in one batch. On a CPU a batch whose activations stay in the cache is fastest. A batch
+    that does not fit the memory is run in two, and so from then on.
+    even: a batch is at most an equal share of the plan for each process, so that all have something to do; otherwise
+    batches, and so results to the last bit, are the same whatever the number of processes.
     transcripts: how many of a batch's first episodes are kept as text.
     """
 
-    def __init__(self, model: LanguageModel, task: TextTask, *, rows: int, transcripts: int = 4) -> None:
-        self.model, self.task, self.rows, self.transcripts = model, task, rows, transcripts
+    def __init__(
+        self, model: LanguageModel, task: TextTask, *, rows: int, even: bool = False, transcripts: int = 4
+    ) -> None:
+        self.model, self.task, self.rows, self.even, self.transcripts = model, task, rows, even, transcripts
+        self.fitting_rows = rows
+        """How many rows the memory has turned out to hold; at most `rows`."""
+        self.waiting = 0.0
+        """Share of the last collection's time that processes waited, on average, for the slowest."""
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""
         begin = time.perf_counter()
         done: list[_Episode] = []
         env_seconds, flops, steps = 0.0, 0.0, 0
-        for rows in self._batches(plan):
-            batch = _Batch(self, plan, rows)
-            batch.run()
-            done += batch.episodes
-            env_seconds, flops, steps = env_seconds + batch.env_seconds, flops + batch.flops, steps + batch.env_steps
+        batches = list(self._batches(plan))
+        shares = [batches[process :: processes.count()] for process in range(processes.count())]
+        for rows in shares[processes.rank()]:
+            for batch in self._run(plan, rows):
+                done += batch.episodes
+                env_seconds, flops, steps = (
+                    env_seconds + batch.env_seconds,
+                    flops + batch.flops,
+                    steps + batch.env_steps,
+                )
+                del batch  # its cache goes before the next one's comes
+        busy = time.perf_counter() - begin
+        own = self._trajectories(plan, done)
+        whole = whole_batch(own, [[row for rows in share for row in rows] for share in shares])
         cost = Cost(
             episodes=len(done),
             env_steps=steps,
@@ -91,44 +112,74 @@ class Collector:
             env_seconds=env_seconds,
             flops=flops,
         )
-        return self._trajectories(plan, done, cost)
+        self._measure_waiting(busy)
+        return replace(whole, cost=joint_cost(cost))
+
+    def _run(self, plan: RolloutPlan, rows: list[int]) -> "Iterator[_Batch]":
+        """These rows in one batch, or in several where the memory does not hold them."""
+        if len(rows) <= self.fitting_rows:
+            try:
+                batch = _Batch(self, plan, rows)
+                batch.run()
+            except (MemoryError, RuntimeError) as error:
+                if len(rows) == 1 or not _out_of_memory(error):
+                    raise
+            else:
+                yield batch
+                return
+            # After the handler, for the error holds on to the batch's tensors.
+            del batch
+            self.fitting_rows = (len(rows) + 1) // 2
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
+        middle = (len(rows) + 1) // 2
+        yield from self._run(plan, rows[:middle])
+        yield from self._run(plan, rows[middle:])
+
+    def _measure_waiting(self, busy: float) -> None:
+        if processes.count() > 1:
+            busy_N = processes.gather(torch.tensor([busy], dtype=torch.float64))
+            self.waiting = 1.0 - float(busy_N.mean() / busy_N.max())
 
     def _batches(self, plan: RolloutPlan) -> Iterator[list[int]]:
         """Row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
         members = plan.members or tuple(range(len(plan.instances)))
+        limit = self.rows
+        if self.even:
+            limit = min(limit, -(-len(members) // processes.count()))
         runs: list[list[int]] = []
         for row, member in enumerate(members):
-            if runs and members[runs[-1][-1]] == member and len(runs[-1]) < self.rows:
+            if runs and members[runs[-1][-1]] == member and len(runs[-1]) < limit:
                 runs[-1].append(row)
             else:
                 runs.append([row])
         batch: list[int] = []
         for run in runs:
-            if batch and len(batch) + len(run) > self.rows:
+            if batch and len(batch) + len(run) > limit:
                 yield batch
                 batch = []
             batch = batch + run
         yield batch
 
-    def _trajectories(self, plan: RolloutPlan, episodes: list[_Episode], cost: Cost) -> Trajectories:
-        width = max(len(episode.ids) for episode in episodes)
+    def _trajectories(self, plan: RolloutPlan, episodes: list[_Episode]) -> Trajectories:
+        width = max((len(episode.ids) for episode in episodes), default=0)
         rewards = torch.zeros(len(episodes), width)
         for row, episode in enumerate(episodes):
             for position, reward in episode.paid:
                 rewards[row, position] += reward
         return Trajectories(
             plan=plan,
-            tokens_BT=_padded([e.ids for e in episodes], width, 0),
-            length_B=torch.tensor([len(e.ids) for e in episodes]),
-            policy_mask_BT=_padded([e.mask for e in episodes], width, False),
-            turn_BT=_padded([e.turn_of for e in episodes], width, -1),
+            tokens_BT=_padded([e.ids for e in episodes], width, 0, torch.int64),
+            length_B=torch.tensor([len(e.ids) for e in episodes], dtype=torch.int64),
+            policy_mask_BT=_padded([e.mask for e in episodes], width, False, torch.bool),
+            turn_BT=_padded([e.turn_of for e in episodes], width, -1, torch.int64),
             reward_BT=rewards,
             return_B=torch.tensor([e.total for e in episodes], dtype=torch.float64),
-            success_B=torch.tensor([e.total >= self.task.success_return for e in episodes]),
-            terminated_B=torch.tensor([e.terminated for e in episodes]),
-            truncated_B=torch.tensor([e.truncated for e in episodes]),
-            overlong_B=torch.tensor([e.overlong for e in episodes]),
-            cost=cost,
+            success_B=_flags(e.total >= self.task.success_return for e in episodes),
+            terminated_B=_flags(e.terminated for e in episodes),
+            truncated_B=_flags(e.truncated for e in episodes),
+            overlong_B=_flags(e.overlong for e in episodes),
+            cost=Cost(),
             transcripts=tuple(
                 Transcript(
                     instance=plan.instances[e.row],
@@ -138,7 +189,7 @@ class Collector:
                 )
                 for e in episodes[: self.transcripts]
             ),
-            logprob_BT=_padded([e.logprobs for e in episodes], width, 0.0) if plan.logprobs else None,
+            logprob_BT=_padded([e.logprobs for e in episodes], width, 0.0, torch.float32) if plan.logprobs else None,
         )
 
 
@@ -270,5 +321,17 @@ def _text(observation: object) -> str:
     return observation
 
 
-def _padded(rows: list[list[int]] | list[list[bool]] | list[list[float]], width: int, fill: float) -> Tensor:
-    return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
+def _out_of_memory(error: Exception) -> bool:
+    """On a GPU an error of its own; on a CPU torch says it in words."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _flags(values: Iterable[bool]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.bool)
+
+
+def _padded(
+    rows: list[list[int]] | list[list[bool]] | list[list[float]], width: int, fill: float, dtype: torch.dtype
+) -> Tensor:
+    padded = torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows], dtype=dtype)
+    return padded.view(len(rows), width)

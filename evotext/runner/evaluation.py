@@ -28,8 +28,8 @@ class Evaluation:
     """Tokens that the policy wrote in an episode, on average."""
     cost: Cost
     """What the measurement took, sampled answers included; it is not charged to the budget."""
-    trajectories: Trajectories
-    """The episodes themselves, without the sampled ones."""
+    trajectories: Trajectories | None = None
+    """The episodes themselves, without the sampled ones; None once the measurement has been read back from a checkpoint."""
     pass_at: Mapping[int, float] = field(default_factory=dict)
     """pass@k of sampled answers by k; empty unless they were asked for."""
     sampled_return: float | None = None

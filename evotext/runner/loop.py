@@ -1,18 +1,31 @@
-"""One run: ask, collect, tell, until the budget is spent."""
+"""One run: ask, collect, tell, until the budget is spent; or the rest of one, from its last checkpoint."""
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from evotext import processes
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
+from evotext.rollouts.exchange import joint_cost
 from evotext.runner.budget import Budget
-from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.runner.checkpoints import Checkpointing
+from evotext.runner.evaluation import Evaluator
+from evotext.runner.keeper import Keeper
 from evotext.runner.memory import forget_peak_memory
 from evotext.runner.progress import RunProgress
+from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import Status, summarise, write_json
 from evotext.types import Cost, Trajectories, Transcript, UpdateReport
+
+# So many dropped generations one after another end a run: what comes next would be dropped too.
+MOST_DROPPED = 10
 
 
 class Run:
@@ -21,6 +34,7 @@ class Run:
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
     Raises what `algorithm.start` raises for a model that it cannot tune.
     names: what `algorithm`, `env` and `model` are called in the records.
+    checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
     """
 
     def __init__(
@@ -35,17 +49,27 @@ class Run:
         seed: int,
         names: dict[str, str],
         folder: Path,
+        checkpointing: Checkpointing,
     ) -> None:
         self._algorithm, self._model, self._collector = algorithm, model, collector
-        self._budget, self._evaluator, self._trackers = budget, evaluator, trackers
+        self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
+        self._trackers = trackers if processes.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         algorithm.start(model, seed)
-        self._cost, self._evaluation_cost = Cost(), Cost()
-        self._generation = 0
-        self._first: Evaluation | None = None
-        self._last: Evaluation | None = None
+        self._at = Standing()
+        self._keeper = Keeper(
+            checkpointing, folder=folder, names=names | {"seed": str(seed)}, algorithm=algorithm, collector=collector
+        )
+
+    def resume(self) -> None:
+        """Take up the run of the folder where its last checkpoint left it; from the start if it has none.
+
+        Raises ValueError if it has some and none of them can be used.
+        """
+        self._at = self._keeper.restore()
+        self._at.resumes += 1
 
     def train(self) -> dict[str, object]:
         """Run to the end of the budget and return the summary, which is also written to `summary.json`.
@@ -53,62 +77,94 @@ class Run:
         A stop from outside ends the run as `interrupted`. An error ends it as `failed` and is raised again. In every
         case what was logged so far is on disk. The weights are saved unless an error or a second signal broke a generation off.
         """
-        status: Status = "failed"
+        status: Status = "completed"
         reason: str | None = None
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
-            with RunProgress(title) as progress, stop_on_signals(progress.say) as stop:
-                self._evaluate(progress, sampled=True)
-                while self._fraction < 1.0 and not stop.made:
+            with RunProgress(title, shown=processes.rank() == 0) as progress, stop_on_signals(progress.say) as stop:
+                if self._at.last is None:
+                    self._evaluate(progress, sampled=True)
+                    self._keeper.save(self._at)
+                while self._fraction < 1.0 and not processes.any_of(stop.made):
                     self._advance(progress)
-                if stop.made:
+                if self._fraction < 1.0:
                     status, reason = "interrupted", "stopped by a signal"
-                else:
-                    status = "completed"
-            self._model.save(self._folder / "model")
+                    self._keeper.save(self._at)
+            self._save_model()
         except KeyboardInterrupt:
             status, reason = "interrupted", "stopped at once by a second signal"
         except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
+            with suppress(OSError):  # a full disk should not hide what went wrong
+                self._record("failed", f"{type(error).__name__}: {error}")
             raise
-        finally:
-            summary = self._record(status, reason)
-        return summary
+        return self._record(status, reason)
 
     @property
     def outcome(self) -> str:
         """Success before and after, and what it took, in words."""
-        if self._first is None or self._last is None:
+        at = self._at
+        if at.first is None or at.last is None:
             return "stopped before the first measurement"
         return (
-            f"held-out success {self._first.success:.3f} -> {self._last.success:.3f} in {self._cost.episodes:,} episodes, "
-            f"{self._cost.generated_tokens:,} generated tokens, {self._cost.seconds:.1f} s"
+            f"held-out success {at.first.success:.3f} -> {at.last.success:.3f} in {at.cost.episodes:,} episodes, "
+            f"{at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
         )
 
     @property
     def _fraction(self) -> float:
-        return self._budget.fraction(self._cost)
+        return self._budget.fraction(self._at.cost)
 
     def _advance(self, progress: RunProgress) -> None:
-        """One generation, and a measurement where one is due."""
-        before = self._fraction
-        plan = self._algorithm.ask(self._generation)
+        """One generation, then a measurement and a checkpoint where they are due."""
+        at, before = self._at, self._fraction
+        fitted, sent = self._collector.fitting_rows, processes.bytes_sent()
+        plan = self._algorithm.ask(at.generation)
         batch = self._collector.collect(plan)
-        report = self._algorithm.tell(batch)
-        self._cost = self._cost + batch.cost + report.cost
-        self._generation += 1
-        self._log_generation(batch, report)
-        progress.generation(self._fraction, float(batch.return_B.mean()), self._cost)
+        if self._collector.fitting_rows < fitted:
+            progress.say(f"out of memory: batches have {self._collector.fitting_rows} rows from here on")
+        fault = _returns_fault(batch)
+        report = UpdateReport(cost=Cost(updates=1)) if fault else self._algorithm.tell(batch)
+        fault = fault or self._weights_fault()
+        processes.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
+        at.cost = at.cost + batch.cost + joint_cost(report.cost)
+        at.generation += 1
+        at.dropped += bool(fault)
+        at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
+        self._log_generation(batch, report, processes.bytes_sent() - sent)
+        if fault:
+            self._drop(fault, progress)
+        progress.generation(self._fraction, float(batch.return_B.mean()), at.cost)
         points = self._evaluator.points
-        if self._fraction >= 1.0 or int(self._fraction * points) > int(before * points):
+        due = self._fraction >= 1.0 or int(self._fraction * points) > int(before * points)
+        if due:
             self._evaluate(progress, sampled=self._fraction >= 1.0)
+        if due or self._keeper.due:
+            self._keeper.save(at)
+
+    def _weights_fault(self) -> str:
+        finite = torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()])
+        return "" if bool(finite.all()) else "weights that are not finite"
+
+    def _drop(self, fault: str, progress: RunProgress) -> None:
+        """A generation that changes nothing. Raises RuntimeError if it was one too many."""
+        at = self._at
+        progress.say(f"generation {at.generation} dropped: {fault}")
+        if self._weights_fault():
+            checkpoint = self._keeper.load()
+            if checkpoint is None:
+                raise RuntimeError(f"generation {at.generation} left {fault}, and there is no checkpoint to go back to")
+            self._keeper.apply(checkpoint)
+        if at.dropped_in_a_row >= MOST_DROPPED:
+            self._save_model()
+            raise RuntimeError(
+                f"{MOST_DROPPED} generations in a row were dropped, the last for {fault}; the last good state is saved; "
+                "take smaller steps or look at the rewards"
+            )
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
         """sampled: whether to sample answers for pass@k too, which is done at a run's ends alone."""
         evaluation = self._evaluator.measure(self._collector, sampled=sampled)
-        self._evaluation_cost += evaluation.cost
-        self._first = self._first or evaluation
-        self._last = evaluation
+        self._at.measured(replace(evaluation, trajectories=None))
         self._log(
             "eval",
             {
@@ -119,26 +175,29 @@ class Run:
                 **{f"eval/pass@{k}": share for k, share in evaluation.pass_at.items()},
             },
         )
-        texts = [readable(transcript) for transcript in evaluation.trajectories.transcripts]
+        episodes = evaluation.trajectories.transcripts if evaluation.trajectories else ()
         for tracker in self._trackers:
-            tracker.log_transcripts(self._generation, texts)
-        progress.evaluation(self._fraction, evaluation, self._cost)
+            tracker.log_transcripts(self._at.generation, [readable(episode) for episode in episodes])
+        progress.evaluation(self._fraction, evaluation, self._at.cost)
 
-    def _log_generation(self, batch: Trajectories, report: UpdateReport) -> None:
+    def _log_generation(self, batch: Trajectories, report: UpdateReport, sent: int) -> None:
         shared = {
             "return_mean": float(batch.return_B.mean()),
             "success_rate": float(batch.success_B.double().mean()),
             "rollout_seconds": batch.cost.rollout_seconds,
             "env_seconds": batch.cost.env_seconds,
             "update_seconds": report.cost.update_seconds,
+            "dropped_generations": float(self._at.dropped),
         }
+        if processes.count() > 1:
+            shared |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
         self._log("train", shared | report.metrics)
 
     def _log(self, kind: str, figures: dict[str, float]) -> None:
-        cost = self._cost
+        cost = self._at.cost
         axes: dict[str, float | int | str] = {
             "kind": kind,
-            "generation": self._generation,
+            "generation": self._at.generation,
             "episodes": cost.episodes,
             "generated_tokens": cost.generated_tokens,
             "seconds": cost.seconds,
@@ -147,9 +206,20 @@ class Run:
         for tracker in self._trackers:
             tracker.log(axes | figures)
 
+    def _save_model(self) -> None:
+        """`model/`, written aside and put in the place of an earlier one."""
+        if processes.rank() != 0:
+            return
+        final, aside, before = (self._folder / name for name in ("model", "model.writing", "model.leaving"))
+        for left in (aside, before):
+            shutil.rmtree(left, ignore_errors=True)
+        self._model.save(aside)
+        if final.exists():
+            final.rename(before)
+        aside.rename(final)
+        shutil.rmtree(before, ignore_errors=True)
+
     def _record(self, status: Status, reason: str | None) -> dict[str, object]:
-        for tracker in self._trackers:
-            tracker.close()
         summary = summarise(
             names=self._names,
             seed=self._seed,
@@ -157,14 +227,26 @@ class Run:
             reason=reason,
             budget=self._budget,
             evaluator=self._evaluator,
-            first=self._first,
-            last=self._last,
-            cost=self._cost,
-            evaluation_cost=self._evaluation_cost,
+            standing=self._at,
             device=self._model.device,
         )
-        write_json(self._folder / "summary.json", summary)
+        try:
+            if processes.rank() == 0:
+                write_json(self._folder / "summary.json", summary)
+        finally:
+            for tracker in self._trackers:
+                tracker.close()
         return summary
+
+
+def _returns_fault(batch: Trajectories) -> str:
+    """Why the algorithm cannot be told of this batch; empty if it can.
+
+    One return that is not finite spoils a population's fitness; policy gradients leave such rows out themselves.
+    """
+    finite_B = batch.return_B.isfinite()
+    spoilt = not bool(finite_B.any()) if batch.plan.noise is None else not bool(finite_B.all())
+    return f"{int((~finite_B).sum())} of {len(finite_B)} returns are not finite" if spoilt else ""
 
 
 def readable(transcript: Transcript) -> str:

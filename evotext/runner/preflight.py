@@ -1,12 +1,12 @@
 """What can be refused before it costs anything: prompts that do not fit the model, a device that is not there."""
 
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 import transformers
 
+from evotext import torchrun
 from evotext.instances import held_out_instances
 from evotext.models.chat import Conversation
 from evotext.models.source import Outline
@@ -23,12 +23,6 @@ def prepare_torch(threads: int | None) -> None:
         torch.set_num_threads(threads)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-
-
-def claim_folder(folder: Path) -> None:
-    """Refuse a folder in which a run has been recorded. Raises ValueError."""
-    if (folder / "metrics.jsonl").exists() or (folder / "summary.json").exists():
-        raise ValueError(f"hydra.run.dir: expected a folder without a run, got {folder}; name another or remove it")
 
 
 @runtime_checkable
@@ -69,9 +63,19 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU if there is one. Raises ValueError for a device that torch does not know or does not see."""
+    """`auto` takes a GPU if there is one; each of several processes on a machine takes its own.
+
+    Raises ValueError for a device that torch does not know or does not see.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torchrun.local_size() > 1:
+        if torchrun.local_size() > torch.cuda.device_count():
+            raise ValueError(
+                f"device: expected at most {torch.cuda.device_count()} processes on this machine, one a GPU that torch "
+                f"sees, got {torchrun.local_size()}; start fewer or add device=cpu"
+            )
+        name = f"cuda:{torchrun.local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError:

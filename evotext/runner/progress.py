@@ -9,11 +9,20 @@ from evotext.runner.evaluation import Evaluation
 from evotext.types import Cost
 
 
-class RunProgress:
-    """Progress over the budget, with the current return, held-out success, speed and time left."""
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read our lines is gone; that is no reason to end a run."""
+        self.quiet = True
 
-    def __init__(self, title: str) -> None:
-        self._title, self._console = title, Console(stderr=True, highlight=False)
+
+class RunProgress:
+    """Progress over the budget, with the current return, held-out success, speed and time left.
+
+    shown: False says nothing at all, as in all processes of a run but one.
+    """
+
+    def __init__(self, title: str, *, shown: bool = True) -> None:
+        self._title, self._console = title, _Console(stderr=True, highlight=False, quiet=not shown)
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=20),

@@ -10,10 +10,11 @@ from typing import Literal
 
 import torch
 
+from evotext import processes
 from evotext.runner.budget import Budget
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.memory import peak_memory_bytes
-from evotext.types import Cost
+from evotext.runner.standing import Standing
 
 Status = Literal["completed", "interrupted", "failed"]
 _PACKAGES = ("evotext", "torch", "transformers", "gymnasium", "numpy", "hydra-core")
@@ -27,13 +28,12 @@ def summarise(
     reason: str | None,
     budget: Budget,
     evaluator: Evaluator,
-    first: Evaluation | None,
-    last: Evaluation | None,
-    cost: Cost,
-    evaluation_cost: Cost,
+    standing: Standing,
     device: torch.device,
 ) -> dict[str, object]:
     """The record as docs/metrics.md describes it. names: what `algorithm`, `env` and `model` are called."""
+    first, last, cost = standing.first, standing.last, standing.cost
+    peak = max(standing.peak_memory_bytes, peak_memory_bytes(device))
     return {
         **names,
         "seed": seed,
@@ -53,13 +53,16 @@ def summarise(
             "sampled_return_before": first.sampled_return if first else None,
             "sampled_return_after": last.sampled_return if last else None,
         },
-        "cost": {**asdict(cost), "seconds": cost.seconds, "peak_memory_bytes": peak_memory_bytes(device)},
+        "cost": {**asdict(cost), "seconds": cost.seconds, "peak_memory_bytes": peak},
         "evaluation_cost": {
-            "episodes": evaluation_cost.episodes,
-            "generated_tokens": evaluation_cost.generated_tokens,
-            "seconds": evaluation_cost.seconds,
-            "flops": evaluation_cost.flops,
+            "episodes": standing.evaluation_cost.episodes,
+            "generated_tokens": standing.evaluation_cost.generated_tokens,
+            "seconds": standing.evaluation_cost.seconds,
+            "flops": standing.evaluation_cost.flops,
         },
+        "dropped_generations": standing.dropped,
+        "resumes": standing.resumes,
+        "processes": processes.count(),
         "versions": versions(),
         "device": device_name(device),
     }

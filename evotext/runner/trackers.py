@@ -2,13 +2,46 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from evotext.manifest import to_disk
+
 # Axes rather than figures: in TensorBoard they would only draw straight lines.
 _AXES = ("kind", "generation", "episodes", "generated_tokens", "seconds", "flops")
+
+
+# What `JsonLines` writes.
+RECORDS = ("metrics.jsonl", "episodes.jsonl")
+
+
+def record_lengths(folder: Path) -> dict[str, int]:
+    """Bytes of each record so far, all of them brought to the disk."""
+    lengths = {}
+    for name in RECORDS:
+        if (folder / name).exists():
+            to_disk(folder / name)
+            lengths[name] = (folder / name).stat().st_size
+    return lengths
+
+
+def records_fault(folder: Path, lengths: Mapping[str, int]) -> str:
+    """Which record is shorter than it was; empty if none is."""
+    for name, length in lengths.items():
+        found = (folder / name).stat().st_size if (folder / name).exists() else 0
+        if found < length:
+            return f"{name} has {found} bytes and had {length}"
+    return ""
+
+
+def cut_records(folder: Path, lengths: Mapping[str, int]) -> None:
+    """Forget what was written after a checkpoint, for it will be written again."""
+    for name in RECORDS:
+        if (folder / name).exists():
+            os.truncate(folder / name, lengths.get(name, 0))
 
 
 class JsonLines:
@@ -37,27 +70,39 @@ class JsonLines:
 
 
 class TensorBoard:
-    """`tensorboard/`: every figure over generations, and a few episodes as text."""
+    """`tensorboard/`: every figure over generations, and a few episodes as text.
+
+    A run that was taken up again begins with a later generation than 0: TensorBoard is told to forget what an earlier
+    process wrote from that generation on.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._writer = SummaryWriter(str(folder / "tensorboard"), flush_secs=10)
+        self._folder = str(folder / "tensorboard")
+        self._opened: SummaryWriter | None = None
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
         """One point of each figure at the record's generation."""
         prefix = "" if record["kind"] == "eval" else "train/"
+        generation = int(record["generation"])
         for name, value in record.items():
             if name not in _AXES and not isinstance(value, str):
-                self._writer.add_scalar(prefix + name, value, int(record["generation"]))
+                self._writer(generation).add_scalar(prefix + name, value, generation)
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
         """The episodes, as they were."""
         for i, text in enumerate(texts):
             indented = "\n".join(f"    {line}" for line in text.splitlines())  # Markdown for verbatim text
-            self._writer.add_text(f"episodes/{i}", indented, generation)
+            self._writer(generation).add_text(f"episodes/{i}", indented, generation)
 
     def close(self) -> None:
         """Write out what is pending."""
-        self._writer.close()
+        if self._opened is not None:
+            self._opened.close()
+
+    def _writer(self, generation: int) -> SummaryWriter:
+        if self._opened is None:
+            self._opened = SummaryWriter(self._folder, flush_secs=10, purge_step=generation)
+        return self._opened
 
 
 class NoTracker:

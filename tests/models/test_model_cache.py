@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evotext.models.model_cache import MANIFEST, ModelCache
+from evotext.manifest import MANIFEST
+from evotext.models.model_cache import ModelCache
 
 
 def build(folder: Path) -> None:

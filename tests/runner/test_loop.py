@@ -14,6 +14,7 @@ from evotext.instances import held_out_instances, train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.runner.budget import Budget
+from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
 from evotext.runner.trackers import JsonLines, TensorBoard
@@ -68,6 +69,7 @@ def run(folder: Path, trouble: Any = None, updates: float = 6) -> tuple[Run, Lan
         seed=7,
         names={"algorithm": "counting", "env": "chatter", "model": "small"},
         folder=folder,
+        checkpointing=Checkpointing(seconds=60, keep=1),
     ), model
 
 

@@ -1,0 +1,127 @@
+"""Keeps a run's checkpoints and brings the run back from one."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evotext import processes
+from evotext.protocols import Algorithm
+from evotext.rollouts.collector import Collector
+from evotext.runner.checkpoints import Checkpoint, CheckpointFolder, Checkpointing
+from evotext.runner.memory import peak_memory_bytes
+from evotext.runner.standing import Standing
+from evotext.runner.summary import device_name, versions
+from evotext.runner.tensor_tree import pack, unpack
+from evotext.runner.trackers import cut_records, record_lengths, records_fault
+
+
+class Keeper:
+    """Knows which parts of a run make up its state. Of several processes the first writes and reads for all.
+
+    names: of algorithm, environment, model and seed, lest a checkpoint of another run be taken.
+    """
+
+    def __init__(
+        self,
+        checkpointing: Checkpointing,
+        *,
+        folder: Path,
+        names: dict[str, str],
+        algorithm: Algorithm,
+        collector: Collector,
+    ) -> None:
+        self._checkpointing, self._folder, self._names = checkpointing, folder, names
+        self._algorithm, self._collector, self._network = algorithm, collector, collector.model.network
+        self._checkpoints = CheckpointFolder(folder / "checkpoints")
+        self._saved_at = time.monotonic()
+        self._saved_generation: int | None = None
+
+    @property
+    def due(self) -> bool:
+        """Whether the last checkpoint is old."""
+        return time.monotonic() - self._saved_at >= self._checkpointing.seconds
+
+    def save(self, standing: Standing) -> None:
+        """Write a checkpoint of the present state, unless there is one. Raises CheckpointError if it cannot be written."""
+        if processes.rank() != 0 or not self._checkpointing.keep or self._saved_generation == standing.generation:
+            return
+        peak = max(standing.peak_memory_bytes, peak_memory_bytes(self._collector.model.device))
+        checkpoint = Checkpoint(
+            generation=standing.generation,
+            weights={name: p.detach() for name, p in self._network.named_parameters()},
+            algorithm=self._algorithm.state_dict(),
+            run={
+                "names": self._names,
+                "standing": standing.to_json() | {"peak_memory_bytes": peak},
+                "records": record_lengths(self._folder),
+                "fitting_rows": self._collector.fitting_rows,
+                "made_on": self._here,
+            },
+        )
+        self._checkpoints.save(checkpoint, keep=self._checkpointing.keep, best=standing.best_generation)
+        self._saved_at, self._saved_generation = time.monotonic(), standing.generation
+
+    def load(self) -> Checkpoint | None:
+        """The newest checkpoint that can be used, None if none can; the first process reads it, the others hear of it."""
+        if processes.count() == 1:
+            return self._checkpoints.load(self._fault, _say)
+        found = self._checkpoints.load(self._fault, _say) if processes.rank() == 0 else None
+        shape, tensors = pack(vars(found) if found else None, "checkpoint")
+        shape = json.loads(processes.text_from_first(json.dumps(shape)))
+        fields = unpack(shape, processes.tensors_from_first(tensors))
+        return Checkpoint(**fields) if fields else None
+
+    def apply(self, checkpoint: Checkpoint) -> None:
+        """Put weights, the algorithm's state and the engine back."""
+        with torch.no_grad():
+            for name, parameter in self._network.named_parameters():
+                parameter.copy_(checkpoint.weights[name])
+        self._algorithm.load_state_dict(checkpoint.algorithm)
+        self._collector.fitting_rows = min(self._collector.rows, checkpoint.run["fitting_rows"])
+
+    def restore(self) -> Standing:
+        """Bring everything back, records included, and say where the run stands: at the start if nothing was kept.
+
+        Raises ValueError if there are checkpoints and none of them can be used.
+        """
+        checkpoint = self.load()
+        if checkpoint is None:
+            if processes.any_of(processes.rank() == 0 and self._checkpoints.any):
+                raise ValueError(
+                    f"resume: expected a checkpoint that can be used in {self._checkpoints.folder}, got none; "
+                    "start the run again with replay=..."
+                )
+            if processes.rank() == 0:
+                cut_records(self._folder, {})
+            return Standing()
+        self.apply(checkpoint)
+        if processes.rank() == 0:
+            cut_records(self._folder, checkpoint.run["records"])
+            then, now = checkpoint.run["made_on"], self._here
+            changed = [f"{key}={now[key]} (was {then.get(key)})" for key in now if now[key] != then.get(key)]
+            if changed:
+                _say(f"results may differ in their last bits: {', '.join(changed)}")
+        self._saved_generation = checkpoint.generation
+        return Standing.from_json(checkpoint.run["standing"])
+
+    @property
+    def _here(self) -> dict[str, Any]:
+        """What results to the last bit depend on besides the configuration."""
+        device = device_name(self._collector.model.device)
+        return versions() | {"device": device, "processes": str(processes.count())}
+
+    def _fault(self, checkpoint: Checkpoint) -> str:
+        if checkpoint.run["names"] != self._names:
+            return f"it is of another run: {checkpoint.run['names']}"
+        shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
+        if shapes != {name: tuple(p.shape) for name, p in self._network.named_parameters()}:
+            return "it is of another model"
+        return records_fault(self._folder, checkpoint.run["records"])
+
+
+def _say(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)

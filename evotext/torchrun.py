@@ -1,0 +1,63 @@
+"""What torchrun tells a process about itself, read without importing torch.
+
+Only torchrun's own variables count: RANK and WORLD_SIZE alone are also set by clusters that start single processes.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+_FOLDER_KEY = "evotext/folder"
+
+
+def rank() -> int:
+    """The number of this process among those of the run; 0 writes and prints."""
+    return _number("RANK", 0)
+
+
+def local_rank() -> int:
+    """Its number among those on this machine: which GPU it takes."""
+    return _number("LOCAL_RANK", 0)
+
+
+def size() -> int:
+    """How many processes the run has."""
+    return _number("WORLD_SIZE", 1)
+
+
+def local_size() -> int:
+    """How many of them are on this machine."""
+    return _number("LOCAL_WORLD_SIZE", 1)
+
+
+def restarts() -> int:
+    """How often torchrun has started the group again because a process died."""
+    return _number("TORCHELASTIC_RESTART_COUNT", 0)
+
+
+def remember_folder(folder: Path) -> None:
+    """Tell the store of torchrun's agent, which outlives its workers, where the run's folder is."""
+    if size() > 1 and _has_store():
+        _store().set(_FOLDER_KEY, str(folder.resolve()))
+
+
+def remembered_folder() -> Path | None:
+    """After a restart: the folder of the run before it, if that came so far as to have one."""
+    if not restarts() or not _has_store():
+        return None
+    store = _store()
+    return Path(store.get(_FOLDER_KEY).decode()) if store.check([_FOLDER_KEY]) else None
+
+
+def _number(variable: str, default: int) -> int:
+    return int(os.environ.get(variable, default)) if "TORCHELASTIC_RUN_ID" in os.environ else default
+
+
+def _has_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _store() -> Any:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)

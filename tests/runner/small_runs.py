@@ -1,0 +1,162 @@
+"""Whole runs of every algorithm with a very small model: a second or less each, repeatable to the last bit."""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import open_dict
+
+from evotext import processes
+from evotext.config_errors import build
+from evotext.models.language_model import LanguageModel
+from evotext.rollouts.collector import Collector
+from evotext.runner.budget import Budget
+from evotext.runner.checkpoints import Checkpointing
+from evotext.runner.evaluation import Evaluator
+from evotext.runner.loop import Run
+from evotext.runner.trackers import JsonLines, TensorBoard
+from tests.rollouts.test_collector import chatter, with_frequent_ends
+from tests.small_models import small_model
+
+CONF = Path(__file__).parents[2] / "conf"
+ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
+# Set where an algorithm has such a key.
+SMALL = {"population": 6, "prompts": 2, "group_size": 6, "episodes": 12, "minibatches": 2, "epochs": 2, "micro_rows": 3}
+EPISODES = 12  # of a generation, whatever the algorithm
+
+
+def small_algorithm(name: str) -> Any:
+    """An algorithm as its configuration describes it, with little to do."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [f"algorithm={name}"])
+    with open_dict(config):
+        for key, value in SMALL.items():
+            if key in config.algorithm:
+                config.algorithm[key] = value
+        if "kl_coefficient" in config.algorithm:
+            config.algorithm.kl_coefficient = 0.05  # a reference is state, too
+    return build(config, "algorithm")
+
+
+def small_run(
+    folder: Path,
+    algorithm: str = "eggroll",
+    *,
+    generations: int = 6,
+    rows: int = 12,
+    checkpoint_seconds: float = 1e-9,
+    keep: int = 2,
+    wrap: Callable[[Any], Any] = lambda algorithm: algorithm,
+) -> Run:
+    """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation."""
+    torch.set_num_threads(1)
+    folder.mkdir(exist_ok=True)
+    model = small_starting_model()
+    first = processes.rank() == 0
+    return Run(
+        algorithm=wrap(small_algorithm(algorithm)),
+        model=model,
+        collector=Collector(model, chatter(longest=2), rows=rows),
+        budget=Budget(unit="episodes", limit=generations * EPISODES),
+        evaluator=Evaluator(episodes=4, points=2, temperature=0.0, samples=2),
+        trackers=[JsonLines(folder), TensorBoard(folder)] if first else [],
+        seed=3,
+        names={"algorithm": algorithm, "env": "chatter", "model": "small"},
+        folder=folder,
+        checkpointing=Checkpointing(seconds=checkpoint_seconds, keep=keep),
+    )
+
+
+def small_starting_model() -> LanguageModel:
+    """What every small run tunes."""
+    return with_frequent_ends(small_model("llama", torch.float32))
+
+
+def let_go(run: Run) -> None:
+    """Close the files of a run that is not trained."""
+    for tracker in run._trackers:
+        tracker.close()
+
+
+def weights_of(folder: Path) -> str:
+    """A hash of the tuned model."""
+    return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def lines_of(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """A record without what is measured in seconds and bytes."""
+    lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+    timed = ("seconds", "waiting", "bytes", "flops")
+    return [{k: v for k, v in line.items() if not any(word in k for word in timed)} for line in lines]
+
+
+def outcome_of(folder: Path) -> dict[str, Any]:
+    """Everything that a stopped and a never stopped run have to have in common."""
+    summary = json.loads((folder / "summary.json").read_text())
+    cost = {k: v for k, v in summary["cost"].items() if k in ("episodes", "env_steps", "generated_tokens", "updates")}
+    return {
+        "weights": weights_of(folder),
+        "metrics": lines_of(folder),
+        "episodes": lines_of(folder, "episodes.jsonl"),
+        "summary": {k: summary[k] for k in ("status", "budget", "eval", "dropped_generations")} | {"cost": cost},
+    }
+
+
+def run_to_the_end(folder: Path, algorithm: str, resume: bool = False, options: dict[str, Any] | None = None) -> None:
+    """For a process of its own."""
+    run = small_run(folder, algorithm, **(options or {}))
+    if resume:
+        run.resume()
+    run.train()
+
+
+def _as_one_of(rank: int, size: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ |= {
+        "TORCHELASTIC_RUN_ID": "test",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    with processes.joined():
+        work(*arguments)
+
+
+def start(work: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Run it in a process that has torch loaded already and has done nothing yet."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.runner.small_runs"])
+    process = context.Process(target=work, args=arguments)
+    process.start()
+    return process
+
+
+def together(size: int, work: Callable[..., None], *arguments: Any) -> list[BaseProcess]:
+    """Start processes that are one run, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(_as_one_of, rank, size, port, work, arguments) for rank in range(size)]
+
+
+def ended(*started: BaseProcess) -> list[int | None]:
+    """Their exit codes."""
+    deadline = time.monotonic() + 120
+    for process in started:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+    return [process.exitcode for process in started]

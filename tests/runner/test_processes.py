@@ -1,0 +1,176 @@
+"""Several processes are one run: the same plan, the same noise and, with the same batches, the same weights to the last bit."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evotext import processes, torchrun
+from evotext.protocols import Algorithm
+from tests.runner.small_runs import (
+    ALGORITHMS,
+    ended,
+    lines_of,
+    outcome_of,
+    run_to_the_end,
+    small_algorithm,
+    small_run,
+    small_starting_model,
+    start,
+    together,
+    weights_of,
+)
+
+POPULATIONS = [name for name in ALGORITHMS if hasattr(small_algorithm(name), "population")]
+GRADIENTS = [name for name in ALGORITHMS if name not in POPULATIONS]
+OPTIONS = {"generations": 3, "rows": 4}  # three batches a generation, one an evaluation
+
+
+def whole_weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {name: tmp_path_factory.mktemp("alone") / name for name in ALGORITHMS}
+    for name, folder in folders.items():
+        run_to_the_end(folder, name, options=OPTIONS)
+    return folders
+
+
+def test_both_families_are_there() -> None:
+    assert POPULATIONS and GRADIENTS
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "size"),
+    [*((name, 2) for name in POPULATIONS), ("eggroll", 4)],  # 4 is more than there are batches
+)
+def test_a_population_over_processes_ends_with_the_same_bits(
+    tmp_path: Path, alone: dict[str, Path], algorithm: str, size: int
+) -> None:
+    assert ended(*together(size, run_to_the_end, tmp_path, algorithm, False, OPTIONS)) == [0] * size
+    assert outcome_of(tmp_path) == outcome_of(alone[algorithm])
+    assert json.loads((tmp_path / "summary.json").read_text())["processes"] == size
+
+
+@pytest.mark.parametrize("algorithm", GRADIENTS)
+def test_gradients_over_processes_add_up(tmp_path: Path, alone: dict[str, Path], algorithm: str) -> None:
+    """In one process they are added in another order, so the last bits may differ, and with them a token at the edge."""
+    one = {"generations": 1, "rows": 4}
+    run_to_the_end(tmp_path / "alone", algorithm, options=one)
+    assert ended(*together(2, run_to_the_end, tmp_path / "two", algorithm, False, one)) == [0, 0]
+    expected, found = whole_weights(tmp_path / "alone"), whole_weights(tmp_path / "two")
+    began = dict(small_starting_model().network.named_parameters())
+    for name, weight in expected.items():
+        moved = float((weight - began[name]).detach().abs().max())
+        assert moved > 1e-5, name
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-3 * moved)
+    metrics, others = lines_of(tmp_path / "alone")[1], lines_of(tmp_path / "two")[1]
+    assert set(metrics) <= set(others)
+    for key in metrics.keys() - {"kind"}:
+        assert others[key] == pytest.approx(metrics[key], rel=1e-3, abs=1e-5), key
+
+
+def bytes_and_waiting(folder: Path, algorithm: str) -> dict[str, float]:
+    line = [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()][1]
+    assert 0.0 <= line["processes/waiting"] < 1.0
+    return line["processes/bytes"]
+
+
+def test_a_population_exchanges_scalars_and_gradients_more(tmp_path: Path) -> None:
+    for algorithm in ("eggroll", "grpo"):
+        options = {"generations": 1, "rows": 4}
+        assert ended(*together(2, run_to_the_end, tmp_path / algorithm, algorithm, False, options)) == [0, 0]
+    parameters = sum(weight.numel() for weight in whole_weights(tmp_path / "eggroll").values())
+    scalars = bytes_and_waiting(tmp_path / "eggroll", "eggroll")
+    assert scalars < 1500, "6 numbers a row, 8 bytes a parameter tensor, and a few"
+    assert bytes_and_waiting(tmp_path / "grpo", "grpo") > 4 * parameters
+
+
+class Differs:
+    """An algorithm that gives one process other weights than the others."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
+        for name in ("ask", "state_dict", "load_state_dict"):
+            setattr(self, name, getattr(algorithm, name))
+
+    def start(self, model: Any, seed: int) -> None:
+        self._algorithm.start(model, seed)
+        self._weight = list(model.network.parameters())[3]
+
+    def tell(self, batch: Any) -> Any:
+        report = self._algorithm.tell(batch)
+        if batch.plan.generation == 1 and processes.rank() == 1:
+            with torch.no_grad():
+                self._weight.view(-1)[5] += 1e-6
+        return report
+
+
+def run_that_differs(folder: Path) -> None:
+    try:
+        small_run(folder, wrap=Differs).train()
+    except RuntimeError as error:
+        (folder / f"said-{processes.rank()}").write_text(str(error))
+        os._exit(3)
+
+
+def test_other_weights_in_a_process_stop_the_run_and_are_named(tmp_path: Path) -> None:
+    assert ended(*together(2, run_that_differs, tmp_path)) == [3, 3]
+    for rank in (0, 1):
+        said = (tmp_path / f"said-{rank}").read_text()
+        assert said.startswith("generation 2: expected the same weights in all 2 processes, got others in process 1")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_group_takes_up_the_run_of_a_single_process(tmp_path: Path, alone: dict[str, Path]) -> None:
+    process = start(run_to_the_end, tmp_path, "eggroll", False, OPTIONS | {"generations": 2})
+    assert ended(process) == [0]
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert ended(*together(2, run_to_the_end, tmp_path, "eggroll", True, OPTIONS)) == [0, 0]
+    assert weights_of(tmp_path) == weights_of(alone["eggroll"])
+
+
+def exchange(folder: Path) -> None:
+    rank = processes.rank()
+    assert processes.count() == 3
+    assert processes.gather(torch.tensor([rank * 1.5, 2.0])).tolist() == [[0.0, 2.0], [1.5, 2.0], [3.0, 2.0]]
+    assert processes.gather(torch.tensor([rank == 1])).tolist() == [[False], [True], [False]]
+    assert processes.total(rank + 0.5) == 4.5
+    assert list(processes.own_share("abcde")) == [["a", "d"], ["b", "e"], ["c"]][rank]
+    assert processes.all_names(["x", "é"] if rank == 2 else []) == ["x", "é"]
+    assert processes.text_from_first("ab é" if rank == 0 else "") == "ab é"
+    given = {"a": torch.arange(3), "b": torch.ones(2, 2, dtype=torch.bfloat16)} if rank == 0 else {}
+    received = processes.tensors_from_first(given)
+    assert received["a"].tolist() == [0, 1, 2] and received["b"].dtype == torch.bfloat16
+    with_gradient, without, unused = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
+    with_gradient.grad = torch.full((2,), float(rank))
+    without.grad = torch.ones(2) if rank == 1 else None
+    processes.share_gradients([with_gradient, without, unused])
+    assert with_gradient.grad.tolist() == [3.0, 3.0]
+    assert without.grad is not None and without.grad.tolist() == [1.0, 1.0]
+    assert unused.grad is None
+    assert processes.any_of(rank == 2) and not processes.any_of(False)
+
+
+def test_messages(tmp_path: Path) -> None:
+    assert ended(*together(3, exchange, tmp_path)) == [0, 0, 0]
+
+
+def test_one_process_talks_to_nobody() -> None:
+    assert processes.gather(torch.tensor([1.0])).tolist() == [[1.0]]
+    assert processes.total(2.0) == 2.0 and processes.bytes_sent() == 0
+    assert list(processes.own_share([1, 2, 3])) == [1, 2, 3]
+    assert processes.tensors_from_first({}) == {} and processes.text_from_first("x") == "x"
+
+
+def test_only_torchruns_own_variables_make_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert (torchrun.rank(), torchrun.size(), torchrun.remembered_folder()) == (0, 1, None)
