@@ -12,6 +12,7 @@ its sign turned, into any torch.optim optimizer, whose learning rate multiplies 
 
 from optimizers.eggroll import Eggroll
 from optimizers.es_at_scale import ESAtScale
+from optimizers.mezo import MeZO
 from optimizers.openai_es import OpenAIES
 
-__all__ = ["ESAtScale", "Eggroll", "OpenAIES"]
+__all__ = ["ESAtScale", "Eggroll", "MeZO", "OpenAIES"]

@@ -32,6 +32,7 @@ CONF = Path(__file__).parents[2] / "conf"
 ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
 # Set where an algorithm has such a key.
 SMALL = {"population": 6, "prompts": 2, "group_size": 6, "episodes": 12, "minibatches": 2, "epochs": 2, "micro_rows": 3}
+SMALL_FOR = {"mezo": {"population": 2, "prompts": 6}}
 EPISODES = 12  # of a generation, whatever the algorithm
 
 
@@ -41,7 +42,7 @@ def small_algorithm(name: str) -> Any:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"algorithm={name}"])
     with open_dict(config):
-        for key, value in SMALL.items():
+        for key, value in (SMALL | SMALL_FOR.get(name, {})).items():
             if key in config.algorithm:
                 config.algorithm[key] = value
         if "kl_coefficient" in config.algorithm:
