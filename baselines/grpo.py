@@ -79,7 +79,7 @@ class GRPO:
         """Build the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
         self._model, self._seed, self._tokens_seen = model, seed, 0
         self._policy = Scorer(model.network)
-        groups = [{"params": list(model.network.parameters())}]
+        groups = [{"params": model.trained_parameters}]
         self._stepper = Stepper(self._optimizer, groups, max_grad_norm=self._max_grad_norm)
         self._reference: Scorer | None = None
         if self.kl_coefficient > 0:

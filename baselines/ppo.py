@@ -103,7 +103,7 @@ class PPO:
         size = model.network.config.get_text_config().hidden_size
         self._value = ValueHead(size, detach=self._detach_value, device=model.device)
         groups: list[dict[str, Any]] = [
-            {"params": list(model.network.parameters())},
+            {"params": model.trained_parameters},
             {"params": list(self._value.parameters()), "lr": self._value_learning_rate},
         ]
         self._stepper = Stepper(self._optimizer, groups, max_grad_norm=self._max_grad_norm)

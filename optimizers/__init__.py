@@ -12,7 +12,8 @@ its sign turned, into any torch.optim optimizer, whose learning rate multiplies 
 
 from optimizers.eggroll import Eggroll
 from optimizers.es_at_scale import ESAtScale
+from optimizers.lora_es import LoRAES
 from optimizers.mezo import MeZO
 from optimizers.openai_es import OpenAIES
 
-__all__ = ["ESAtScale", "Eggroll", "MeZO", "OpenAIES"]
+__all__ = ["ESAtScale", "Eggroll", "LoRAES", "MeZO", "OpenAIES"]

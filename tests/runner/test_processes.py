@@ -24,7 +24,7 @@ from tests.runner.small_runs import (
     weights_of,
 )
 
-POPULATIONS = [name for name in ALGORITHMS if hasattr(small_algorithm(name), "population")]
+POPULATIONS = [name for name in ALGORITHMS if hasattr(small_algorithm(name)[0], "population")]
 GRADIENTS = [name for name in ALGORITHMS if name not in POPULATIONS]
 OPTIONS = {"generations": 3, "rows": 4}  # three batches a generation, one an evaluation
 
