@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     INSTANCES = 2
     SHUFFLING = 3
     ROUNDING = 4
+    SEARCHER = 5
 
 
 def stream_id(purpose: Purpose, index: int = 0) -> int:

@@ -4,10 +4,9 @@ Adapters: Hu et al. 2021, "LoRA", arXiv 2106.09685. With W frozen and A, B an ad
 
     y = W x + (alpha / r) (B + sigma E_n^B) (A + sigma E_n^A) x
 
-and the pseudo-gradient of this package moves A and B alone, a hundredth of the weights or less. Unlike EGGROLL, whose noise
-is of low rank and anew in every generation, so that their sum has any rank, all generations move within the same additions.
-The estimator's variance grows with the number of weights that are perturbed (docs/es.md), and the noise of a full-rank
-perturbation is cheap where these are few: this is OpenAI-ES in a small space.
+and the pseudo-gradient of this package moves A and B alone, a hundredth of a large model's weights or less. Unlike
+EGGROLL on the weights themselves, whose noise is of low rank and anew in every generation, so that their sum has any rank,
+all generations move within the same additions. The estimator's variance grows with the number of weights that are perturbed.
 """
 
 from evotext.models.language_model import LanguageModel
