@@ -31,7 +31,16 @@ from tests.small_models import small_model
 CONF = Path(__file__).parents[2] / "conf"
 ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
 # Set where an algorithm has such a key.
-SMALL = {"population": 6, "prompts": 2, "group_size": 6, "episodes": 12, "minibatches": 2, "epochs": 2, "micro_rows": 3, "values": 2}
+SMALL = {
+    "population": 6,
+    "prompts": 2,
+    "group_size": 6,
+    "episodes": 12,
+    "minibatches": 2,
+    "epochs": 2,
+    "micro_rows": 3,
+    "values": 2,
+}
 SMALL_FOR = {"mezo": {"population": 2, "prompts": 6}}
 EPISODES = 12  # of a generation, whatever the algorithm
 
