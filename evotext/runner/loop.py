@@ -130,6 +130,8 @@ class Run:
             progress.say(f"out of memory: batches have {self._collector.fitting_rows} rows from here on")
         fault = _returns_fault(batch)
         report = UpdateReport(cost=Cost(updates=1)) if fault else self._algorithm.tell(batch)
+        for note in report.notes:
+            progress.say(note)
         fault = fault or self._weights_fault()
         processes.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
