@@ -29,6 +29,7 @@ from evotext.config_checks import Root, check, check_choices
 from evotext.config_errors import ConfigError
 from evotext.config_messages import explain, one_line, shown, suggestion
 from evotext.replay import expand_replay, expand_resume, quoted, refuse_changes, warn_of_changes
+from evotext.sweep_plugins import expand_presets
 
 BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
 ERROR_FILE = "error.txt"
@@ -98,6 +99,7 @@ def expand(words: list[str]) -> tuple[list[str], Callable[[DictConfig], None] | 
         words = [f"resume={broken_off}"]
     words, resumed = expand_resume(words)
     words, replayed = expand_replay(words)
+    words = expand_presets(words)
     compare = partial(refuse_changes, folder=resumed) if resumed else None
     if replayed:
         compare = partial(warn_of_changes, folder=replayed)

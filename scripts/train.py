@@ -16,8 +16,8 @@ from evotext.config_errors import build, configuration
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 
 
-def main(config: DictConfig) -> None:
-    """One run, from configuration to summary."""
+def main(config: DictConfig) -> float | None:
+    """One run, from configuration to summary; its final success, which a sweep can search by."""
     # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
     from evotext import processes, torchrun
     from evotext.rollouts.collector import Collector
@@ -46,7 +46,7 @@ def main(config: DictConfig) -> None:
             if config.resume and processes.any_of(first and is_completed(folder, budget)):
                 if first:
                     print(f"completed already, nothing is left to do  ->  {folder}")
-                return
+                return None
             check_prompts(source.outline(), task)
             model = source.load(device)
             if first:
@@ -71,6 +71,7 @@ def main(config: DictConfig) -> None:
         print(f"{summary['status']}: {run.outcome}  ->  {folder}")
     if summary["status"] == "interrupted":
         raise Interrupted
+    return run.success
 
 
 if __name__ == "__main__":
