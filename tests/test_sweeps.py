@@ -115,14 +115,19 @@ def test_other_words_stay(word: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["joblib", "submitit_local"])
-def test_a_launcher_runs_every_job(sweep: Sweep, name: str) -> None:
+def test_a_launcher_runs_every_job_and_names_each_that_fails(sweep: Sweep, name: str) -> None:
+    """In other processes: one job with a bad setting, one that raises in the middle, in batches of two."""
     needs(name)
-    done = sweep(f"hydra/launcher={name}", "seed=1,2")
-    assert (done.returncode, done.stderr) == (0, "")
-    printed = done.stdout + "".join(file.read_text() for file in sweep.folder.glob("sweep/.submitit/*/*_log.out"))
-    for seed in (1, 2):
-        assert f"seed {seed} in process " in printed
-        assert f"- seed={seed}" in (sweep.folder / "sweep" / str(seed - 1) / ".hydra" / "overrides.yaml").read_text()
+    done = sweep(f"hydra/launcher={name}", "seed=x,1,13,2", "hydra.sweeper.max_batch_size=2")
+    folder = sweep.folder / "sweep"
+    printed = done.stdout + "".join(file.read_text() for file in folder.glob(".submitit/*/*_log.out"))
+    assert "seed 1 in process " in printed and "seed 2 in process " in printed
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()
+    assert first == "error: job 0 (seed=x): seed: expected an integer, got 'x'"
+    assert second.startswith("error: job 2 (seed=13): RuntimeError: out of luck (traceback in ")
+    assert (folder / "0" / "error.txt").read_text() == "seed: expected an integer, got 'x'\n"
+    assert "Traceback" in (folder / "2" / "error.txt").read_text()
 
 
 @pytest.mark.slow
@@ -136,3 +141,14 @@ def test_optuna_searches_for_the_greatest(sweep: Sweep) -> None:
     results = yaml.safe_load((sweep.folder / "sweep" / "optimization_results.yaml").read_text())
     assert -0.25 < results["best_value"] <= 0.0
     assert results["best_params"]["x"] == pytest.approx(0.5, abs=0.5)
+
+
+@pytest.mark.slow
+def test_optuna_goes_on_after_a_trial_that_failed(sweep: Sweep) -> None:
+    needs("optuna")
+    done = sweep("hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "seed=choice(13,1,2)", "x=0.25")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "(seed=13 " in line and "RuntimeError: out of luck" in line
+    results = yaml.safe_load((sweep.folder / "sweep" / "optimization_results.yaml").read_text())
+    assert results["best_value"] == -0.0625
