@@ -4,6 +4,8 @@
 folder holds.
 """
 
+import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -75,4 +77,7 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    if "experiment=head_to_head" in sys.argv[1:]:  # many runs and a report: a command of its own
+        words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
+        os.execv(sys.executable, [sys.executable, str(Path(__file__).with_name("head_to_head.py")), *words])  # noqa: S606
     run_hydra(main, config_dir=CONFIGURATION, config_name="config")

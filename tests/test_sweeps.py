@@ -113,6 +113,23 @@ def test_other_words_stay(word: str) -> None:
     assert expand_presets([word]) == [word]
 
 
+def test_an_experiment_may_change_anything_and_the_command_line_wins(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    recipe = "# @package _global_\ndefaults: [override /env: recall]\nseed: 7\nthreads: 2\nenv: {delay: 9}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(recipe)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        words = [f"hydra.searchpath=[{tmp_path}]", "experiment=mine", "threads=3"]
+        config = compose("config", words)
+    assert (config.env.name, config.env.delay, config.seed, config.threads) == ("recall", 9, 7, 3)
+
+
+def test_the_recipe_for_recall_sweeps_its_delay() -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", ["experiment=recall_delay"], return_hydra_config=True)
+    assert config.env.name == "recall"
+    assert config.hydra.sweeper.params["env.delay"] == "1,2,4,8,16"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["joblib", "submitit_local"])
 def test_a_launcher_runs_every_job_and_names_each_that_fails(sweep: Sweep, name: str) -> None:
