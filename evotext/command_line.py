@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser  # to see Hydra's flags as it will; the version is pinned below 1.4
@@ -29,9 +29,12 @@ from evotext.config_checks import Root, check, check_choices
 from evotext.config_errors import ConfigError
 from evotext.config_messages import explain, one_line, shown, suggestion
 from evotext.replay import expand_replay, expand_resume, quoted, refuse_changes, warn_of_changes
+from evotext.sweep_plugins import expand_presets
 
 BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
 ERROR_FILE = "error.txt"
+# Whose own errors tell that a job's process was killed.
+LAUNCHERS = ("joblib", "submitit", "ray")
 # Of processes that write nothing.
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null"]
 
@@ -41,11 +44,25 @@ class Interrupted(KeyboardInterrupt):
 
 
 class JobFailed(Exception):
-    """A job did not succeed: one line for the user, and the exit status that it asks for. It travels between processes."""
+    """A job did not succeed: one line for the user, and the exit status that it asks for.
+
+    It travels between processes by pickling, whatever launcher runs the jobs, and is put down where it arrives.
+    """
+
+    arrived: ClassVar[list["JobFailed"]] = []
 
     def __init__(self, line: str, status: int) -> None:
         super().__init__(line, status)
         self.line, self.status = line, status
+
+    def __reduce__(self) -> tuple[Callable[..., "JobFailed"], tuple[str, int]]:
+        return _arrived, (self.line, self.status)
+
+
+def _arrived(line: str, status: int) -> JobFailed:
+    failed = JobFailed(line, status)
+    JobFailed.arrived.append(failed)
+    return failed
 
 
 def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_name: str) -> NoReturn:
@@ -68,13 +85,16 @@ def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_nam
     except BrokenPipeError:  # whoever read our output is gone: `... --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = FAILED
-    except JobFailed as failed:  # of a launcher that runs jobs in other processes
+    except JobFailed as failed:  # a sweeper that does not go on
         failures.append(failed)
-    except Exception as error:  # before any job
-        failures.append(_failure(error, "", before_job=True))
+    except Exception as error:  # before any job, or because a launcher lost one
+        lost = type(error).__module__.partition(".")[0] in LAUNCHERS
+        failures.append(_failure(error, "", before_job=not lost))
         if debug:
             traceback.print_exc()
-    for failure in failures:
+    failures += JobFailed.arrived
+    JobFailed.arrived.clear()
+    for failure in {failure.line: failure for failure in failures}.values():
         if torchrun.rank() == 0:
             print(f"error: {failure.line}", file=sys.stderr)
         elif failure.status != BAD_CONFIGURATION:
@@ -98,6 +118,7 @@ def expand(words: list[str]) -> tuple[list[str], Callable[[DictConfig], None] | 
         words = [f"resume={broken_off}"]
     words, resumed = expand_resume(words)
     words, replayed = expand_replay(words)
+    words = expand_presets(words)
     compare = partial(refuse_changes, folder=resumed) if resumed else None
     if replayed:
         compare = partial(warn_of_changes, folder=replayed)
@@ -161,17 +182,23 @@ def _job(
             failure = _failure(error, label, before_job=False)
             if debug:
                 traceback.print_exc()
-            if failure.status == BAD_CONFIGURATION:
-                if torchrun.rank() == 0 and not config.get("resume"):
+            report = folder / ERROR_FILE
+            if torchrun.rank() == 0:
+                if failure.status != BAD_CONFIGURATION:
+                    failure = _reported(failure, error, report)
+                elif multirun:  # for the comparison of the sweep's runs
+                    _note(_failure(error, "", before_job=False), report)
+                elif not config.get("resume"):
                     _discard(folder)
-            elif torchrun.rank() == 0:
-                failure = _reported(failure, error, folder / ERROR_FILE)
             if multirun:
                 print(f"failed: {failure.line}", flush=True)
-            # Hydra's own sweeper stops at a job that raises; others have to know of it, and so have other processes.
-            if os.getpid() != process or (multirun and not context.sweeper._target_.endswith(".BasicSweeper")):
+            if os.getpid() == process:
+                failures.append(failure)
+            # Hydra's own sweeper stops at a job that raises; those that search have to be told so.
+            if multirun and context.sweeper._target_.endswith(".BasicSweeper"):
+                return failure
+            if multirun:
                 raise failure from None
-            failures.append(failure)
             return None
 
     return job
@@ -190,6 +217,13 @@ def _reported(failure: JobFailed, error: Exception, report: Path) -> JobFailed:
     except OSError:
         return failure
     return JobFailed(f"{failure.line} (traceback in {report})", failure.status)
+
+
+def _note(failure: JobFailed, report: Path) -> None:
+    """Leave a line about a job that never ran, unless the folder is that of another run."""
+    with suppress(OSError):
+        if not (report.parent / "summary.json").exists():
+            report.write_text(f"{failure.line}\n", encoding="utf-8")
 
 
 def _discard(folder: Path) -> None:

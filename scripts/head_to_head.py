@@ -8,7 +8,8 @@ jobs=1                 runs at once; each gets its share of the cores
 out=runs/head_to_head  where everything goes; started again, finished runs in it are not run again
 space=DIR              folder with ALGORITHM.yaml, the values to try (conf/search)
 
-Every other word goes to each run, as to train.py: budget=quick, model=hf model.path=DIR, env.delay=4.
+What no word says is in conf/head_to_head/default.yaml. Every other word goes to each run, as to train.py: budget=quick,
+model=hf model.path=DIR, env.delay=4.
 
 Trials run on a seed that no reported run has and are judged on validation instances, so that the held-out ones stay
 unseen. Writes tuning.json (every trial with its score and cost) and report/report.html.
@@ -30,27 +31,19 @@ from evotext.head_to_head.outcome import COSTS, best, trials
 from evotext.head_to_head.plan import TUNING_SEED, Space, reported_jobs, tuning_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
-DEFAULTS = {
-    "algorithm": "eggroll,grpo,ppo",
-    "env": "sort,recall",
-    "seed": "0,1,2",
-    "trials": "4",
-    "jobs": "1",
-    "out": "runs/head_to_head",
-    "space": str(ROOT / "conf" / "search"),
-}
+KEYS = ("algorithm", "env", "seed", "trials", "jobs", "out", "space")
 
 
 def main(words: list[str]) -> int:
     """The whole comparison; the exit status. Raises ValueError for what the user should change."""
     options, passed_on = parse(words)
-    algorithms, envs = options["algorithm"].split(","), options["env"].split(",")
-    seeds = [whole("seed", word, least=0) for word in options["seed"].split(",")]
+    algorithms, envs = listed(options["algorithm"]), listed(options["env"])
+    seeds = [whole("seed", word, least=0) for word in listed(options["seed"])]
     if TUNING_SEED in seeds:
         raise ValueError(f"seed: expected other seeds than that of the trials, {TUNING_SEED}")
     count, at_once = whole("trials", options["trials"], least=1), whole("jobs", options["jobs"], least=1)
-    out = Path(options["out"])
-    spaces = {name: read_space(Path(options["space"]) / f"{name}.yaml") for name in algorithms} if count > 1 else {}
+    out, space = Path(options["out"]), Path(options["space"] or ROOT / "conf" / "search")
+    spaces = {name: read_space(space / f"{name}.yaml") for name in algorithms} if count > 1 else {}
     console = Console(highlight=False, markup=False)
     threads = max(1, (os.cpu_count() or 1) // at_once)
     run = partial(run_in_process, script=ROOT / "scripts" / "train.py", threads=threads)
@@ -75,20 +68,33 @@ def main(words: list[str]) -> int:
 
 def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
     """Our own options, and the words for every run. Raises ValueError for a flag and an option without a value."""
-    options, passed_on = dict(DEFAULTS), []
+    options, passed_on = defaults(), []
     for word in words:
+        if word == "experiment=head_to_head":
+            continue
         key, equals, value = word.partition("=")
         if not equals or key.startswith("-"):
-            raise ValueError(f"expected key=value, got {word!r}{near(key, DEFAULTS)}; see --help")
-        if key in DEFAULTS and not value:
+            raise ValueError(f"expected key=value, got {word!r}{near(key, KEYS)}; see --help")
+        if key in KEYS and not value:
             raise ValueError(f"{key}: expected a value, got nothing")
         if key in ("hydra.run.dir", "threads", "evaluation.split"):
             raise ValueError(f"{key}: expected to be left out, got {word!r}; a head-to-head sets it for each run")
-        if key in DEFAULTS:
+        if key in KEYS:
             options[key] = value
         else:
             passed_on.append(word)
     return options, passed_on
+
+
+def defaults() -> dict[str, str]:
+    """The options of `conf/head_to_head/default.yaml`, as words would give them; empty for null."""
+    plan = yaml.safe_load((ROOT / "conf" / "head_to_head" / "default.yaml").read_text(encoding="utf-8"))
+    return {key: ",".join(map(str, plan[key])) if isinstance(plan[key], list) else str(plan[key] or "") for key in KEYS}
+
+
+def listed(value: str) -> list[str]:
+    """The parts of `a,b` or `[a,b]`."""
+    return [part.strip() for part in value.removeprefix("[").removesuffix("]").split(",")]
 
 
 def whole(key: str, word: str, least: int) -> int:

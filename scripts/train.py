@@ -4,6 +4,8 @@
 folder holds.
 """
 
+import os
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,8 +18,8 @@ from evotext.config_errors import build, configuration
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 
 
-def main(config: DictConfig) -> None:
-    """One run, from configuration to summary."""
+def main(config: DictConfig) -> float | None:
+    """One run, from configuration to summary; its final success, which a sweep can search by."""
     # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
     from evotext import processes, torchrun
     from evotext.rollouts.collector import Collector
@@ -43,7 +45,7 @@ def main(config: DictConfig) -> None:
             if config.resume and processes.any_of(first and is_completed(folder, budget)):
                 if first:
                     print(f"completed already, nothing is left to do  ->  {folder}")
-                return
+                return None
             check_prompts(source.outline(), task)
             model = adapter.attach(source.load(device))
             if first:
@@ -68,7 +70,11 @@ def main(config: DictConfig) -> None:
         print(f"{summary['status']}: {run.outcome}  ->  {folder}")
     if summary["status"] == "interrupted":
         raise Interrupted
+    return run.success
 
 
 if __name__ == "__main__":
+    if "experiment=head_to_head" in sys.argv[1:]:  # many runs and a report: a command of its own
+        words = [word for word in sys.argv[1:] if word not in ("-m", "--multirun")]
+        os.execv(sys.executable, [sys.executable, str(Path(__file__).with_name("head_to_head.py")), *words])  # noqa: S606
     run_hydra(main, config_dir=CONFIGURATION, config_name="config")

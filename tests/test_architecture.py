@@ -158,8 +158,7 @@ def test_choices_compose_and_fit_the_code(file: Path) -> None:
     group = file.parent.relative_to(CONF).as_posix()
     root = Root.read(CONF / "config.yaml")
     if group in root.groups:
-        append = "+" if group in root.optional else ""
-        check(composed("config", f"{append}{group}={file.stem}"), root)
+        check(composed("config", f"{group}={file.stem}"), root)
     else:  # a group within a group, or another command's
         check_targets(OmegaConf.to_container(OmegaConf.load(file)))
 

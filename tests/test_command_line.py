@@ -154,6 +154,14 @@ def test_multirun_goes_on_after_a_failure(app: App) -> None:
     assert first.startswith("error: job 0 (seed=13): RuntimeError: out of luck (traceback in ")
     assert second == "error: job 1 (seed=x): seed: expected an integer, got 'x'"
     assert outcome.out.splitlines() == [line.replace("error:", "failed:") for line in (first, second)]
+    assert (app.folder / "sweep" / "1" / "error.txt").read_text() == "seed: expected an integer, got 'x'\n"
+
+
+def test_a_mistake_in_a_sweep_leaves_no_note_in_a_folder_with_a_run(app: App) -> None:
+    (app.folder / "sweep" / "0").mkdir(parents=True)
+    (app.folder / "sweep" / "0" / "summary.json").write_text("{}")
+    assert app("-m", "seed=x").status == 2
+    assert not (app.folder / "sweep" / "0" / "error.txt").exists()
 
 
 def test_multirun_of_mistakes_only(app: App) -> None:

@@ -5,9 +5,9 @@ from typing import Any, final
 
 import gymnasium
 
-from envs.doors.library import optional
 from envs.spaces import FreeText
 from envs.text_env import WHITE_SPACE, RenderMode, chosen_split, split_of
+from evotext.library import optional
 from evotext.validation import checked
 
 # Their scorers hand the model's text to Python's eval, or to sympy's parse_expr, which calls it.

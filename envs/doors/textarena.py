@@ -8,9 +8,9 @@ from typing import Any, final
 
 import gymnasium
 
-from envs.doors.library import optional
 from envs.spaces import FreeText
 from envs.text_env import RenderMode, chosen_split
+from evotext.library import optional
 from evotext.validation import checked
 
 # A game's variant without wrappers, which would repeat the whole conversation in every observation.

@@ -30,6 +30,7 @@ LONGEST_EPISODE = 4000
 MOST_SETTINGS = 1000
 MARKS = ("summary.json", "metrics.jsonl", ".hydra")
 """What makes a folder a run's."""
+ERROR_FILE = "error.txt"
 _STATUSES: dict[object, Status] = {"completed": "completed", "interrupted": "interrupted", "failed": "failed"}
 
 
@@ -84,6 +85,9 @@ def read_run(folder: Path) -> RunRecord:
     # Lines do not count updates, of which a generation takes at least one.
     spent_so_far = _number(last_line.get("generation" if unit == "updates" else unit))
     status = _STATUSES.get(clean(summary.get("status")), "unfinished")
+    reason = clean(summary.get("reason"))
+    if not summary and not last_line and (folder / ERROR_FILE).exists():  # it failed before anything could be measured
+        status, reason = "failed", _last_line(folder / ERROR_FILE, problems)
     if summary and status == "unfinished":
         problems.append(f"summary.json: unknown status {clean(summary.get('status'))!r}")
     record = RunRecord(
@@ -93,7 +97,7 @@ def read_run(folder: Path) -> RunRecord:
         model=name("model"),
         seed=_seed(summary.get("seed"), settings.get("seed"), problems),
         status=status,
-        reason=clean(summary.get("reason")),
+        reason=reason,
         budget_unit=unit,
         budget_limit=limit,
         budget_spent=_figure(budget, "spent", problems, low=0.0),
@@ -143,6 +147,16 @@ def _read_summary(path: Path, problems: list[str]) -> Mapping[object, object]:
         problems.append("summary.json is not a JSON object")
         return {}
     return summary
+
+
+def _last_line(path: Path, problems: list[str]) -> str:
+    """Of a text that is not empty: the error itself, after its traceback."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read ({type(error).__name__})")
+        return ""
+    return clean(next((line for line in reversed(lines) if line.strip()), ""))
 
 
 def _read_lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[object, object]]]:

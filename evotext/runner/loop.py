@@ -117,6 +117,11 @@ class Run:
         )
 
     @property
+    def success(self) -> float | None:
+        """Of the last measurement, from 0 to 1; None before the first."""
+        return self._at.last.success if self._at.last else None
+
+    @property
     def _fraction(self) -> float:
         return self._budget.fraction(self._at.cost)
 

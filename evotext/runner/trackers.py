@@ -5,13 +5,37 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from evotext.manifest import to_disk
+from evotext.runner.hyperparameters import hyperparameters
 
 # Axes rather than figures: in TensorBoard they would only draw straight lines.
 _AXES = ("kind", "generation", "episodes", "generated_tokens", "seconds", "flops")
+
+
+def figures(record: Mapping[str, float | int | str]) -> dict[str, float]:
+    """The numbers of a record under the names that all trackers share: those of training begin with `train/`.
+
+    What was spent so far is under `spent/`; the kind and the generation are left out.
+    """
+    prefix = "" if record["kind"] == "eval" else "train/"
+    return {
+        (f"spent/{name}" if name in _AXES else prefix + name): float(value)
+        for name, value in record.items()
+        if name != "generation" and not isinstance(value, str)
+    }
+
+
+def ended_well(folder: Path) -> bool:
+    """Whether the run's summary, which is written before trackers are closed, says that it was completed."""
+    try:
+        return bool(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "completed")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 # What `JsonLines` writes.
@@ -72,21 +96,23 @@ class JsonLines:
 class TensorBoard:
     """`tensorboard/`: every figure over generations, and a few episodes as text.
 
+    The run's hyperparameters go there too, so that the HParams page sets the runs of a sweep side by side with the last
+    value of every figure. Each run says only its own: what there is to choose from is TensorBoard's to find in all runs.
+
     A run that was taken up again begins with a later generation than 0: TensorBoard is told to forget what an earlier
     process wrote from that generation on.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = str(folder / "tensorboard")
+        self._folder = folder
         self._opened: SummaryWriter | None = None
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
         """One point of each figure at the record's generation."""
-        prefix = "" if record["kind"] == "eval" else "train/"
         generation = int(record["generation"])
-        for name, value in record.items():
-            if name not in _AXES and not isinstance(value, str):
-                self._writer(generation).add_scalar(prefix + name, value, generation)
+        for name, value in figures(record).items():
+            if not name.startswith("spent/"):
+                self._writer(generation).add_scalar(name, value, generation)
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
         """The episodes, as they were."""
@@ -95,14 +121,25 @@ class TensorBoard:
             self._writer(generation).add_text(f"episodes/{i}", indented, generation)
 
     def close(self) -> None:
-        """Write out what is pending."""
-        if self._opened is not None:
-            self._opened.close()
+        """Write out what is pending, and that the run was completed if it was."""
+        if self._opened is None:
+            return
+        if ended_well(self._folder):
+            _, _, end = hparams({}, {})
+            self._write(end)
+        self._opened.close()
 
     def _writer(self, generation: int) -> SummaryWriter:
         if self._opened is None:
-            self._opened = SummaryWriter(self._folder, flush_secs=10, purge_step=generation)
+            place = self._folder / "tensorboard"
+            self._opened = SummaryWriter(str(place), flush_secs=10, purge_step=generation)
+            _, start, _ = hparams(hyperparameters(self._folder), {})
+            self._write(start)
         return self._opened
+
+    def _write(self, summary: Any) -> None:
+        assert self._opened is not None
+        self._opened._get_file_writer().add_summary(summary)  # the writer's own add_hparams makes a run of it
 
 
 class NoTracker:

@@ -142,6 +142,14 @@ def test_a_mistake_is_one_line(words: list[str], message: str, tmp_path: Path) -
     assert message in done.stderr
 
 
+@pytest.mark.parametrize("words", [["experiment=head_to_head"], ["-m", "env=[sort,recall]", "experiment=head_to_head"]])
+def test_train_knows_the_experiment(words: list[str], tmp_path: Path) -> None:
+    script = ROOT / "scripts" / "train.py"
+    words = [*words, f"out={tmp_path}", "seed=0,1", "jobs=none"]
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: jobs: expected whole numbers of at least 1, got 'none'\n")
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "conf" / "search").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_search_space_is_of_an_algorithm_and_has_keys_that_it_takes(file: Path) -> None:
     from hydra import compose, initialize_config_dir

@@ -48,6 +48,17 @@ def test_a_job_that_died_at_once_is_found(tmp_path: Path) -> None:
     assert run.status == "unfinished" and run.overrides == ("algorithm=grpo",)
 
 
+def test_a_job_that_failed_before_it_ran_says_why(tmp_path: Path) -> None:
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / "0" / "error.txt").write_text("Traceback (most recent call last):\n  ...\nValueError: no such model\n")
+    run = read_run(find_runs([tmp_path])[0])
+    assert (run.status, run.reason) == ("failed", "ValueError: no such model")
+    assert "ValueError: no such model" in markdown(compare([run], metric="success", seed=0), "curves.svg")
+    whole = write_run(tmp_path / "1")  # what an earlier attempt left does not count
+    (whole / "error.txt").write_text("ValueError: no such model\n")
+    assert read_run(whole).status == "completed"
+
+
 def test_runs_are_found_once_in_order_and_not_inside_runs(tmp_path: Path) -> None:
     for name in ("2", "10", "11", "sweep/0"):
         write_run(tmp_path / name)

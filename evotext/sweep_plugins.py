@@ -1,0 +1,39 @@
+"""Hydra's plugins for sweeps: which package each needs, and the project's presets for them."""
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+
+from evotext.config_errors import ConfigError
+
+# The choices that have a preset, `conf/hydra/GROUP/NAME_preset.yaml`, and the packages that they come from.
+PACKAGES = {
+    "launcher": {
+        "joblib": "hydra-joblib-launcher",
+        "submitit_local": "hydra-submitit-launcher",
+        "submitit_slurm": "hydra-submitit-launcher",
+        "ray": "hydra-ray-launcher",
+    },
+    "sweeper": {"optuna": "hydra-optuna-sweeper"},
+}
+
+
+def expand_presets(words: list[str]) -> list[str]:
+    """Replace the name of a plugin by that of its preset, which Hydra does not take under the same name.
+
+    Raises ConfigError if the plugin is not installed.
+    """
+    return [_expanded(word) for word in words]
+
+
+def _expanded(word: str) -> str:
+    found = re.fullmatch(r"hydra/(launcher|sweeper)=(\w+?)(?:_preset)?", word)
+    package = PACKAGES[found[1]].get(found[2]) if found else None
+    if found is None or package is None:
+        return word
+    try:
+        version(package)
+    except PackageNotFoundError:
+        raise ConfigError(
+            f"hydra/{found[1]}: {found[2]} needs a package that is not installed; pip install {package}"
+        ) from None
+    return f"hydra/{found[1]}={found[2]}_preset"

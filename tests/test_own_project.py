@@ -1,0 +1,58 @@
+"""A project of a user's own, outside the repository: what the documentation shows is written down there and run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    *("budget=updates", "budget.limit=2", "threads=1", "tracker=none", "algorithm.population=8", "algorithm.best=2"),
+    *("model.hidden_size=32", "model.intermediate_size=48", "model.layers=2", "model.heads=2", "model.steps=0"),
+    *("evaluation.episodes=8", "evaluation.points=1", "evaluation.samples=0", "checkpoint.keep=1"),
+)
+
+
+def shown_files(document: str) -> dict[str, str]:
+    """The code blocks of a document that begin with their path as a comment."""
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return dict(blocks)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    files = shown_files("adding-an-algorithm.md")
+    files["my_package/my_tasks.py"] = shown_files("adding-an-environment.md")["my_tasks.py"]
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def train(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "scripts" / "train.py", *words],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": f".{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+@pytest.mark.slow
+def test_a_users_own_task_and_algorithm(project: Path) -> None:
+    words = ("--config-dir", "my_conf", "env=my_task", "algorithm=my_es", *SMALL, "hydra.run.dir=runs/one")
+    done = train(project, *words)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((project / "runs" / "one" / "summary.json").read_text())
+    assert (summary["algorithm"], summary["env"], summary["status"]) == ("my_es", "my_task", "completed")
+    assert summary["cost"]["episodes"] == 2 * 8 * 8
+    resumed = train(project, "resume=runs/one", "budget.limit=3")
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((project / "runs" / "one" / "summary.json").read_text())["cost"]["episodes"] == 3 * 8 * 8
