@@ -5,9 +5,11 @@ Everything after this works on actions, (B, N): the environment's tokens are con
 Shapes: B rows, T tokens, N actions (a row's policy tokens, padded on the right).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from evotext.types import Trajectories
@@ -56,6 +58,19 @@ class Actions:
             reward_BN=self.reward_BN[row_K, :actions],
             old_logprob_BN=self.old_logprob_BN[row_K, :actions],
         )
+
+
+def joined(parts: Sequence[Actions]) -> Actions:
+    """The rows of several batches one after another, padded alike."""
+
+    def stacked(name: str) -> Tensor:
+        values = [getattr(part, name) for part in parts]
+        width = max(value.shape[-1] for value in values)
+        if values[0].dim() > 1:
+            values = [F.pad(value, (0, width - value.shape[1])) for value in values]
+        return torch.cat(values)
+
+    return Actions(**{field.name: stacked(field.name) for field in fields(Actions)})
 
 
 def actions_of(batch: Trajectories, device: torch.device) -> Actions:

@@ -16,6 +16,7 @@ zero (they still count in the normalisation). A group with a return that is not 
 import copy
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -26,8 +27,10 @@ from baselines.actions import Actions, actions_of
 from baselines.advantages import Baseline, group_advantages
 from baselines.inner_loop import Figures, OptimizerFactory, Stepper, check_optimizer, micro_batches, minibatches
 from baselines.losses import KLEstimator, Normalisation, clipped_surrogate, kl_divergence, token_weights
+from baselines.overlong import overlong_penalty
 from baselines.policy import Scorer
-from baselines.rollout_metrics import add_gap, group_metrics, rollout_metrics, trained_on_metrics
+from baselines.refill import Refill
+from baselines.rollout_metrics import add_gap, gap_notes, group_metrics, rollout_metrics, trained_on_metrics
 from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -43,7 +46,7 @@ class GRPO:
         self,
         *,
         prompts: PositiveInt,
-        group_size: Annotated[int, Field(ge=2)],
+        group_size: PositiveInt,
         temperature: PositiveFloat,
         epochs: PositiveInt,
         minibatches: PositiveInt,
@@ -58,11 +61,26 @@ class GRPO:
         old_logprobs: Literal["sampler", "trainer"],
         kl_coefficient: NonNegativeFloat,
         kl_estimator: KLEstimator,
+        kl_in: Literal["loss", "reward"],
         mask_overlong: bool,
+        overlong_buffer: PositiveInt | None,
+        overlong_factor: NonNegativeFloat,
+        refill: PositiveInt | None,
+        gap_tolerance: PositiveFloat,
         max_grad_norm: PositiveFloat | None,
         optimizer: OptimizerFactory,
+        learning_rate_schedule: Callable[[int], float],
     ) -> None:
         check_optimizer(optimizer)
+        if group_size < 2 and baseline != "batch":
+            raise ValueError(
+                f"algorithm.group_size: expected at least 2 with algorithm.baseline={baseline}, got {group_size}; "
+                "a group of one has nothing to be compared with (baseline=batch compares with the whole batch)"
+            )
+        if overlong_buffer is not None and overlong_buffer > max_tokens:
+            raise ValueError(
+                f"algorithm.overlong_buffer: expected at most algorithm.max_tokens={max_tokens}, got {overlong_buffer}"
+            )
         if minibatches > prompts * group_size:
             raise ValueError(
                 f"algorithm.minibatches: expected at most prompts x group_size = {prompts * group_size}, got {minibatches}"
@@ -72,14 +90,17 @@ class GRPO:
         self.baseline, self.normalisation, self.max_tokens, self.ratio = baseline, normalisation, max_tokens, ratio
         self.clip_low, self.clip_high, self.dual_clip = clip_low, clip_high, dual_clip
         self.kl_coefficient, self.kl_estimator, self.mask_overlong = kl_coefficient, kl_estimator, mask_overlong
-        self.old_logprobs = old_logprobs
+        self.old_logprobs, self.kl_in, self.refill = old_logprobs, kl_in, refill
+        self.overlong_buffer, self.overlong_factor = overlong_buffer, overlong_factor
+        self.gap_tolerance, self._rate_factor = gap_tolerance, learning_rate_schedule
         self._max_grad_norm, self._optimizer = max_grad_norm, optimizer
 
     def start(self, model: LanguageModel, seed: int) -> None:
         """Build the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
         self._model, self._seed, self._tokens_seen = model, seed, 0
-        self._policy = Scorer(model.network)
-        groups = [{"params": list(model.network.parameters())}]
+        self._policy, self._warned = Scorer(model.network), False
+        self._gathered = Refill(self.prompts, self.refill) if self.refill else None
+        groups = [{"params": model.trained_parameters}]
         self._stepper = Stepper(self._optimizer, groups, max_grad_norm=self._max_grad_norm)
         self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
@@ -98,21 +119,77 @@ class GRPO:
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
-        """One or more optimizer steps on the batch; none if no group carries a signal."""
+        """One or more optimizer steps on the batch; none if no group carries a signal, or if more are to be gathered."""
         begin = time.perf_counter()
-        actions = actions_of(batch, self._model.device)
-        groups = torch.tensor(batch.plan.groups)
-        advantage_B = group_advantages(batch.return_B, groups, self.baseline).to(self._model.device)
+        self._stepper.scale_learning_rate(self._rate_factor(batch.plan.generation))
+        figures, updates, dropped = Figures(), 0, 0
+        self._tokens_seen += int(batch.length_B.sum())
+        metrics = rollout_metrics(batch) | group_metrics(batch)
+        rows = self._rows_of(batch, figures)
+        if self._gathered is not None:
+            metrics["groups/held"] = float(self._gathered.gathered)
+        if rows is not None:
+            updates, dropped = self._improve(*rows, batch.plan.generation, figures)
+        metrics |= figures.result()
+        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate)
+        notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)
+        self._warned |= bool(notes)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
+        cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
+        return UpdateReport(metrics=metrics, cost=cost, notes=notes)
+
+    def _rows_of(self, batch: Trajectories, figures: Figures) -> tuple[Actions, Tensor, Tensor] | None:
+        """Actions, advantages and which rows count in a step's loss; None while more groups are to be gathered."""
+        device = self._model.device
+        actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
+        advantage_B = group_advantages(self._shaped(batch, actions, figures), groups, self.baseline).to(device)
         counts_B = advantage_B.isfinite()
         if self.mask_overlong:
-            counts_B &= ~batch.overlong_B.to(counts_B.device)
-        learns_B = counts_B & ((advantage_B != 0) | (self.kl_coefficient > 0)) & actions.mask_BN.any(1)
-        figures, updates, dropped = Figures(), 0, 0
+            counts_B &= ~batch.overlong_B.to(device)
+        if self._gathered is None:
+            return actions, advantage_B, counts_B
+        outcome_B = group_advantages(batch.return_B, groups, self.baseline).to(device)  # of the task, not as shaped
+        alive_B = outcome_B.isfinite() & (outcome_B != 0)
+        alive = groups[alive_B.cpu()].unique()
+        self._gathered.add(actions, advantage_B, counts_B, torch.isin(groups, alive).to(device), len(alive))
+        return self._gathered.take()
+
+    def _shaped(self, batch: Trajectories, actions: Actions, figures: Figures) -> Tensor:
+        """The returns that advantages are made of, (B,) on the CPU; what is reported stays the task's own."""
+        return_B = batch.return_B
+        if self.overlong_buffer is not None:
+            length_B = batch.policy_mask_BT.sum(1)
+            return_B = return_B + overlong_penalty(
+                length_B, self.max_tokens, self.overlong_buffer, self.overlong_factor
+            )
+        if self.kl_in == "reward" and self._reference is not None:
+            return_B = return_B - self.kl_coefficient * self._divergence(actions, figures)
+        return return_B
+
+    @torch.no_grad()
+    def _divergence(self, actions: Actions, figures: Figures) -> Tensor:
+        """(B,), on the CPU: k1 of each row as sampled, summed over its actions."""
+        assert self._reference is not None
+        sum_B = torch.zeros(actions.rows, dtype=torch.float64, device=actions.mask_BN.device)
+        for row_K in micro_batches(actions.mask_BN.any(1).nonzero()[:, 0], actions.length_B, self.micro_rows):
+            part = actions.select(row_K)
+            reference_KN = self._reference.score(part, self.temperature).logprob_BN
+            kl_KN = torch.where(part.mask_BN, part.old_logprob_BN.double() - reference_KN.double(), 0.0)
+            sum_B[row_K] = kl_KN.sum(1)
+            figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
+        processes.add_up([sum_B])
+        return sum_B.cpu()
+
+    def _improve(
+        self, actions: Actions, advantage_B: Tensor, counts_B: Tensor, generation: int, figures: Figures
+    ) -> tuple[int, int]:
+        """The epochs: steps taken, and steps dropped for a gradient that is not finite."""
+        updates = dropped = 0
+        in_loss = self.kl_coefficient > 0 and self.kl_in == "loss"
+        learns_B = counts_B & ((advantage_B != 0) | in_loss) & actions.mask_BN.any(1)
         actions = self._with_old_logprobs(actions, learns_B, figures)
         for epoch in range(self.epochs):
-            parts = minibatches(
-                actions.rows, self.minibatches, seed=self._seed, generation=batch.plan.generation, epoch=epoch
-            )
+            parts = minibatches(actions.rows, self.minibatches, seed=self._seed, generation=generation, epoch=epoch)
             for part_K in parts:
                 part_K = part_K.to(advantage_B.device)
                 weight_BN = self._weights(actions, part_K, counts_B)
@@ -128,18 +205,15 @@ class GRPO:
                 else:
                     updates += 1
                     figures.mean([("grad_norm", norm)], 1.0)
-        self._tokens_seen += int(batch.length_B.sum())
-        metrics = rollout_metrics(batch) | group_metrics(batch) | figures.result()
-        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
-        cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
-        return UpdateReport(metrics=metrics, cost=cost)
+        return updates, dropped
 
     def state_dict(self) -> dict[str, object]:
-        """The optimizer's state, the count of tokens and the reference's weights, if there is one."""
+        """The optimizer's state, the count of tokens, the reference's weights and groups held back, if there are any."""
         reference = None if self._reference is None else self._reference.network.state_dict()
         optimizer = self._stepper.optimizer.state_dict()
-        return {"optimizer": optimizer, "reference": reference, "tokens_seen": self._tokens_seen}
+        return {"optimizer": optimizer, "reference": reference, "tokens_seen": self._tokens_seen} | (
+            {"gathered": self._gathered.state_dict()} if self._gathered is not None else {}
+        )
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
@@ -147,6 +221,8 @@ class GRPO:
         if self._reference is not None:
             self._reference.network.load_state_dict(state["reference"])
         self._tokens_seen = int(state["tokens_seen"])  # type: ignore[call-overload]
+        if self._gathered is not None:
+            self._gathered.load_state_dict(state["gathered"], self._model.device)  # type: ignore[arg-type]
 
     def _weights(self, actions: Actions, part_K: Tensor, counts_B: Tensor) -> Tensor:
         """(B, N): what each action counts in the loss of this minibatch; 0 outside it."""
@@ -191,7 +267,7 @@ class GRPO:
         advantage_KN = advantage_K[:, None].to(logprob_KN.dtype).expand_as(logprob_KN)
         loss_KN = clipped_surrogate(ratio_KN, advantage_KN, self.clip_low, self.clip_high, self.dual_clip)
         count = float(part.mask_BN.sum())
-        if self._reference is not None:
+        if self._reference is not None and self.kl_in == "loss":
             with torch.no_grad():
                 reference_KN = self._reference.score(part, self.temperature).logprob_BN
             kl_KN = kl_divergence(logprob_KN, reference_KN, self.kl_estimator)

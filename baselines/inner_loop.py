@@ -42,6 +42,7 @@ class Stepper:
         self.optimizer = factory(groups)
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._max_grad_norm = max_grad_norm
+        self._base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def step(self) -> float | None:
         """Apply the gradients of all processes and clear them.
@@ -56,6 +57,11 @@ class Stepper:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm if finite else None
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """Make every group's so many times what it began with."""
+        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
+            group["lr"] = base * factor
 
     @property
     def learning_rate(self) -> float:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from baselines.actions import Actions
-from evotext.models.flops import BACKWARD, ForwardFlops
+from evotext.models.flops import ForwardFlops
 from evotext.types import Cost
 
 # Logits held at once: 2**24 numbers are 64 MiB in float32.
@@ -63,7 +63,9 @@ class Scorer:
         positions = actions.tokens_BT.numel()
         predicted = int(actions.mask_BN.sum()) if self.by_head else positions
         forward = self._forward_flops(positions=positions, predicted=predicted)
-        backward = BACKWARD * forward if torch.is_grad_enabled() else 0.0
+        backward = 0.0
+        if torch.is_grad_enabled():
+            backward = self._forward_flops.backward(positions=positions, predicted=predicted)
         self._spent += Cost(flops=forward + backward, backward_flops=backward)
         if self.by_head:
             return self._by_head(actions, temperature)

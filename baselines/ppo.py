@@ -19,6 +19,7 @@ the policy wrote nothing, or whose rewards are not finite, are left out.
 import copy
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -30,7 +31,7 @@ from baselines.advantages import generalised_advantages, whitened
 from baselines.inner_loop import Figures, OptimizerFactory, Stepper, check_optimizer, micro_batches, minibatches
 from baselines.losses import clipped_surrogate, kl_divergence, token_weights, value_loss
 from baselines.policy import Scorer
-from baselines.rollout_metrics import add_gap, rollout_metrics, trained_on_metrics
+from baselines.rollout_metrics import add_gap, gap_notes, rollout_metrics, trained_on_metrics
 from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -82,6 +83,8 @@ class PPO:
         target_kl: PositiveFloat | None,
         max_grad_norm: PositiveFloat | None,
         optimizer: OptimizerFactory,
+        gap_tolerance: PositiveFloat,
+        learning_rate_schedule: Callable[[int], float],
     ) -> None:
         check_optimizer(optimizer)
         if minibatches > episodes:
@@ -95,15 +98,16 @@ class PPO:
         self.entropy_coefficient, self.kl_coefficient, self.target_kl = entropy_coefficient, kl_coefficient, target_kl
         self._value_learning_rate, self._detach_value = value_learning_rate, detach_value
         self._max_grad_norm, self._optimizer = max_grad_norm, optimizer
+        self.gap_tolerance, self._rate_factor = gap_tolerance, learning_rate_schedule
 
     def start(self, model: LanguageModel, seed: int) -> None:
         """Build the value head and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
         self._model, self._seed, self._tokens_seen = model, seed, 0
-        self._policy = Scorer(model.network)
+        self._policy, self._warned = Scorer(model.network), False
         size = model.network.config.get_text_config().hidden_size
         self._value = ValueHead(size, detach=self._detach_value, device=model.device)
         groups: list[dict[str, Any]] = [
-            {"params": list(model.network.parameters())},
+            {"params": model.trained_parameters},
             {"params": list(self._value.parameters()), "lr": self._value_learning_rate},
         ]
         self._stepper = Stepper(self._optimizer, groups, max_grad_norm=self._max_grad_norm)
@@ -125,6 +129,7 @@ class PPO:
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Several epochs of optimizer steps on the batch."""
         begin = time.perf_counter()
+        self._stepper.scale_learning_rate(self._rate_factor(batch.plan.generation))
         metrics = rollout_metrics(batch)
         figures, updates, dropped, stopped = Figures(), 0, 0, False
         actions = actions_of(batch, self._model.device)
@@ -140,7 +145,9 @@ class PPO:
         metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
         cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
-        return UpdateReport(metrics=metrics, cost=cost)
+        notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)
+        self._warned |= bool(notes)
+        return UpdateReport(metrics=metrics, cost=cost, notes=notes)
 
     def _improve(self, judged: _Judged, generation: int, figures: Figures) -> tuple[int, int, bool]:
         """The epochs: steps taken, steps dropped for a gradient that is not finite, whether stopped early."""

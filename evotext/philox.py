@@ -41,6 +41,8 @@ class Purpose(IntEnum):
     TOKEN_SAMPLING = 1
     INSTANCES = 2
     SHUFFLING = 3
+    ROUNDING = 4
+    SEARCHER = 5
 
 
 def stream_id(purpose: Purpose, index: int = 0) -> int:

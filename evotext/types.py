@@ -142,3 +142,5 @@ class UpdateReport:
     """Figures to log; each is explained in docs/metrics.md."""
     cost: Cost = field(default_factory=Cost)
     """What the update took; rollout fields are zero."""
+    notes: tuple[str, ...] = ()
+    """What the user should read now, a line each."""

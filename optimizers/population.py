@@ -15,13 +15,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.protocols import Perturbation, PopulationNoise
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
-from optimizers.masters import MasterWeights
+from optimizers.decay import Decay
+from optimizers.masters import MasterWeights, NarrowWeights
+from optimizers.resampling import Resampling
 
 
 class PopulationES:
@@ -39,7 +40,12 @@ class PopulationES:
         perturbation: Perturbation,
         fitness_shaping: Callable[[Tensor], Tensor],
         exclude: list[str],
+        narrow_weights: NarrowWeights,
         optimizer: Callable[..., torch.optim.Optimizer],
+        sigma_schedule: Callable[[int], float],
+        learning_rate_schedule: Callable[[int], float],
+        decay: Decay,
+        resampling: Resampling,
     ) -> None:
         if antithetic and population % 2:
             raise ValueError(
@@ -53,7 +59,8 @@ class PopulationES:
         self.temperature, self.exclude = temperature, exclude
         self._perturbation = perturbation
         self._shape = fitness_shaping
-        self._optimizer = optimizer
+        self._optimizer, self._narrow, self._decay, self._resampling = optimizer, narrow_weights, decay, resampling
+        self._sigma_factor, self._rate_factor = sigma_schedule, learning_rate_schedule
 
     def start(self, model: LanguageModel, seed: int) -> None:
         """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
@@ -62,11 +69,11 @@ class PopulationES:
         self._noise: PopulationNoise | None = None
         moved = {name for name, _ in self._draw(0, population=2).combine(torch.zeros(2))}
         parameters = {name: p for name, p in model.network.named_parameters() if name in moved}
-        self._weights = MasterWeights(parameters, self._optimizer)
+        self._weights = MasterWeights(parameters, self._optimizer, decay=self._decay, narrow=self._narrow, seed=seed)
 
     def ask(self, generation: int) -> RolloutPlan:
         """Every member on the same Q instances, rows ordered by member."""
-        instances = train_instances(self._seed, generation, self.prompts)
+        instances = self._resampling.instances(self._seed, generation, self.prompts)
         self._noise = self._draw(generation, population=self.population)
         return RolloutPlan(
             seed=self._seed,
@@ -81,6 +88,8 @@ class PopulationES:
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Move the weights along the pseudo-gradient; a generation without signal changes nothing."""
         begin = time.perf_counter()
+        generation = batch.plan.generation
+        self._weights.scale_learning_rate(self._rate_factor(generation))
         return_PQ = batch.return_B.view(self.population, self.prompts)
         weight_P = self._shape(return_PQ)
         fitness_P = return_PQ.mean(1)
@@ -90,12 +99,13 @@ class PopulationES:
             "fitness/best": float(fitness_P.max()),
             "frac_tasks_without_signal": float((return_PQ == return_PQ[:1]).all(0).double().mean()),
             "learning_rate": self._weights.learning_rate,
+            "sigma": self._sigma(generation),
         }
         signal = bool((weight_P != 0).any())
         flops = 0.0
         if signal:
             assert self._noise is not None, "tell comes after ask"
-            metrics |= self._move(self._noise, weight_P)
+            metrics |= self._move(self._noise, weight_P, self._sigma(generation))
             flops = self._noise.combine_flops
         metrics |= {"drift": self._weights.drift, "skipped": float(not signal)}
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
@@ -116,17 +126,20 @@ class PopulationES:
             generation=generation,
             population=population,
             antithetic=self.antithetic,
-            sigma=self.sigma,
+            sigma=self._sigma(generation),
         )
 
-    def _move(self, noise: PopulationNoise, weight_P: Tensor) -> dict[str, float]:
+    def _sigma(self, generation: int) -> float:
+        return self.sigma * self._sigma_factor(generation)
+
+    def _move(self, noise: PopulationNoise, weight_P: Tensor, sigma: float) -> dict[str, float]:
         """One optimizer step. The two halves of the population are combined apart: their cosine is the signal to noise."""
         half = self.population // 4 * 2 or self.population
         first_P, second_P = weight_P.clone(), weight_P.clone()
         first_P[half:] = 0
         second_P[:half] = 0
         dot = first_norm = second_norm = norm = 0.0
-        scale = 1.0 / (self.population * self.sigma)
+        scale = 1.0 / (self.population * sigma)
 
         def directions() -> Iterator[tuple[str, Tensor]]:
             nonlocal dot, first_norm, second_norm, norm

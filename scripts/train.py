@@ -40,17 +40,14 @@ def main(config: DictConfig) -> float | None:
             rows = rows_at_once(config.rows, device)
             algorithm, budget = build(config, "algorithm"), build(config, "budget")
             evaluator, task = build(config, "evaluation"), build(config, "env")
-            source, tracker, checkpointing = (
-                build(config, "model"),
-                build(config, "tracker"),
-                build(config, "checkpoint"),
-            )
+            source, adapter = build(config, "model"), build(config, "adapter")
+            tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
             if config.resume and processes.any_of(first and is_completed(folder, budget)):
                 if first:
                     print(f"completed already, nothing is left to do  ->  {folder}")
                 return None
             check_prompts(source.outline(), task)
-            model = source.load(device)
+            model = adapter.attach(source.load(device))
             if first:
                 stack.enter_context(claimed(folder))
                 torchrun.remember_folder(folder)

@@ -164,9 +164,9 @@ def test_optuna_searches_for_the_greatest(sweep: Sweep) -> None:
 def test_optuna_goes_on_after_a_trial_that_failed(sweep: Sweep) -> None:
     needs("optuna")
     sampler = ("hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=6")
-    done = sweep("hydra/sweeper=optuna", *sampler, "seed=choice(13,1,2)", "x=0.25")
+    done = sweep("hydra/sweeper=optuna", *sampler, "seed=choice(13,1)", "x=0.25")
     tried = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("seed ")]
-    assert len(tried) == 6 and len(set(tried)) > 1
+    assert len(tried) == 6 and set(tried) == {"13", "1"}
     named = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(named) == tried.count("13") > 0
     assert all("seed=13" in line and "RuntimeError: out of luck" in line for line in named)

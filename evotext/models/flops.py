@@ -1,6 +1,7 @@
 """Floating-point operations of a network's passes, by the usual count: 2 for each weight and position.
 
-A forward pass takes 2 operations for each weight of a matrix at each position, a backward pass twice as many. The output
+A forward pass takes 2 operations for each weight of a matrix at each position, a backward pass 2 for its input and 2 more if
+the weight itself is trained. The output
 head counts only at the positions that go through it. Left out: attention's own products (a share of about
 context / (6 x hidden size)), the thin products of a population's noise (rank / hidden size), vectors, embedding look-ups,
 and what is computed a second time to save memory. Of a mixture's experts only those count that a token is sent to.
@@ -8,9 +9,6 @@ and what is computed a second time to save memory. Of a mixture's experts only t
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-
-BACKWARD = 2.0
-"""Operations of a backward pass for each of the forward pass."""
 
 
 class ForwardFlops:
@@ -24,12 +22,20 @@ class ForwardFlops:
         apart = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
         apart |= set() if output is None else {id(output.weight)}
         active = getattr(network.config.get_text_config(), "num_experts_per_tok", None)
-        self.trunk = sum(_used(p, active) for p in network.parameters() if p.ndim >= 2 and id(p) not in apart)
+        trunk = [p for p in network.parameters() if p.ndim >= 2 and id(p) not in apart]
+        self.trunk = sum(_used(p, active) for p in trunk)
         self.head = 0 if output is None else int(output.weight.numel())
+        self._trained_trunk = sum(_used(p, active) for p in trunk if p.requires_grad)
+        self._trained_head = self.head if output is not None and output.weight.requires_grad else 0
 
     def __call__(self, *, positions: int, predicted: int) -> float:
         """positions: computed, padding included. predicted: those of them that go through the output head."""
         return 2.0 * (self.trunk * positions + self.head * predicted)
+
+    def backward(self, *, positions: int, predicted: int) -> float:
+        """Of the backward pass to such a forward pass."""
+        trained = 2.0 * (self._trained_trunk * positions + self._trained_head * predicted)
+        return self(positions=positions, predicted=predicted) + trained
 
 
 def _used(weight: Tensor, active_experts: int | None) -> int:

@@ -2,12 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evotext.models.chat import ChatFormat
 from evotext.models.flops import ForwardFlops
+
+
+class Adapter(Protocol):
+    """Weights beside a frozen network's own (`evotext.models.adapters`)."""
+
+    def merged(self) -> PreTrainedModel:
+        """An ordinary network of the original shape that computes the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +33,8 @@ class LanguageModel:
     """Turns observations into token ids and completions into text."""
     context_length: int
     """Longest conversation in tokens."""
+    adapter: "Adapter | None" = None
+    """The adapter in the network, if there is one; then its weights alone have `requires_grad`."""
 
     @property
     def device(self) -> torch.device:
@@ -41,6 +52,11 @@ class LanguageModel:
         return sum(p.numel() for p in self.network.parameters())
 
     @property
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What algorithms may change: all weights, or the adapter's."""
+        return [p for p in self.network.parameters() if p.requires_grad]
+
+    @property
     def matmul_parameter_count(self) -> int:
         """Weights that a position is multiplied with: all matrices but embeddings, and the output head even if tied."""
         flops = ForwardFlops(self.network)
@@ -48,5 +64,6 @@ class LanguageModel:
 
     def save(self, folder: Path) -> None:
         """Write weights (safetensors), configuration and tokenizer, loadable with `AutoModelForCausalLM.from_pretrained`."""
-        self.network.save_pretrained(folder)
+        network = self.network if self.adapter is None else self.adapter.merged()
+        network.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)

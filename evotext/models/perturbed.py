@@ -67,7 +67,8 @@ class CannotPerturbError(ValueError):
 class PerturbedNetwork:
     """A transformers causal LM with the means to run batches perturbed. Outside of `active` it is the network itself.
 
-    network: in evaluation mode. exclude: glob patterns of parameter names that stay as they are.
+    network: in evaluation mode. exclude: glob patterns of parameter names that stay as they are, as do all that do not
+    require gradients (the frozen weights beside an adapter).
     Several patterns may name the same thing in different families; one at least must match. Raises ValueError if none
     does, and for parameters that cannot be perturbed.
     A tensor used twice (a tied embedding and head) is one parameter and is perturbed in both uses.
@@ -84,6 +85,7 @@ class PerturbedNetwork:
             wanted = " or ".join(map(repr, exclude))
             raise ValueError(f"exclude: no parameter matches {wanted}; the network has {summary(stored)}")
         self._excluded = {name for name in stored if any(fnmatchcase(name, pattern) for pattern in exclude)}
+        self._excluded |= {name for name, parameter in stored.items() if not parameter.requires_grad}
         if len(self._excluded) == len(stored):
             raise ValueError(f"exclude: {list(exclude)} leaves no parameter to perturb")
         self._active = _Active(NoNoise({}), 0, 0)

@@ -15,6 +15,7 @@ from evotext.rollouts.collector import Collector
 from evotext.rollouts.exchange import joint_cost
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
+from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.keeper import Keeper
 from evotext.runner.memory import forget_peak_memory
@@ -59,6 +60,7 @@ class Run:
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         algorithm.start(model, seed)
         self._at = Standing()
+        self._start: StartingPolicy | None = None
         self._keeper = Keeper(
             checkpointing, folder=folder, names=names | {"seed": str(seed)}, algorithm=algorithm, collector=collector
         )
@@ -68,6 +70,7 @@ class Run:
 
         Raises ValueError if it has some and none of them can be used.
         """
+        self._start = self._starting_policy()  # before the weights are put back
         self._at = self._keeper.restore()
         self._at.resumes += 1
 
@@ -82,6 +85,9 @@ class Run:
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with RunProgress(title, shown=processes.rank() == 0) as progress, stop_on_signals(progress.say) as stop:
+                if self._start is None:
+                    self._start = self._starting_policy()
+                    self._at.evaluation_cost += self._start.cost
                 if self._at.last is None:
                     self._evaluate(progress, sampled=True)
                     self._keeper.save(self._at)
@@ -129,6 +135,8 @@ class Run:
             progress.say(f"out of memory: batches have {self._collector.fitting_rows} rows from here on")
         fault = _returns_fault(batch)
         report = UpdateReport(cost=Cost(updates=1)) if fault else self._algorithm.tell(batch)
+        for note in report.notes:
+            progress.say(note)
         fault = fault or self._weights_fault()
         processes.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
@@ -169,13 +177,17 @@ class Run:
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
         """sampled: whether to sample answers for pass@k too, which is done at a run's ends alone."""
         evaluation = self._evaluator.measure(self._collector, sampled=sampled)
+        assert self._start is not None
+        divergence, cost = self._start.divergence()
         self._at.measured(replace(evaluation, trajectories=None))
+        self._at.evaluation_cost += cost
         self._log(
             "eval",
             {
                 "eval/return": evaluation.mean_return,
                 "eval/success": evaluation.success,
                 "eval/mean_length": evaluation.mean_tokens,
+                "eval/kl_from_start": divergence,
                 "eval/seconds": evaluation.cost.seconds,
                 **{f"eval/pass@{k}": share for k, share in evaluation.pass_at.items()},
             },
@@ -184,6 +196,9 @@ class Run:
         for tracker in self._trackers:
             tracker.log_transcripts(self._at.generation, [readable(episode) for episode in episodes])
         progress.evaluation(self._fraction, evaluation, self._at.cost)
+
+    def _starting_policy(self) -> StartingPolicy:
+        return StartingPolicy(self._collector, episodes=min(EPISODES, self._evaluator.episodes))
 
     def _log_generation(self, batch: Trajectories, report: UpdateReport, sent: int) -> None:
         shared = {

@@ -1,11 +1,14 @@
 """GRPO and PPO as wholes: their step is the gradient of the written-out objective, and they solve what they must."""
 
 import copy
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from baselines import GRPO, PPO
@@ -19,12 +22,21 @@ from tests.small_models import small_model
 SGD = partial(torch.optim.SGD, lr=1.0)
 
 
+@cache
+def shipped_settings(name: str) -> dict[str, Any]:
+    """The keys of an algorithm's YAML, its schedule made."""
+    with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
+        node = compose("config", [f"algorithm={name}"]).algorithm
+    made = {"learning_rate_schedule": instantiate(node.learning_rate_schedule)}
+    plain = OmegaConf.to_container(node)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "_target_"} | made
+
+
 def settings(name: str, **changes: Any) -> dict[str, Any]:
     """The shipped hyperparameters with plain SGD and small batches, and changes."""
-    shipped = OmegaConf.to_container(OmegaConf.load(f"conf/algorithm/{name}.yaml"))
-    assert isinstance(shipped, dict)
-    del shipped["_target_"]
-    small = {"prompts": 4, "group_size": 3} if name == "grpo" else {"episodes": 12}
+    shipped = shipped_settings(name)
+    small = {"episodes": 12} if name == "ppo" else {"prompts": 4, "group_size": 3}
     return shipped | small | {"optimizer": SGD, "max_grad_norm": None} | changes
 
 

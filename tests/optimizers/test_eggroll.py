@@ -13,10 +13,10 @@ from torch import Tensor
 
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.types import Cost, RolloutPlan, Trajectories
 from optimizers import Eggroll
 from optimizers.fitness_shaping import Raw, TaskZScore, ZScore
 from optimizers.perturbations import LowRank
+from tests.optimizers.generations import PLAIN, told
 from tests.small_models import VOCABULARY, small_model
 
 POPULATION, PROMPTS, SIGMA = 8, 3, 0.1
@@ -30,33 +30,11 @@ def eggroll(**changes: Any) -> Eggroll:
         "sigma": SIGMA,
         "antithetic": True,
         "temperature": 1.0,
-        "exclude": [],
         "perturbation": LowRank(rank=2, vectors="full"),
         "fitness_shaping": ZScore(),
         "optimizer": SGD,
     }
-    return Eggroll(**settings | changes)
-
-
-def _batch(plan: RolloutPlan, return_B: Tensor) -> Trajectories:
-    """Episodes of one token with these returns."""
-    rows = len(plan.instances)
-    nothing_B1, no_B = torch.zeros(rows, 1, dtype=torch.int64), torch.zeros(rows, dtype=torch.bool)
-    return Trajectories(
-        plan=plan,
-        tokens_BT=nothing_B1,
-        length_B=torch.ones(rows, dtype=torch.int64),
-        policy_mask_BT=nothing_B1 == 0,
-        turn_BT=nothing_B1,
-        reward_BT=return_B[:, None].float(),
-        return_B=return_B.double(),
-        success_B=no_B,
-        terminated_B=~no_B,
-        truncated_B=no_B,
-        overlong_B=no_B,
-        cost=Cost(),
-        transcripts=(),
-    )
+    return Eggroll(**PLAIN | settings | changes)
 
 
 def _returns(generation: int = 0, population: int = POPULATION) -> Tensor:
@@ -99,7 +77,7 @@ def test_the_step_is_the_written_out_sum(family: str, antithetic: bool) -> None:
     for member in range(POPULATION):
         one_hot = F.one_hot(torch.tensor(member), POPULATION).double()
         members.append(dict(plan.noise.combine(one_hot)))
-    report = algorithm.tell(_batch(plan, _returns()))
+    report = algorithm.tell(told(plan, _returns()))
     weight_P = ZScore()(_returns().view(POPULATION, PROMPTS))
     moved = 0.0
     for name, after in model.network.named_parameters():
@@ -120,10 +98,10 @@ def test_without_signal_nothing_changes(shape: Callable[[Tensor], Tensor]) -> No
     model = small_model()
     algorithm = eggroll(optimizer=ADAMW, fitness_shaping=shape)
     algorithm.start(model, 0)
-    algorithm.tell(_batch(algorithm.ask(0), _returns()))
+    algorithm.tell(told(algorithm.ask(0), _returns()))
     weights, state = _weights(model), copy.deepcopy(algorithm.state_dict())
     level = torch.tensor([0.1, 1 / 3, 0.7]).double().repeat(POPULATION)
-    report = algorithm.tell(_batch(algorithm.ask(1), level))
+    report = algorithm.tell(told(algorithm.ask(1), level))
     assert report.metrics["skipped"] == 1
     assert report.metrics["frac_tasks_without_signal"] == 1
     assert report.cost.updates == 1
@@ -140,7 +118,7 @@ def test_exchanging_the_returns_of_every_pair_turns_the_step_round() -> None:
         model = small_model()
         before, algorithm = _weights(model), eggroll()
         algorithm.start(model, 0)
-        algorithm.tell(_batch(algorithm.ask(0), returns_PQ[order].flatten()))
+        algorithm.tell(told(algorithm.ask(0), returns_PQ[order].flatten()))
         changes.append({name: p.detach() - before[name] for name, p in model.network.named_parameters()})
     for name, change in changes[0].items():
         torch.testing.assert_close(changes[1][name], -change, rtol=0, atol=1e-12)
@@ -155,13 +133,13 @@ def test_a_resumed_run_is_bit_for_bit_the_same(dtype: torch.dtype) -> None:
     for generation in range(4):
         if generation == 2:
             saved = copy.deepcopy((model.network.state_dict(), algorithm.state_dict()))
-        last = algorithm.tell(_batch(algorithm.ask(generation), _returns(generation)))
+        last = algorithm.tell(told(algorithm.ask(generation), _returns(generation)))
     other, resumed = small_model(dtype=dtype), eggroll(optimizer=ADAMW)
     other.network.load_state_dict(saved[0])
     resumed.start(other, 0)
     resumed.load_state_dict(saved[1])
     for generation in (2, 3):
-        again = resumed.tell(_batch(resumed.ask(generation), _returns(generation)))
+        again = resumed.tell(told(resumed.ask(generation), _returns(generation)))
     for name, parameter in model.network.named_parameters():
         assert torch.equal(parameter, dict(other.network.named_parameters())[name]), name
     assert again.metrics == last.metrics
@@ -173,7 +151,7 @@ def test_excluded_and_frozen_parameters_stay() -> None:
     before = _weights(model)
     algorithm = eggroll(optimizer=ADAMW, perturbation=LowRank(rank=1, vectors="frozen"), exclude=["lm_head.*"])
     algorithm.start(model, 0)
-    algorithm.tell(_batch(algorithm.ask(0), _returns()))
+    algorithm.tell(told(algorithm.ask(0), _returns()))
     for name, parameter in model.network.named_parameters():
         assert torch.equal(parameter, before[name]) == (parameter.ndim == 1 or "lm_head" in name), name
 
@@ -192,7 +170,7 @@ def test_metrics_are_what_they_say() -> None:
         weight_P = torch.zeros(POPULATION, dtype=torch.float64)
         weight_P[part] = return_PQ.mean(1)[part]
         halves.append(torch.cat([unit.flatten() for _, unit in plan.noise.combine(weight_P)]))
-    metrics = algorithm.tell(_batch(plan, return_PQ.flatten())).metrics
+    metrics = algorithm.tell(told(plan, return_PQ.flatten())).metrics
     fitness_P = return_PQ.mean(1)
     assert metrics["fitness/mean"] == pytest.approx(float(fitness_P.mean()))
     assert metrics["fitness/std"] == pytest.approx(float(fitness_P.std(unbiased=False)))
@@ -223,7 +201,7 @@ def test_it_climbs() -> None:
         assert plan.noise is not None
         with plan.noise.active(range(32), PROMPTS):
             return_B = goodness(32)
-        algorithm.tell(_batch(plan, return_B))
+        algorithm.tell(told(plan, return_B))
     assert float(goodness(1).mean()) > before + 1
 
 
@@ -254,6 +232,6 @@ def test_an_odd_population_is_fine_without_pairs() -> None:
     model = small_model()
     before, algorithm = _weights(model), eggroll(population=7, antithetic=False)
     algorithm.start(model, 0)
-    metrics = algorithm.tell(_batch(algorithm.ask(0), _returns(population=7))).metrics
+    metrics = algorithm.tell(told(algorithm.ask(0), _returns(population=7))).metrics
     assert -1 <= metrics["half_cosine"] <= 1
     assert not torch.equal(model.network.lm_head.weight, before["lm_head.weight"])

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.types import Cost, RolloutPlan, Trajectories
 from optimizers import ESAtScale, OpenAIES
 from optimizers.fitness_shaping import CenteredRanks, ZScore
 from optimizers.perturbations import FullRank
 from optimizers.perturbations.full_rank import FullRankNoise
+from tests.optimizers.generations import PLAIN, told
 from tests.optimizers.parameters import Parameters
 from tests.small_models import VOCABULARY, small_model
 
@@ -93,26 +93,6 @@ def test_frozen_vectors_stay() -> None:
     assert noise.for_members([0, 1]).vector("c") is None
 
 
-def _batch(plan: RolloutPlan, return_B: Tensor) -> Trajectories:
-    rows = len(plan.instances)
-    nothing_B1, no_B = torch.zeros(rows, 1, dtype=torch.int64), torch.zeros(rows, dtype=torch.bool)
-    return Trajectories(
-        plan=plan,
-        tokens_BT=nothing_B1,
-        length_B=torch.ones(rows, dtype=torch.int64),
-        policy_mask_BT=nothing_B1 == 0,
-        turn_BT=nothing_B1,
-        reward_BT=return_B[:, None].float(),
-        return_B=return_B.double(),
-        success_B=no_B,
-        terminated_B=~no_B,
-        truncated_B=no_B,
-        overlong_B=no_B,
-        cost=Cost(),
-        transcripts=(),
-    )
-
-
 def _step(algorithm: Any) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], Tensor]:
     """What one generation changes, every member's noise, and the members' mean returns."""
     model = small_model("llama")
@@ -121,13 +101,13 @@ def _step(algorithm: Any) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], T
     plan = algorithm.ask(0)
     unit = _unit(plan.noise)
     return_B = torch.randn(POPULATION * PROMPTS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    algorithm.tell(_batch(plan, return_B))
+    algorithm.tell(told(plan, return_B))
     change = {name: p.detach() - before[name] for name, p in model.network.named_parameters()}
     return change, unit, return_B.view(POPULATION, PROMPTS).mean(1)
 
 
 def _settings(**changes: Any) -> dict[str, Any]:
-    shared = {"population": POPULATION, "prompts": PROMPTS, "sigma": SIGMA, "temperature": 0.0, "exclude": []}
+    shared = PLAIN | {"population": POPULATION, "prompts": PROMPTS, "sigma": SIGMA, "temperature": 0.0}
     return shared | {"perturbation": FullRank(vectors="full")} | changes
 
 

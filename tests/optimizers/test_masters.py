@@ -1,5 +1,6 @@
 """fp32 masters of weights that are stored narrower."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -73,3 +74,49 @@ def test_the_drift_of_a_large_parameter_is_estimated_from_a_sample(monkeypatch: 
     assert isinstance(start, dict) and start["w"].numel() == 100
     masters.ascend([("w", torch.randn(40, 50, generator=torch.Generator().manual_seed(0)))])
     assert masters.drift == pytest.approx(float(weight.detach().norm()), rel=0.2)
+
+
+def test_stochastic_rounding_keeps_small_steps_on_average() -> None:
+    """A hundred steps of 0.001 on 20,000 weights of 1, whose spacing is 0.008: nearest rounding would leave them at 1. The
+    mean is within four standard errors of 1.1, every weight is one of bf16's, and no float32 copy stays behind.
+    """
+    weight = nn.Parameter(torch.ones(20_000, dtype=torch.bfloat16))
+    masters = MasterWeights({"w": weight}, SGD, narrow="stochastic", seed=1)
+    for _ in range(100):
+        masters.ascend([("w", torch.ones(20_000))])
+    values = weight.detach().double()
+    assert abs(float(values.mean()) - 1.1) < 4 * float(values.std()) / 20_000**0.5
+    assert float(values.std()) > 0.01
+    assert masters.drift == pytest.approx(float((values - 1).norm()), rel=1e-6)
+    assert masters.state_dict()["masters"] == {}
+    assert all(p.numel() == 0 for group in masters.optimizer.param_groups for p in group["params"])
+
+
+@pytest.mark.parametrize("value", [1.0 + 2**-9, -(1.0 + 2**-9), 3e-5, 0.0])
+def test_stochastic_rounding_goes_to_a_neighbour(value: float) -> None:
+    """Up or down by at most one unit of bf16's last place, with the right mean; what bf16 can hold stays."""
+    weight = nn.Parameter(torch.zeros(10_000, dtype=torch.bfloat16))
+    masters = MasterWeights({"w": weight}, partial(torch.optim.SGD, lr=1.0), narrow="stochastic")
+    masters.ascend([("w", torch.full((10_000,), value))])
+    found = weight.detach().double()
+    assert found.unique().numel() <= 2
+    assert float((found - value).abs().max()) <= abs(value) * 2**-7
+    assert float(found.mean()) == pytest.approx(value, abs=abs(value) * 2**-7 * 4 * 0.5 / 100)
+
+
+def test_stochastic_rounding_goes_on_where_it_was_stopped() -> None:
+    """With an optimizer that remembers: the same bits after a restart from the stored weights and the state."""
+    adam = partial(torch.optim.Adam, lr=1e-3)
+    directions = [torch.randn(50, generator=torch.Generator().manual_seed(k)) for k in range(4)]
+    whole = nn.Parameter(torch.ones(50, dtype=torch.bfloat16))
+    masters = MasterWeights({"w": whole}, adam, narrow="stochastic", seed=3)
+    for direction in directions[:2]:
+        masters.ascend([("w", direction.clone())])
+    again = nn.Parameter(whole.detach().clone())
+    resumed = MasterWeights({"w": again}, adam, narrow="stochastic", seed=3)
+    resumed.load_state_dict(copy.deepcopy(masters.state_dict()))
+    for direction in directions[2:]:
+        masters.ascend([("w", direction.clone())])
+        resumed.ascend([("w", direction.clone())])
+    assert torch.equal(whole, again)
+    assert resumed.drift == pytest.approx(masters.drift)

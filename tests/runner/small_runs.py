@@ -31,22 +31,32 @@ from tests.small_models import small_model
 CONF = Path(__file__).parents[2] / "conf"
 ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
 # Set where an algorithm has such a key.
-SMALL = {"population": 6, "prompts": 2, "group_size": 6, "episodes": 12, "minibatches": 2, "epochs": 2, "micro_rows": 3}
+SMALL = {
+    "population": 6,
+    "prompts": 2,
+    "group_size": 6,
+    "episodes": 12,
+    "minibatches": 2,
+    "epochs": 2,
+    "micro_rows": 3,
+    "values": 2,
+}
+SMALL_FOR = {"mezo": {"population": 2, "prompts": 6}}
 EPISODES = 12  # of a generation, whatever the algorithm
 
 
-def small_algorithm(name: str) -> Any:
-    """An algorithm as its configuration describes it, with little to do."""
+def small_algorithm(name: str) -> tuple[Any, Any]:
+    """An algorithm and its adapter as its configuration describes them, with little to do."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"algorithm={name}"])
     with open_dict(config):
-        for key, value in SMALL.items():
+        for key, value in (SMALL | SMALL_FOR.get(name, {})).items():
             if key in config.algorithm:
                 config.algorithm[key] = value
         if "kl_coefficient" in config.algorithm:
             config.algorithm.kl_coefficient = 0.05  # a reference is state, too
-    return build(config, "algorithm")
+    return build(config, "algorithm"), build(config, "adapter")
 
 
 def small_run(
@@ -62,10 +72,11 @@ def small_run(
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation."""
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
-    model = small_starting_model()
+    made, adapter = small_algorithm(algorithm)
+    model = adapter.attach(small_starting_model())
     first = processes.rank() == 0
     return Run(
-        algorithm=wrap(small_algorithm(algorithm)),
+        algorithm=wrap(made),
         model=model,
         collector=Collector(model, chatter(longest=2), rows=rows),
         budget=Budget(unit="episodes", limit=generations * EPISODES),

@@ -94,7 +94,7 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path) -> None:
     passes = [[key for key in line if "pass@" in key] for line in records(tmp_path, "eval")]
     assert passes == [["eval/pass@1", "eval/pass@2"], [], [], ["eval/pass@1", "eval/pass@2"]]  # at a run's ends
     assert summary["eval"]["pass_at_after"].keys() == {"1", "2"}  # type: ignore[index]
-    assert summary["evaluation_cost"]["episodes"] == 4 * 5 + 2 * 10  # type: ignore[index]
+    assert summary["evaluation_cost"]["episodes"] == 5 + 4 * 5 + 2 * 10  # type: ignore[index]
     assert summary["evaluation_cost"]["flops"] > 0  # type: ignore[index]
     assert any((tmp_path / "tensorboard").iterdir())
     tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "model")

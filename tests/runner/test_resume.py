@@ -75,8 +75,10 @@ def test_the_runs_of_these_tests_change_the_weights(never_stopped: dict[str, dic
     assert len({before, *(outcome["weights"] for outcome in never_stopped.values())}) == len(ALGORITHMS) + 1
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize(("generation", "when", "seconds"), [(4, "tell", 1e-9), (2, "ask", 1e9)])
+@pytest.mark.parametrize(
+    ("algorithm", "generation", "when", "seconds"),
+    [*((name, 4, "tell", 1e-9) for name in ALGORITHMS), *((name, 2, "ask", 1e9) for name in ("eggroll", "ppo"))],
+)
 def test_it_ends_as_if_never_stopped(
     tmp_path: Path,
     never_stopped: dict[str, dict[str, Any]],

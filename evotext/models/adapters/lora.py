@@ -1,0 +1,67 @@
+"""LoRA: the model's weights stay as they are, and each linear layer gets a low-rank addition of its own that is tuned.
+
+Paper: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685.
+
+    y = W x + (alpha / r) B A x,   A (r, I) random, B (O, r) zero at first
+
+peft makes the layers (an optional dependency). Any algorithm tunes them: what is frozen has `requires_grad` False, which
+evolution strategies leave unperturbed and optimizers leave out. What is saved is the model with the additions merged in.
+"""
+
+import copy
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from evotext.models.language_model import LanguageModel
+from evotext.validation import NonNegativeInt, PositiveInt, checked
+
+
+class LoRA:
+    """rank: r. alpha: scale of the addition, times 1/r. targets: names of the linear layers, or `all-linear`: all but the head.
+
+    seed: of A. Raises ValueError if peft is not installed.
+    """
+
+    @checked
+    def __init__(
+        self, *, rank: PositiveInt, alpha: PositiveInt, targets: str | list[str], seed: NonNegativeInt
+    ) -> None:
+        if importlib.util.find_spec("peft") is None:
+            raise ValueError("adapter: lora needs the package peft: pip install 'evotext[lora]'")
+        self.rank, self.alpha, self.targets, self.seed = rank, alpha, targets, seed
+
+    def attach(self, model: LanguageModel) -> LanguageModel:
+        """The model with adapters in place; its other weights no longer train. Raises ValueError for unknown targets."""
+        from peft import LoraConfig, LoraModel
+
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            target_modules=self.targets,
+            lora_dropout=0.0,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.network.modules()),
+        )
+        with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
+            torch.manual_seed(self.seed)
+            try:
+                tuner = LoraModel(model.network, config, "default")
+            except ValueError as error:
+                raise ValueError(f"adapter.targets: {error}") from error
+        return LanguageModel(**vars(model) | {"network": model.network.eval(), "adapter": _Attached(tuner)})
+
+
+@dataclass(frozen=True)
+class _Attached:
+    """peft's tuner, which holds the network whose layers it replaced."""
+
+    tuner: Any
+
+    def merged(self) -> PreTrainedModel:
+        """A copy of the network as it was shaped before, with the additions in its weights."""
+        merged: PreTrainedModel = copy.deepcopy(self.tuner).merge_and_unload()
+        return merged

@@ -1,0 +1,11 @@
+"""No adapter."""
+
+from evotext.models.language_model import LanguageModel
+
+
+class NoAdapter:
+    """Every weight is tuned."""
+
+    def attach(self, model: LanguageModel) -> LanguageModel:
+        """The model itself."""
+        return model

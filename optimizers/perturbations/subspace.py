@@ -1,0 +1,127 @@
+"""A small subspace of the weights, the factors of their largest singular values, in which points are given, not drawn.
+
+    W(z) = W + U diag(s z) V^T      U (O, R), V (I, R): singular vectors of the starting W, s its R largest singular values
+    forward  x W(z_n)^T = x W^T + ((x V) * s z_n) U^T: two thin products that all members share
+
+Unlike drawn noise it is the caller who says where each member is. Vectors (biases, norm scales) stay.
+
+Shapes: P members, K positions a member, O outputs, I inputs, R values of a matrix, D all coordinates.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from evotext.models.perturbed import PerturbedNetwork
+
+# Matrices with a longer shorter side are decomposed by a randomised method, which finds the largest values alone.
+EXACT = 1024
+
+
+class Subspace:
+    """Of a network's matrices. values: R. parameters: the network's, by name."""
+
+    def __init__(self, network: PerturbedNetwork, parameters: Mapping[str, nn.Parameter], *, values: int) -> None:
+        self.network = network
+        self.factors: dict[str, tuple[Tensor, Tensor]] = {}
+        """U and V diag(s) of each matrix, in its dtype."""
+        for name, spec in network.parameters.items():
+            if spec.kind == "matrix":
+                matrix_OI = network.in_stored_layout(name, parameters[name].detach())  # its own inverse
+                self.factors[name] = _largest(matrix_OI, min(values, *spec.shape))
+        self.names = tuple(self.factors)
+        self._sizes = [U.shape[1] for U, _ in self.factors.values()]
+
+    @property
+    def dimensions(self) -> int:
+        """D."""
+        return sum(self._sizes)
+
+    @property
+    def flops(self) -> float:
+        """Operations of `matrices`."""
+        return sum(2.0 * U.shape[0] * U.shape[1] * V.shape[0] for U, V in self.factors.values())
+
+    def by_matrix(self, z_D: Tensor) -> dict[str, Tensor]:
+        """Coordinates (..., D) of each matrix, (..., R)."""
+        return dict(zip(self.names, z_D.split(self._sizes, dim=-1), strict=True))
+
+    def matrices(self, z_D: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """U diag(s z) V^T of every matrix, as the network stores it; float32 or wider."""
+        for name, z_R in self.by_matrix(z_D).items():
+            U_OR, V_IR = (factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in self.factors[name])
+            change_OI = (U_OR * z_R.to(U_OR)) @ V_IR.T
+            yield name, self.network.in_stored_layout(name, change_OI)
+
+    def noise(self, offset_PD: Tensor) -> "SubspaceNoise":
+        """A population at these offsets from the stored weights."""
+        return SubspaceNoise(self, offset_PD)
+
+
+class SubspaceNoise:
+    """A `PopulationNoise` whose members were placed by somebody else."""
+
+    def __init__(self, space: Subspace, offset_PD: Tensor) -> None:
+        self._space, self._offset_PD = space, offset_PD
+        self._last: tuple[tuple[int, ...], SubspaceMembers] | None = None
+
+    def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
+        """See `PopulationNoise.active`."""
+        return self._space.network.active(self.for_members(members), rows_per_member)
+
+    def for_members(self, members: Sequence[int]) -> "SubspaceMembers":
+        """See `PopulationNoise.for_members`; the same object while the members stay the same."""
+        key = tuple(members)
+        if self._last is None or self._last[0] != key:
+            self._last = key, SubspaceMembers(self._space, self._offset_PD[list(key)])
+        return self._last[1]
+
+    def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """See `PopulationNoise.combine`; the offsets are what they are, with no scale to leave out."""
+        for name, matrix in self._space.matrices(weight_P.to(self._offset_PD) @ self._offset_PD):
+            yield name, self._space.network.in_stored_layout(name, matrix)
+
+    @property
+    def combine_flops(self) -> float:
+        """See `PopulationNoise.combine_flops`."""
+        return self._space.flops
+
+
+class SubspaceMembers:
+    """The `MemberNoise` of one batch."""
+
+    def __init__(self, space: Subspace, offset_PD: Tensor) -> None:
+        self.count = len(offset_PD)
+        self._factors = space.factors
+        self._offset_PR = {n: z.to(space.factors[n][0]) for n, z in space.by_matrix(offset_PD).items()}
+
+    def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
+        """See `MemberNoise.linear`."""
+        U_OR, V_IR = self._factors[name]
+        y_PKO = ((x_PKI @ V_IR) * self._offset_PR[name][:, None]) @ U_OR.T
+        return y_PKO if start is None else y_PKO.add_(start)
+
+    def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
+        """See `MemberNoise.add_to_embedding`."""
+        U_VR, V_DR = self._factors[name]
+        y_PKD.add_((U_VR[ids_PK] * self._offset_PR[name][:, None]) @ V_DR.T)
+
+    def vector(self, name: str) -> Tensor | None:
+        """None: vectors stay."""
+        return None
+
+
+def _largest(matrix_OI: Tensor, values: int) -> tuple[Tensor, Tensor]:
+    """U and V diag(s) of the largest singular values."""
+    wide = matrix_OI.to(torch.promote_types(matrix_OI.dtype, torch.float32))
+    if min(wide.shape) <= EXACT:
+        U, s, Vh = torch.linalg.svd(wide, full_matrices=False)
+        V = Vh.T
+    else:
+        with torch.random.fork_rng(devices=[wide.device] if wide.is_cuda else []):
+            torch.manual_seed(0)
+            U, s, V = torch.svd_lowrank(wide, q=min(values + 8, *wide.shape), niter=4)
+    kept = slice(0, values)
+    return U[:, kept].to(matrix_OI.dtype).contiguous(), (V[:, kept] * s[kept]).to(matrix_OI.dtype).contiguous()

@@ -1,0 +1,20 @@
+"""Which task instances a generation runs on."""
+
+from evotext.instances import train_instances
+from evotext.validation import PositiveInt, checked
+
+
+class Resampling:
+    """Fresh instances every `every` generations; in between the same ones again.
+
+    Reused instances make the fitness of successive generations comparable, and are memorised when reused too often.
+    every: None keeps those of the first generation throughout, as the published code of ES at scale does.
+    """
+
+    @checked
+    def __init__(self, *, every: PositiveInt | None) -> None:
+        self.every = every
+
+    def instances(self, seed: int, generation: int, count: int) -> tuple[int, ...]:
+        """Environment seeds: a pure function of the run's seed and the generation."""
+        return train_instances(seed, 0 if self.every is None else generation // self.every * self.every, count)

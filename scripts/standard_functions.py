@@ -1,0 +1,185 @@
+"""Evolution strategies on standard functions beside CMA-ES, with equal evaluations: `python scripts/standard_functions.py`.
+
+Independent ground: the estimators, shapings and noise of this package against a searcher that it did not write, on problems
+whose answers are known. The parts are those of the algorithms (optimizers/population.py); only the model is missing.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from evotext.command_line import run_hydra
+from evotext.config_errors import configuration
+from evotext.protocols import MemberNoise, ParameterSpec, Perturbation
+from evotext.runner.preflight import prepare_torch
+from evotext.schedules import Cosine
+from optimizers.fitness_shaping import CenteredRanks, ZScore
+from optimizers.masters import MasterWeights
+from optimizers.perturbations import FullRank, LowRank
+
+CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
+Function = Callable[[Tensor], Tensor]
+"""Values (B,) of points (B, D), to be minimised; the least is 0."""
+
+
+def sphere(x_BD: Tensor) -> Tensor:
+    """Least at 0."""
+    return x_BD.square().sum(1)
+
+
+def rosenbrock(x_BD: Tensor) -> Tensor:
+    """A curved valley; least at 1."""
+    return (100 * (x_BD[:, 1:] - x_BD[:, :-1].square()).square() + (1 - x_BD[:, :-1]).square()).sum(1)
+
+
+def rastrigin(x_BD: Tensor) -> Tensor:
+    """A bowl full of local minima; least at 0."""
+    return (x_BD.square() - 10 * torch.cos(2 * math.pi * x_BD) + 10).sum(1)
+
+
+# Where the search begins, in every coordinate.
+FUNCTIONS: dict[str, tuple[Function, float]] = {
+    "sphere": (sphere, 1.0),
+    "Rosenbrock": (rosenbrock, 0.0),
+    "Rastrigin": (rastrigin, 2.5),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """An algorithm of this package by its parts."""
+
+    perturbation: Perturbation
+    antithetic: bool
+    shaping: Callable[[Tensor], Tensor]
+    optimizer: Callable[..., torch.optim.Optimizer]
+
+
+STRATEGIES = {
+    "EGGROLL, rank 1": Strategy(
+        perturbation=LowRank(rank=1, vectors="full"), antithetic=True, shaping=ZScore(), optimizer=torch.optim.Adam
+    ),
+    "EGGROLL, rank 4": Strategy(
+        perturbation=LowRank(rank=4, vectors="full"), antithetic=True, shaping=ZScore(), optimizer=torch.optim.Adam
+    ),
+    "OpenAI-ES": Strategy(
+        perturbation=FullRank(vectors="full"), antithetic=True, shaping=CenteredRanks(), optimizer=torch.optim.Adam
+    ),
+    "ES at scale": Strategy(
+        perturbation=FullRank(vectors="full"), antithetic=False, shaping=ZScore(), optimizer=torch.optim.SGD
+    ),
+}
+
+
+class _Matrix:
+    """A `PerturbableNetwork` of one parameter and no layers."""
+
+    together: Sequence[tuple[str, ...]] = ()
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        device = torch.device("cpu")
+        self.parameters = {"x": ParameterSpec(kind="matrix", shape=shape, index=0, dtype=torch.float64, device=device)}
+
+    def active(self, noise: MemberNoise, rows_per_member: int) -> "object":
+        raise NotImplementedError
+
+
+def strategy_run(
+    strategy: Strategy, function: Function, begin: float, seed: int, rate: float, config: DictConfig
+) -> float:
+    """The function at the mean after all evaluations but one, which is this."""
+    shape, population = tuple(config.shape), config.population
+    x = nn.Parameter(torch.full(shape, begin, dtype=torch.float64))
+    weights = MasterWeights({"x": x}, partial(strategy.optimizer, lr=rate))
+    identity = torch.eye(shape[1], dtype=torch.float64).expand(population, -1, -1)
+    generations = (config.evaluations - 1) // population
+    fall = Cosine(generations=generations, end=config.end, warm_up=0)
+    for generation in range(generations):
+        sigma = config.sigma * fall(generation)
+        weights.scale_learning_rate(fall(generation))
+        noise = strategy.perturbation.draw(
+            _Matrix(shape),  # type: ignore[arg-type]
+            seed=seed,
+            generation=generation,
+            population=population,
+            antithetic=strategy.antithetic,
+            sigma=sigma,
+        )
+        moved_PIO = noise.for_members(range(population)).linear("x", identity)
+        points = x.detach() + moved_PIO.transpose(1, 2)
+        weight_P = strategy.shaping(-function(points.flatten(1))[:, None])
+        scale = 1.0 / (population * sigma)
+        weights.ascend((name, direction * scale) for name, direction in noise.combine(weight_P))
+    return float(function(x.detach().flatten()[None]))
+
+
+def cma_run(function: Function, begin: float, seed: int, config: DictConfig) -> float:
+    """The function at CMA-ES's mean after as many evaluations."""
+    import cma
+
+    rng = np.random.default_rng(seed)
+    options = {"verbose": -9, "seed": np.nan, "randn": lambda *shape: rng.standard_normal(shape)}
+    search = cma.CMAEvolutionStrategy([begin] * math.prod(config.shape), config.sigma, options)
+    for _ in range((config.evaluations - 1) // search.popsize):
+        points = search.ask()
+        search.tell(points, function(torch.from_numpy(np.stack(points))).tolist())
+    return float(function(torch.from_numpy(np.asarray(search.mean))[None]))
+
+
+def tuned(strategy: Strategy, function: Function, begin: float, config: DictConfig) -> float:
+    """The learning rate with the least median on the tuning seeds."""
+
+    def outcome(rate: float) -> float:
+        values = [strategy_run(strategy, function, begin, seed, rate, config) for seed in config.tuning_seeds]
+        return median(value if math.isfinite(value) else math.inf for value in values)
+
+    return float(min(config.learning_rates, key=outcome))
+
+
+def main(config: DictConfig) -> None:
+    """All algorithms on all functions, from configuration to table and Markdown."""
+    with configuration():
+        prepare_torch(config.threads)
+        if set(config.seeds) & set(config.tuning_seeds):
+            raise ValueError("tuning_seeds: expected seeds that are not reported, got some of seeds")
+        if config.evaluations <= config.population:
+            raise ValueError(
+                f"evaluations: expected more than population={config.population}, got {config.evaluations}"
+            )
+    rows: list[list[str]] = []
+    for name, strategy in STRATEGIES.items():
+        row = [name]
+        for function, begin in FUNCTIONS.values():
+            rate = tuned(strategy, function, begin, config)
+            values = [strategy_run(strategy, function, begin, seed, rate, config) for seed in config.seeds]
+            row.append(f"{_spread(values)}, lr {rate:g}")
+        rows.append(row)
+    rows.append(["CMA-ES", *(_spread([cma_run(f, b, s, config) for s in config.seeds]) for f, b in FUNCTIONS.values())])
+    columns = ["", *FUNCTIONS]
+    table = Table(title="value at the mean: median (lowest to highest) over seeds", title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=140).print(table)
+    if config.out:
+        lines = [columns, ["---"] * len(columns), *rows]
+        Path(config.out).write_text("".join(f"| {' | '.join(line)} |\n" for line in lines), encoding="utf-8")
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{median(values):.2g} ({min(values):.2g} to {max(values):.2g})"
+
+
+if __name__ == "__main__":
+    run_hydra(main, config_dir=CONFIGURATION, config_name="standard_functions")

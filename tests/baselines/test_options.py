@@ -1,0 +1,223 @@
+"""Options beyond the plain algorithm: a batch's baseline, penalties in the reward, groups gathered, the gap's warning."""
+
+import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from baselines import GRPO
+from baselines.actions import actions_of, joined
+from baselines.advantages import group_advantages
+from baselines.overlong import overlong_penalty
+from evotext.models.language_model import LanguageModel
+from evotext.rollouts.collector import Collector
+from evotext.schedules import Linear
+from evotext.types import Trajectories
+from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, settings, weights, written_out_gradient
+from tests.rollouts.test_collector import chatter
+
+
+def collected(algorithm: Any, model: LanguageModel, generation: int = 0) -> Trajectories:
+    return Collector(model, chatter(), rows=64).collect(algorithm.ask(generation))
+
+
+def with_returns(batch: Trajectories, return_B: Tensor) -> Trajectories:
+    return replace(batch, return_B=return_B.double())
+
+
+def assert_same(got: list[Tensor], expected: list[Tensor]) -> None:
+    largest = max(float(x.abs().max()) for x in expected)
+    assert largest > 0
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5 * largest, rtol=1e-4)
+
+
+def test_a_batchs_baseline_is_its_mean() -> None:
+    """Hand-computed; groups play no part, and equal returns give exactly 0."""
+    groups = torch.tensor([0, 1, 2, 3])
+    found = group_advantages(torch.tensor([1.0, 0.0, 0.0, 2.0]), groups, "batch")
+    assert found.tolist() == [0.25, -0.75, -0.75, 1.25]
+    assert group_advantages(torch.full((3,), 0.1), groups[:3], "batch").tolist() == [0.0, 0.0, 0.0]
+
+
+def test_reinforce_is_reinforce() -> None:
+    """sum_i (R_i - mean R) sum_t grad log pi / (rows x max_tokens), one row a group."""
+    model, reference = fresh_model(), fresh_model()
+    before = weights(model)
+    algorithm = GRPO(**settings("reinforce", prompts=12, group_size=1, max_tokens=20))
+    algorithm.start(model, 0)
+    batch = collected(algorithm, model)
+    algorithm.tell(batch)
+    weight_BT = ((batch.return_B - batch.return_B.mean()) / (12 * 20))[:, None] * batch.policy_mask_BT
+    assert_same(change(before, model), written_out_gradient(reference, batch, weight_BT))
+
+
+def test_a_group_of_one_needs_the_batch() -> None:
+    with pytest.raises(ValueError, match=r"group_size: expected at least 2"):
+        grpo(group_size=1)
+
+
+def test_the_overlong_penalty() -> None:
+    """Hand-computed: nothing up to 12 of 20, half of the factor at 16, all of it at 20 and beyond."""
+    found = overlong_penalty(torch.tensor([1, 12, 14, 16, 20, 30]), max_tokens=20, buffer=8, factor=2.0)
+    assert found.tolist() == [0.0, 0.0, -0.5, -1.0, -2.0, -2.0]
+
+
+def test_long_answers_weigh_less_and_the_reported_return_stays() -> None:
+    """The step is that of returns with the penalty taken off; metrics know nothing of it."""
+    steps, rewards = [], []
+    for shaped in (False, True):
+        model = fresh_model()
+        before = weights(model)
+        algorithm = grpo(baseline="none", max_tokens=6, overlong_buffer=4 if shaped else None, overlong_factor=1.0)
+        algorithm.start(model, 0)
+        batch = collected(algorithm, model)
+        rewards.append(algorithm.ask and algorithm.tell(_penalised(batch) if not shaped else batch).metrics["reward"])
+        steps.append(change(before, model))
+    assert_same(steps[1], steps[0])
+    assert rewards[1] == pytest.approx(float(batch.return_B.mean()))
+    assert rewards[0] != pytest.approx(rewards[1])
+
+
+def _penalised(batch: Trajectories) -> Trajectories:
+    lengths = batch.policy_mask_BT.sum(1).tolist()
+    penalty = [-min(max((length - 2) / 4, 0.0), 1.0) for length in lengths]
+    assert len(set(penalty)) > 1
+    return with_returns(batch, batch.return_B + torch.tensor(penalty, dtype=torch.float64))
+
+
+def test_a_divergence_in_the_reward_is_summed_over_the_answer() -> None:
+    """The reference is the start; the policy that sampled has moved. Step as with returns less 0.3 sum (log pi - log ref)."""
+    steps = []
+    for in_reward in (True, False):
+        model = fresh_model()
+        start = copy.deepcopy(model.network)
+        changes = {"kl_in": "reward", "kl_coefficient": 0.3} if in_reward else {}
+        algorithm = grpo(baseline="leave_one_out", **changes)
+        algorithm.start(model, 0)
+        with torch.no_grad():
+            for i, parameter in enumerate(model.network.parameters()):
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i), dtype=parameter.dtype)
+                parameter += 0.02 * noise
+        batch = collected(algorithm, model)
+        before = weights(model)
+        report = algorithm.tell(batch if in_reward else _less_divergence(batch, model, start))
+        steps.append(change(before, model))
+        assert ("kl" in report.metrics) == in_reward
+    assert_same(steps[0], steps[1])
+
+
+@torch.no_grad()
+def _less_divergence(batch: Trajectories, model: LanguageModel, start: Any) -> Trajectories:
+    sums = []
+    for row in range(len(batch.length_B)):
+        ids = batch.tokens_BT[row : row + 1, : batch.length_B[row]]
+        both = [network(input_ids=ids).logits[0].log_softmax(-1) for network in (model.network, start)]
+        written = [t for t in range(1, ids.shape[1]) if batch.policy_mask_BT[row, t]]
+        sums.append(sum(float(both[0][t - 1, ids[0, t]] - both[1][t - 1, ids[0, t]]) for t in written))
+    return with_returns(batch, batch.return_B - 0.3 * torch.tensor(sums, dtype=torch.float64))
+
+
+def _paid(batch: Trajectories, alive: list[int]) -> Trajectories:
+    """Groups of three that all fail, but those that are alive, in which the first row succeeds."""
+    return_B = torch.zeros(len(batch.return_B), dtype=torch.float64)
+    for group in alive:
+        return_B[3 * group] = 1.0
+    return with_returns(batch, return_B)
+
+
+def test_groups_are_gathered_until_there_are_enough() -> None:
+    """Two of four, then three more: no step, then one on those five alone, as if they had been one batch."""
+    model, together = fresh_model(), fresh_model()
+    before = weights(model)
+    algorithm = grpo(refill=3)
+    algorithm.start(model, 0)
+    first = _paid(collected(algorithm, model, 0), [1, 3])
+    held = algorithm.tell(first).metrics
+    assert held["skipped"] == 1.0 and held["groups/held"] == 2.0
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
+    second = _paid(collected(algorithm, model, 1), [0, 1, 2])
+    state = copy.deepcopy(algorithm.state_dict())
+    taken = algorithm.tell(second).metrics
+    assert taken["skipped"] == 0.0 and taken["groups/held"] == 0.0
+    expected = [torch.zeros_like(p) for p in before]
+    tokens = sum(float(b.policy_mask_BT[_rows(g)].sum()) for b, g in ((first, [1, 3]), (second, [0, 1, 2])))
+    for batch in (first, second):
+        advantage_B = group_advantages(batch.return_B, torch.tensor(batch.plan.groups), "std")
+        parts = written_out_gradient(together, batch, (advantage_B / tokens)[:, None] * batch.policy_mask_BT)
+        expected = [a + b for a, b in zip(expected, parts, strict=True)]
+    assert_same(change(before, model), expected)
+
+    resumed_model = fresh_model()
+    resumed = grpo(refill=3)
+    resumed.start(resumed_model, 0)
+    resumed.load_state_dict(state)
+    resumed.tell(second)
+    assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(resumed_model), strict=True))
+
+
+def _rows(groups: list[int]) -> list[int]:
+    return [3 * group + i for group in groups for i in range(3)]
+
+
+def test_gathering_ends_after_its_rounds() -> None:
+    """With what there is, or with nothing."""
+    model = fresh_model()
+    algorithm = grpo(refill=2)
+    algorithm.start(model, 0)
+    assert algorithm.tell(_paid(collected(algorithm, model, 0), [])).metrics["skipped"] == 1.0
+    assert algorithm.tell(_paid(collected(algorithm, model, 1), [2])).metrics["skipped"] == 0.0
+    for generation in (2, 3):
+        assert algorithm.tell(_paid(collected(algorithm, model, generation), [])).metrics["skipped"] == 1.0
+
+
+def test_joined_batches_are_padded_alike() -> None:
+    """Row by row what they were."""
+    model = fresh_model()
+    algorithm = grpo()
+    algorithm.start(model, 0)
+    parts = [actions_of(collected(algorithm, model, generation), torch.device("cpu")) for generation in range(3)]
+    parts[1] = parts[1].select(torch.tensor([int(parts[1].length_B.argmin())]))
+    whole, row = joined(parts), 0
+    for part in parts:
+        for i in range(part.rows):
+            N, T = part.mask_BN.shape[1], part.tokens_BT.shape[1]
+            for name, width in (("tokens_BT", T), ("position_BN", N), ("mask_BN", N), ("old_logprob_BN", N)):
+                values = getattr(whole, name)[row]
+                assert torch.equal(values[:width], getattr(part, name)[i]) and not values[width:].any()
+            row += 1
+    assert row == whole.rows
+
+
+@pytest.mark.parametrize("make", [grpo, ppo])
+def test_a_gap_between_sampler_and_trainer_is_said_once(make: Any) -> None:
+    """Noted where log-probabilities were tampered with, silent where they are the sampler's own."""
+    model = fresh_model()
+    algorithm = make()
+    algorithm.start(model, 0)
+    batch = collected(algorithm, model)
+    assert algorithm.tell(batch).notes == ()
+    algorithm.start(fresh_model(), 0)
+    assert batch.logprob_BT is not None
+    tampered = replace(batch, logprob_BT=batch.logprob_BT - 0.3 * batch.policy_mask_BT)
+    (note,) = algorithm.tell(tampered).notes
+    assert "old_logprobs=trainer" in note and "0.3" in note
+    assert algorithm.tell(tampered).notes == ()
+
+
+@pytest.mark.parametrize("make", [grpo, ppo])
+def test_the_learning_rate_follows_its_schedule(make: Any) -> None:
+    """Half of it in the last generation: half the step."""
+    steps = []
+    for schedule in (Linear(generations=1, end=0.5, warm_up=0), Linear(generations=1, end=1.0, warm_up=0)):
+        model = fresh_model()
+        before = weights(model)
+        algorithm = make(learning_rate_schedule=schedule, optimizer=partial(torch.optim.SGD, lr=1.0))
+        algorithm.start(model, 0)
+        algorithm.tell(collected(algorithm, model, 1))
+        steps.append(change(before, model))
+    assert_same([2 * step for step in steps[0]], steps[1])

@@ -1,0 +1,42 @@
+"""One generation of an evolution strategy without a task: settings, and episodes with the returns that a test wants."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evotext.schedules import Constant
+from evotext.types import Cost, RolloutPlan, Trajectories
+from optimizers.decay import NoDecay
+from optimizers.resampling import Resampling
+
+# What no test is about unless it says so.
+PLAIN: dict[str, Any] = {
+    "exclude": [],
+    "narrow_weights": "masters",
+    "sigma_schedule": Constant(),
+    "learning_rate_schedule": Constant(),
+    "decay": NoDecay(),
+    "resampling": Resampling(every=1),
+}
+
+
+def told(plan: RolloutPlan, return_B: Tensor) -> Trajectories:
+    """Episodes of one token with these returns."""
+    rows = len(plan.instances)
+    nothing_B1, no_B = torch.zeros(rows, 1, dtype=torch.int64), torch.zeros(rows, dtype=torch.bool)
+    return Trajectories(
+        plan=plan,
+        tokens_BT=nothing_B1,
+        length_B=torch.ones(rows, dtype=torch.int64),
+        policy_mask_BT=nothing_B1 == 0,
+        turn_BT=nothing_B1,
+        reward_BT=return_B[:, None].float(),
+        return_B=return_B.double(),
+        success_B=no_B,
+        terminated_B=~no_B,
+        truncated_B=no_B,
+        overlong_B=no_B,
+        cost=Cost(),
+        transcripts=(),
+    )
