@@ -12,7 +12,7 @@ _GROUPS = ("algorithm", "env", "model", "adapter", "budget")
 
 
 def hyperparameters(folder: Path) -> dict[str, Hyperparameter]:
-    """From the run's folder: the chosen algorithm, env, model, adapter and budget, and every value below them by its dotted key.
+    """From the run's folder: what was chosen of each group, and every value by its dotted key.
 
     Lists are text; null is left out. Empty if the folder has no configuration, as that of a run that no command started.
     """
