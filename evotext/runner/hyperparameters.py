@@ -8,11 +8,11 @@ import yaml
 Hyperparameter = float | int | str | bool
 # What changes where and how fast a run goes, or who watches, but not what it computes.
 _LEFT_OUT = ("device", "threads", "rows", "debug", "resume", "allow_custom_targets", "checkpoint", "tracker")
-_GROUPS = ("algorithm", "env", "model", "budget")
+_GROUPS = ("algorithm", "env", "model", "adapter", "budget")
 
 
 def hyperparameters(folder: Path) -> dict[str, Hyperparameter]:
-    """From the run's folder: the chosen algorithm, env, model and budget, and every value below them by its dotted key.
+    """From the run's folder: what was chosen of each group, and every value by its dotted key.
 
     Lists are text; null is left out. Empty if the folder has no configuration, as that of a run that no command started.
     """
