@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts_in_process import status_of
+
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = {"name", "model", "rows", "members", "rank", "value", "low", "high", "unit", "repeats"}
 EXPECTED = {
@@ -71,8 +73,10 @@ def test_every_suite_measures_and_writes_its_figures(tmp_path: Path) -> None:
         (["device=tpu"], "device: expected auto, cpu"),
     ],
 )
-def test_a_mistake_is_one_line(words: list[str], message: str) -> None:
-    result = _run(*words)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ") and message in result.stderr
-    assert result.stderr.count("\n") == 1
+def test_a_mistake_is_one_line(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of("benchmark", *words, monkeypatch=monkeypatch) == 2
+    errors = capfd.readouterr().err
+    assert errors.startswith("error: ") and message in errors
+    assert errors.count("\n") == 1

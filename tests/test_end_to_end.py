@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.scripts_in_process import status_of
 from tests.small_models import small_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -161,11 +162,17 @@ def test_control_c_ends_a_run_cleanly(tmp_path: Path, cache: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_status_2_before_anything_expensive(
-    words: list[str], expected: str, tmp_path: Path
+    words: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    done = command("train", *words, f"hydra.run.dir={tmp_path / 'run'}", cache=tmp_path / "cache")
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    monkeypatch.setenv("EVOTEXT_CACHE", str(tmp_path / "cache"))
+    status = status_of("train", *words, f"hydra.run.dir={tmp_path / 'run'}", monkeypatch=monkeypatch)
+    errors = capfd.readouterr().err
+    assert status == 2, errors
+    lines = [line for line in errors.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: "), errors
     assert expected in lines[0]
     assert not (tmp_path / "cache").exists(), "the built-in model was asked for"
