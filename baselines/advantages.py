@@ -7,6 +7,7 @@ arXiv 2402.14740), for sample i of a group of G with returns R:
     none       A_i = R_i - mean R
     leave_one_out   A_i = R_i - mean of the others = (R_i - mean R) G / (G - 1)
     batch      A_i = R_i - mean over all groups (REINFORCE; a group may then have one row)
+    best       A_i = 1 for the group's best, else 0: fine-tuning on the best of n (RAFT, arXiv 2304.06767)
 
 Generalised advantage estimation (arXiv 1506.02438), over a row's own actions t = 0 ... n - 1 with values V:
 
@@ -22,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Baseline = Literal["std", "none", "leave_one_out", "batch"]
+Baseline = Literal["std", "none", "leave_one_out", "batch", "best"]
 
 STD_EPSILON = 1e-4
 
@@ -43,6 +44,9 @@ def group_advantages(return_B: Tensor, group_B: Tensor, baseline: Baseline) -> T
     centred_B = torch.where((low_G == high_G)[index_B], 0.0, centred_B)  # a rounded mean would leave noise
     if baseline == "none":
         return centred_B
+    if baseline == "best":
+        best_B = (returns == high_G[index_B]) & (low_G < high_G)[index_B]
+        return torch.where(centred_B.isfinite(), best_B.double(), centred_B)
     others_G = (size_G - 1).clamp(min=1)
     if baseline == "leave_one_out":
         return centred_B * (size_G / others_G)[index_B]

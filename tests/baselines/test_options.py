@@ -44,6 +44,27 @@ def test_a_batchs_baseline_is_its_mean() -> None:
     assert group_advantages(torch.full((3,), 0.1), groups[:3], "batch").tolist() == [0.0, 0.0, 0.0]
 
 
+def test_the_best_of_a_group_counts_and_nothing_else() -> None:
+    """Hand-computed; ties share, and a group without a difference has no best."""
+    groups = torch.tensor([0, 0, 0, 1, 1, 2, 2])
+    found = group_advantages(torch.tensor([0.0, 2.0, 2.0, 1.0, 1.0, -1.0, -2.0]), groups, "best")
+    assert found.tolist() == [0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+
+
+def test_best_of_n_is_the_likelihood_of_the_best() -> None:
+    model, reference = fresh_model(), fresh_model()
+    before = weights(model)
+    algorithm = GRPO(**settings("best_of_n"))
+    algorithm.start(model, 0)
+    batch = collected(algorithm, model)
+    algorithm.tell(batch)
+    groups = torch.tensor(batch.plan.groups)
+    best_B = torch.stack([batch.return_B[i] == batch.return_B[groups == groups[i]].max() for i in range(12)])
+    differ_B = torch.tensor([len(batch.return_B[groups == groups[i]].unique()) > 1 for i in range(12)])
+    weight_BT = (best_B & differ_B).double()[:, None] * batch.policy_mask_BT / float(batch.policy_mask_BT.sum())
+    assert_same(change(before, model), written_out_gradient(reference, batch, weight_BT))
+
+
 def test_reinforce_is_reinforce() -> None:
     """sum_i (R_i - mean R) sum_t grad log pi / (rows x max_tokens), one row a group."""
     model, reference = fresh_model(), fresh_model()
