@@ -99,11 +99,7 @@ def _names(
                 differing = ["settings unknown"] if any(_configured(other) for other in found.values()) else []
             else:
                 rivals = [other for other in found.values() if _configured(other)]
-                differing = [
-                    f"{key} {each.get(key, 'absent')}"
-                    for key in keys
-                    if any(other.get(key) != each.get(key) for other in rivals)
-                ]
+                differing = _said(each, [key for key in keys if any(o.get(key) != each.get(key) for o in rivals)])
             names[folder] = f"{name} ({', '.join(differing)})" if differing else name
     return names
 
@@ -111,6 +107,21 @@ def _names(
 def _configured(settings: Settings) -> bool:
     """Whether a run's configuration was readable: more is known than the model's name."""
     return any(key != "model" for key in settings)
+
+
+def _said(settings: Settings, keys: Sequence[str]) -> list[str]:
+    """Settings in words. Of a part that is another class, the class's name and then its own options, briefly."""
+    parts = tuple(key.removesuffix("_target_") for key in keys if key.endswith("._target_"))
+    words = []
+    for key in keys:
+        part = next((part for part in parts if key.startswith(part)), "")
+        if not part:
+            words.append(f"{key} {settings.get(key, 'absent')}")
+        elif key.endswith("._target_"):
+            words.append(f"{part.rstrip('.')} {settings.get(key, 'absent').rpartition('.')[2]}")
+        elif key in settings:  # what the other class alone has is no setting of this one
+            words.append(f"{key.removeprefix(part)} {settings[key]}")
+    return words
 
 
 def _grouped(runs: Sequence[RunRecord], names: Mapping[Path, str]) -> dict[str, list[RunRecord]]:

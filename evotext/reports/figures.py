@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from evotext.reports.across import Overall, Sweep
-from evotext.reports.comparison import Comparison
+from evotext.reports.comparison import Comparison, natural
 from evotext.reports.curves import Band, curve_of, value_at
 from evotext.reports.formats import count, score
 from evotext.reports.records import AXES, Axis, Metric
@@ -34,7 +34,7 @@ Figure = dict[str, object]
 
 def styles(comparison: Comparison) -> dict[str, int]:
     """A palette index for each contestant's name, the same in all tasks."""
-    names = sorted({contestant.name for task in comparison.tasks for contestant in task.contestants})
+    names = sorted({contestant.name for task in comparison.tasks for contestant in task.contestants}, key=natural)
     return {name: i % len(DASHES) for i, name in enumerate(names)}
 
 

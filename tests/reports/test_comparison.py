@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from evotext.reports.comparison import Comparison, compare
+from evotext.reports.comparison import Comparison, _said, compare
 from evotext.reports.runs import find_runs, read_run
 from evotext.reports.verdicts import answer, clear_winner, verdict
 from tests.reports.run_folders import write_run
@@ -167,3 +167,17 @@ def test_nothing_completed(tmp_path: Path) -> None:
     assert "nothing to compare yet" in answer(comparison)[0] and "nothing to compare yet" in verdict(
         comparison.tasks[0]
     )
+
+
+def test_another_class_is_named_by_its_class_and_its_own_options() -> None:
+    """And not by paths of modules, nor by the options that it does not have."""
+    keys = ["perturbation._target_", "perturbation.rank", "perturbation.vectors", "sigma"]
+    low = {"perturbation._target_": "optimizers.perturbations.LowRank", "perturbation.rank": "1", "sigma": "0.1"}
+    full = {
+        "perturbation._target_": "optimizers.perturbations.FullRank",
+        "perturbation.vectors": "full",
+        "sigma": "0.2",
+    }
+    assert _said(low, keys) == ["perturbation LowRank", "rank 1", "sigma 0.1"]
+    assert _said(full, keys) == ["perturbation FullRank", "vectors full", "sigma 0.2"]
+    assert _said({"sigma": "0.1"}, ["sigma", "population"]) == ["sigma 0.1", "population absent"]
