@@ -25,15 +25,17 @@ from torch import Tensor
 
 from baselines.actions import Actions, actions_of
 from baselines.advantages import Baseline, group_advantages
-from baselines.inner_loop import Figures, OptimizerFactory, Stepper, check_optimizer, micro_batches, minibatches
+from baselines.inner_loop import Figures, micro_batches, minibatches
 from baselines.losses import KLEstimator, Normalisation, clipped_surrogate, kl_divergence, token_weights
-from baselines.overlong import overlong_penalty
+from baselines.overlong import longest_answers, overlong_penalty
 from baselines.policy import Scorer
 from baselines.refill import Refill
 from baselines.rollout_metrics import add_gap, gap_notes, group_metrics, rollout_metrics, trained_on_metrics
+from baselines.stepper import Stepper
 from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
+from evotext.optimizer_factory import OptimizerFactory, check_optimizer
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 
@@ -92,7 +94,7 @@ class GRPO:
         self.kl_coefficient, self.kl_estimator, self.mask_overlong = kl_coefficient, kl_estimator, mask_overlong
         self.old_logprobs, self.kl_in, self.refill = old_logprobs, kl_in, refill
         self.overlong_buffer, self.overlong_factor = overlong_buffer, overlong_factor
-        self.gap_tolerance, self._rate_factor = gap_tolerance, learning_rate_schedule
+        self.gap_tolerance, self._rate_schedule = gap_tolerance, learning_rate_schedule
         self._max_grad_norm, self._optimizer = max_grad_norm, optimizer
 
     def start(self, model: LanguageModel, seed: int) -> None:
@@ -101,7 +103,9 @@ class GRPO:
         self._policy, self._warned = Scorer(model.network), False
         self._gathered = Refill(self.prompts, self.refill) if self.refill else None
         groups = [{"params": model.trained_parameters}]
-        self._stepper = Stepper(self._optimizer, groups, max_grad_norm=self._max_grad_norm)
+        self._stepper = Stepper(
+            self._optimizer, groups, max_grad_norm=self._max_grad_norm, schedule=self._rate_schedule
+        )
         self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
             self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
@@ -121,7 +125,7 @@ class GRPO:
     def tell(self, batch: Trajectories) -> UpdateReport:
         """One or more optimizer steps on the batch; none if no group carries a signal, or if more are to be gathered."""
         begin = time.perf_counter()
-        self._stepper.scale_learning_rate(self._rate_factor(batch.plan.generation))
+        self._stepper.learning_rate.follow(batch.plan.generation)
         figures, updates, dropped = Figures(), 0, 0
         self._tokens_seen += int(batch.length_B.sum())
         metrics = rollout_metrics(batch) | group_metrics(batch)
@@ -131,7 +135,7 @@ class GRPO:
         if rows is not None:
             updates, dropped = self._improve(*rows, batch.plan.generation, figures)
         metrics |= figures.result()
-        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate)
+        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate.now)
         notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)
         self._warned |= bool(notes)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
@@ -158,7 +162,7 @@ class GRPO:
         """The returns that advantages are made of, (B,) on the CPU; what is reported stays the task's own."""
         return_B = batch.return_B
         if self.overlong_buffer is not None:
-            length_B = batch.policy_mask_BT.sum(1)
+            length_B = longest_answers(batch.policy_mask_BT, batch.turn_BT)
             return_B = return_B + overlong_penalty(
                 length_B, self.max_tokens, self.overlong_buffer, self.overlong_factor
             )
@@ -210,14 +214,13 @@ class GRPO:
     def state_dict(self) -> dict[str, object]:
         """The optimizer's state, the count of tokens, the reference's weights and groups held back, if there are any."""
         reference = None if self._reference is None else self._reference.network.state_dict()
-        optimizer = self._stepper.optimizer.state_dict()
-        return {"optimizer": optimizer, "reference": reference, "tokens_seen": self._tokens_seen} | (
+        return {"steps": self._stepper.state_dict(), "reference": reference, "tokens_seen": self._tokens_seen} | (
             {"gathered": self._gathered.state_dict()} if self._gathered is not None else {}
         )
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
-        self._stepper.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        self._stepper.load_state_dict(state["steps"])  # type: ignore[arg-type]
         if self._reference is not None:
             self._reference.network.load_state_dict(state["reference"])
         self._tokens_seen = int(state["tokens_seen"])  # type: ignore[call-overload]

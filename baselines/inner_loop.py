@@ -1,4 +1,4 @@
-"""From one batch of rollouts to optimizer steps: minibatches, micro-batches, gradient clipping.
+"""From one batch of rollouts to optimizer steps: minibatches, micro-batches, figures.
 
 The batch rule: all rows of a generation are shuffled into `minibatches` parts, each part is one optimizer step, and a
 part is computed in micro-batches of at most `micro_rows` rows whose gradients add up. The loss is a weighted sum with
@@ -6,67 +6,13 @@ weights of the whole part, so the gradient does not depend on the size of the mi
 computes its share of the micro-batches; gradients and figures are added up.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from evotext import processes
 from evotext.philox import Purpose, stream_id, uniform
-
-OptimizerFactory = Callable[..., torch.optim.Optimizer]
-
-
-def check_optimizer(factory: OptimizerFactory) -> None:
-    """Build the optimizer on a throw-away parameter and take a step. Raises ValueError for what it rejects.
-
-    The step finds optimizers that cannot be driven by gradients alone (LBFGS) or by dense ones (SparseAdam).
-    """
-    parameter = nn.Parameter(torch.zeros(2, 2))
-    parameter.grad = torch.zeros(2, 2)
-    try:
-        factory([parameter]).step()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"algorithm.optimizer: {error}") from error
-
-
-class Stepper:
-    """An optimizer over groups of parameters with the gradient's norm bounded.
-
-    groups: parameters, each group with its options (as torch.optim takes them). max_grad_norm: None bounds nothing.
-    """
-
-    def __init__(self, factory: OptimizerFactory, groups: list[dict[str, Any]], *, max_grad_norm: float | None) -> None:
-        self.optimizer = factory(groups)
-        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self._max_grad_norm = max_grad_norm
-        self._base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-
-    def step(self) -> float | None:
-        """Apply the gradients of all processes and clear them.
-
-        Returns the norm before clipping, or None if it is not finite: then nothing changed.
-        """
-        processes.share_gradients(self._parameters)
-        bound = torch.inf if self._max_grad_norm is None else self._max_grad_norm
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, bound))
-        finite = math.isfinite(norm)
-        if finite:
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm if finite else None
-
-    def scale_learning_rate(self, factor: float) -> None:
-        """Make every group's so many times what it began with."""
-        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = base * factor
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the first group."""
-        return float(self.optimizer.param_groups[0]["lr"])
 
 
 def minibatches(rows: int, count: int, *, seed: int, generation: int, epoch: int) -> tuple[Tensor, ...]:

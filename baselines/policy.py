@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from baselines.actions import Actions
+from baselines.shared_opening import Openings, hidden_states, network_shares, shared_openings
 from evotext.models.flops import ForwardFlops
 from evotext.types import Cost
 
@@ -46,11 +47,13 @@ class Scorer:
     """Scores actions with a network.
 
     by_head: whether only the actions' positions go through the output head (found out from the network itself).
+    shares: whether rows that begin alike share the computation of their beginning (found out likewise).
     """
 
     def __init__(self, network: PreTrainedModel) -> None:
         self.network = network
         self.by_head = _head_explains_logits(network)
+        self.shares = self.by_head and network_shares(network)
         self._forward_flops, self._spent = ForwardFlops(network), Cost()
 
     def spent(self) -> Cost:
@@ -60,7 +63,8 @@ class Scorer:
 
     def score(self, actions: Actions, temperature: float) -> Scores:
         """Run the conversations once, without a cache, at a positive temperature."""
-        positions = actions.tokens_BT.numel()
+        openings = shared_openings(actions) if self.shares else None
+        positions = actions.tokens_BT.numel() if openings is None else openings.positions
         predicted = int(actions.mask_BN.sum()) if self.by_head else positions
         forward = self._forward_flops(positions=positions, predicted=predicted)
         backward = 0.0
@@ -68,14 +72,18 @@ class Scorer:
             backward = self._forward_flops.backward(positions=positions, predicted=predicted)
         self._spent += Cost(flops=forward + backward, backward_flops=backward)
         if self.by_head:
-            return self._by_head(actions, temperature)
+            return self._by_head(actions, temperature, openings)
         return self._by_whole_rows(actions, temperature)
 
-    def _by_head(self, actions: Actions, temperature: float) -> Scores:
-        hidden_BTD = self.network.base_model(
-            input_ids=actions.tokens_BT, attention_mask=_attention_mask(actions), use_cache=False
-        ).last_hidden_state
-        hidden_BND, chosen_BN, final_BD = _at_actions(hidden_BTD, actions)
+    def _by_head(self, actions: Actions, temperature: float, openings: Openings | None) -> Scores:
+        if openings is None:
+            hidden_BTD = self.network.base_model(
+                input_ids=actions.tokens_BT, attention_mask=_attention_mask(actions), use_cache=False
+            ).last_hidden_state
+            hidden_BND, chosen_BN, final_BD = _at_actions(hidden_BTD, actions)
+        else:
+            hidden_BXD = hidden_states(self.network, actions.tokens_BT, actions.length_B, openings)
+            hidden_BND, chosen_BN, final_BD = _at_actions(hidden_BXD, actions, openings.length_B - 1)
         hidden_MD, token_M = hidden_BND[actions.mask_BN], chosen_BN[actions.mask_BN]
         logprob_M, entropy_M = self._score_tokens(hidden_MD, token_M, temperature)
         blank_BN = torch.zeros(actions.mask_BN.shape, dtype=logprob_M.dtype, device=logprob_M.device)
@@ -132,12 +140,17 @@ def _attention_mask(actions: Actions) -> Tensor | None:
     return None if bool(real_BT.all()) else real_BT.long()
 
 
-def _at_actions(values_BTX: Tensor, actions: Actions) -> tuple[Tensor, Tensor, Tensor]:
-    """Values at the positions that predict actions (B, N, X), the actions' ids (B, N), values at the end (B, X)."""
+def _at_actions(values_BTX: Tensor, actions: Actions, first_B: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Values at the positions that predict actions (B, N, X), the actions' ids (B, N), values at the end (B, X).
+
+    first_B: the position of each row's first value; None: 0.
+    """
     rows_B = torch.arange(actions.rows, device=actions.position_BN.device)
-    before_BN = (actions.position_BN - 1).clamp(min=0)  # the state after which the action was written
+    before_BN, last_B = actions.position_BN - 1, actions.length_B - 1  # the state after which the action was written
+    if first_B is not None:
+        before_BN, last_B = before_BN - first_B[:, None], last_B - first_B
     chosen_BN = actions.tokens_BT.gather(1, actions.position_BN)
-    return values_BTX[rows_B[:, None], before_BN], chosen_BN, values_BTX[rows_B, actions.length_B - 1]
+    return values_BTX[rows_B[:, None], before_BN.clamp(min=0)], chosen_BN, values_BTX[rows_B, last_B]
 
 
 def _logprob_and_entropy(logits_V: Tensor, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -28,14 +28,16 @@ from torch import Tensor
 
 from baselines.actions import Actions, actions_of
 from baselines.advantages import generalised_advantages, whitened
-from baselines.inner_loop import Figures, OptimizerFactory, Stepper, check_optimizer, micro_batches, minibatches
+from baselines.inner_loop import Figures, micro_batches, minibatches
 from baselines.losses import clipped_surrogate, kl_divergence, token_weights, value_loss
 from baselines.policy import Scorer
 from baselines.rollout_metrics import add_gap, gap_notes, rollout_metrics, trained_on_metrics
+from baselines.stepper import Stepper
 from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.models.value_head import ValueHead
+from evotext.optimizer_factory import OptimizerFactory, check_optimizer
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, checked
 
@@ -98,7 +100,7 @@ class PPO:
         self.entropy_coefficient, self.kl_coefficient, self.target_kl = entropy_coefficient, kl_coefficient, target_kl
         self._value_learning_rate, self._detach_value = value_learning_rate, detach_value
         self._max_grad_norm, self._optimizer = max_grad_norm, optimizer
-        self.gap_tolerance, self._rate_factor = gap_tolerance, learning_rate_schedule
+        self.gap_tolerance, self._rate_schedule = gap_tolerance, learning_rate_schedule
 
     def start(self, model: LanguageModel, seed: int) -> None:
         """Build the value head and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
@@ -110,7 +112,9 @@ class PPO:
             {"params": model.trained_parameters},
             {"params": list(self._value.parameters()), "lr": self._value_learning_rate},
         ]
-        self._stepper = Stepper(self._optimizer, groups, max_grad_norm=self._max_grad_norm)
+        self._stepper = Stepper(
+            self._optimizer, groups, max_grad_norm=self._max_grad_norm, schedule=self._rate_schedule
+        )
         self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
             self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
@@ -129,7 +133,7 @@ class PPO:
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Several epochs of optimizer steps on the batch."""
         begin = time.perf_counter()
-        self._stepper.scale_learning_rate(self._rate_factor(batch.plan.generation))
+        self._stepper.learning_rate.follow(batch.plan.generation)
         metrics = rollout_metrics(batch)
         figures, updates, dropped, stopped = Figures(), 0, 0, False
         actions = actions_of(batch, self._model.device)
@@ -142,7 +146,7 @@ class PPO:
             metrics["value_mean"] = float(judged.value_BN[mask_BN].mean())
         self._tokens_seen += int(batch.length_B.sum())
         metrics |= figures.result() | {"stopped_early": float(stopped)}
-        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate)
+        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate.now)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
         cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
         notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)
@@ -170,7 +174,7 @@ class PPO:
                     columns = (used_BN[row_K, :width], value_BN[row_K, :width], target_BN[row_K, :width])
                     moved += self._accumulate(part, *columns, weight_BN[row_K, :width], figures)
                 if self.target_kl is not None and processes.total(moved) > self.target_kl:
-                    self._stepper.optimizer.zero_grad(set_to_none=True)
+                    self._stepper.forget()
                     return updates, dropped, True
                 norm = self._stepper.step()
                 if norm is None:
@@ -185,7 +189,7 @@ class PPO:
         reference = None if self._reference is None else self._reference.network.state_dict()
         return {
             "value": self._value.state_dict(),
-            "optimizer": self._stepper.optimizer.state_dict(),
+            "steps": self._stepper.state_dict(),
             "reference": reference,
             "tokens_seen": self._tokens_seen,
         }
@@ -193,7 +197,7 @@ class PPO:
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
         self._value.load_state_dict(state["value"])  # type: ignore[arg-type]
-        self._stepper.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        self._stepper.load_state_dict(state["steps"])  # type: ignore[arg-type]
         if self._reference is not None:
             self._reference.network.load_state_dict(state["reference"])
         self._tokens_seen = int(state["tokens_seen"])  # type: ignore[call-overload]

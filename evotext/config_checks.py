@@ -121,6 +121,9 @@ def check_targets(values: object, leave: Set[str] | None = frozenset()) -> None:
     leave: None lets every target pass.
     """
     for path, node in _targets(values, ""):
+        for key in ("_partial_", "_recursive_"):
+            if not isinstance(node.get(key, True), bool):
+                raise ConfigError(f"{path}.{key}: expected true or false, got {shown(node[key])}")
         _check_target(path, node["_target_"], leave)
         _check_keys(path, node)
 

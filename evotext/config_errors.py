@@ -46,6 +46,8 @@ def build(config: DictConfig, path: str) -> Any:
             raise ConfigError(explain_validation(cause, place)) from error
         if isinstance(cause, ValueError):
             raise ConfigError(one_line(str(cause))) from error
+        if isinstance(cause, ImportError):  # of an optional package: it says what to install
+            raise ConfigError(f"{place}: {one_line(str(cause))}") from error
         if isinstance(cause, OmegaConfBaseException):
             raise ConfigError(explain(error)) from error
         raise ConfigError(f"{place}: {type(cause).__name__} {one_line(str(cause))}".rstrip()) from error

@@ -12,7 +12,6 @@ distribution. Its random numbers come from our keys, and since it cannot be save
 returns so far again.
 """
 
-import importlib.util
 import math
 import time
 from functools import partial
@@ -24,19 +23,21 @@ from pydantic import Field
 from torch import Tensor
 
 from evotext.instances import train_instances
+from evotext.library import optional
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.philox import Purpose, normal, stream_id
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from optimizers.masters import MasterWeights
+from optimizers.members import fitness_metrics, population_plan
 from optimizers.perturbations.subspace import Subspace
 
 _plain_step = partial(torch.optim.SGD, lr=1.0)
 
 
 class CMAES:
-    """Hyperparameters: see conf/algorithm/cma_es.yaml. Raises ValueError if the package is not installed."""
+    """Hyperparameters: see conf/algorithm/cma_es.yaml. Raises ImportError if the package is not installed."""
 
     @checked
     def __init__(
@@ -50,8 +51,7 @@ class CMAES:
         temperature: NonNegativeFloat,
         exclude: list[str],
     ) -> None:
-        if importlib.util.find_spec("cma") is None:
-            raise ValueError("algorithm: cma_es needs the package cma: pip install 'evotext[cma]'")
+        self._library = optional("cma", "cma")
         self.population, self.prompts, self.sigma, self.values = population, prompts, sigma, values
         self.diagonal, self.temperature, self.exclude = diagonal, temperature, exclude
 
@@ -73,14 +73,13 @@ class CMAES:
         self._begin(generation)
         self._point_PD = np.stack(self._searcher.ask())
         instances = train_instances(self._seed, generation, self.prompts)
-        return RolloutPlan(
+        return population_plan(
+            self._space.noise(torch.from_numpy(self._point_PD - self._mean_D)),
+            instances,
+            population=self.population,
             seed=self._seed,
             generation=generation,
-            instances=instances * self.population,
-            groups=tuple(range(self.prompts)) * self.population,
-            sampling=Sampling(temperature=self.temperature),
-            members=tuple(member for member in range(self.population) for _ in range(self.prompts)),
-            noise=self._space.noise(torch.from_numpy(self._point_PD - self._mean_D)),
+            temperature=self.temperature,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -96,11 +95,7 @@ class CMAES:
             mean_D = np.asarray(self._searcher.mean)
             change = self._weights.ascend(self._space.matrices(torch.from_numpy(mean_D - self._mean_D)))
             self._mean_D = mean_D.copy()
-        metrics = {
-            "fitness/mean": float(fitness_P.mean()),
-            "fitness/std": float(fitness_P.std(unbiased=False)),
-            "fitness/best": float(fitness_P.max()),
-            "frac_tasks_without_signal": float((return_PQ == return_PQ[:1]).all(0).double().mean()),
+        metrics = fitness_metrics(return_PQ) | {
             "sigma": float(self._searcher.sigma),
             "update_norm": change,
             "drift": self._weights.drift,
@@ -129,8 +124,6 @@ class CMAES:
         self._mean_D = state["mean"].numpy().copy()
 
     def _new_searcher(self) -> Any:
-        import cma
-
         options = {
             "popsize": self.population,
             "CMA_diagonal": self.diagonal,
@@ -138,7 +131,7 @@ class CMAES:
             "seed": np.nan,  # leave numpy's global generator alone
             "verbose": -9,
         }
-        return cma.CMAEvolutionStrategy([0.0] * self._space.dimensions, self.sigma, options)
+        return self._library.CMAEvolutionStrategy([0.0] * self._space.dimensions, self.sigma, options)
 
     def _begin(self, generation: int) -> None:
         self._generation, self._draws = generation, 0

@@ -12,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from evotext.philox import Purpose, stream_id, uniform
+from evotext.schedules.learning_rate import LearningRate
 from optimizers.decay import Decay, NoDecay
 
 # Of a parameter with more entries than this, so many, evenly spread, stand for all in the distance from the start.
 SAMPLED = 2**20
+# Random numbers of the rounding are drawn in pieces of this size: they take many times the memory of the weights.
+ROUNDED_AT_ONCE = 2**20
 NarrowWeights = Literal["masters", "stochastic"]
 
 
@@ -23,7 +26,8 @@ class MasterWeights:
     """Some parameters of a network with a torch optimizer over them, in float32 where they are stored narrower.
 
     parameters: by name. factory: makes the optimizer, which has to treat each parameter by itself, as all of torch's
-    but LBFGS do. decay: pulls after each step. narrow: what keeps small updates of narrow weights. seed: of the rounding.
+    but LBFGS do. schedule: of its learning rate. decay: pulls after each step. narrow: what keeps small updates of narrow
+    weights. seed: of the rounding.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class MasterWeights:
         parameters: Mapping[str, nn.Parameter],
         factory: Callable[..., torch.optim.Optimizer],
         *,
+        schedule: Callable[[int], float] | None = None,
         decay: Decay | None = None,
         narrow: NarrowWeights = "masters",
         seed: int = 0,
@@ -45,7 +50,7 @@ class MasterWeights:
         self._decay = decay or NoDecay()
         self._anchors = {n: p.detach().clone() for n, p in self._stored.items()} if self._decay.needs_start else {}
         self.optimizer = factory(list(self._masters.values()))
-        self._base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.learning_rate = LearningRate(self.optimizer, schedule)
         if self._stochastic:
             for name in self._masters:
                 self._put_away(name)
@@ -66,7 +71,7 @@ class MasterWeights:
             self.optimizer.step()  # skips parameters without a gradient: all others
             master.grad = None
             if self._decay.needs_start:
-                self._decay.pull(master, self._anchors[name], self.learning_rate)
+                self._decay.pull(master, self._anchors[name], self.learning_rate.now)
             change += float((before - master).double().square().sum())
             if self._keeps_none(name):
                 stored.copy_(self._rounded(name, master.detach()))
@@ -85,16 +90,6 @@ class MasterWeights:
             now = _sample(weights)
             square += float((now - start).double().square().sum()) * weights.numel() / now.numel()
         return square**0.5
-
-    @property
-    def learning_rate(self) -> float:
-        """Of the optimizer's first group."""
-        return float(self.optimizer.param_groups[0]["lr"])
-
-    def scale_learning_rate(self, factor: float) -> None:
-        """Make it so many times what the optimizer was made with."""
-        for group, base in zip(self.optimizer.param_groups, self._base_rates, strict=True):
-            group["lr"] = base * factor
 
     def state_dict(self) -> dict[str, object]:
         """Masters that are not the stored weights themselves, starting weights and the optimizer's state."""
@@ -135,8 +130,11 @@ class MasterWeights:
         """
         stream = stream_id(Purpose.ROUNDING, list(self._stored).index(name))
         index = torch.zeros(1, dtype=torch.int64, device=master.device)
-        chance = (uniform(self._seed, stream, self._steps, index, master.numel())[0] * 2**16).int()
-        bits = master.contiguous().view(torch.int32).flatten() + chance
+        bits = master.contiguous().view(torch.int32).flatten().clone()
+        for first in range(0, bits.numel(), ROUNDED_AT_ONCE):
+            part = bits[first : first + ROUNDED_AT_ONCE]
+            chance = uniform(self._seed, stream, self._steps, index, part.numel(), offset=first)[0]
+            part += (chance * 2**16).int()
         return (bits & -(2**16)).view(torch.float32).view_as(master).to(self._stored[name].dtype)
 
 

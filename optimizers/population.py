@@ -13,15 +13,17 @@ from typing import Annotated
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
+from evotext.optimizer_factory import OptimizerFactory, check_optimizer
 from evotext.protocols import Perturbation, PopulationNoise
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from optimizers.decay import Decay
 from optimizers.masters import MasterWeights, NarrowWeights
+from optimizers.members import fitness_metrics, population_plan
 from optimizers.resampling import Resampling
 
 
@@ -41,7 +43,7 @@ class PopulationES:
         fitness_shaping: Callable[[Tensor], Tensor],
         exclude: list[str],
         narrow_weights: NarrowWeights,
-        optimizer: Callable[..., torch.optim.Optimizer],
+        optimizer: OptimizerFactory,
         sigma_schedule: Callable[[int], float],
         learning_rate_schedule: Callable[[int], float],
         decay: Decay,
@@ -51,16 +53,13 @@ class PopulationES:
             raise ValueError(
                 f"algorithm.population: expected an even number since algorithm.antithetic=true, got {population}"
             )
-        try:
-            _try(optimizer)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"algorithm.optimizer: {error}") from error
+        check_optimizer(optimizer)
         self.population, self.prompts, self.sigma, self.antithetic = population, prompts, sigma, antithetic
         self.temperature, self.exclude = temperature, exclude
         self._perturbation = perturbation
         self._shape = fitness_shaping
         self._optimizer, self._narrow, self._decay, self._resampling = optimizer, narrow_weights, decay, resampling
-        self._sigma_factor, self._rate_factor = sigma_schedule, learning_rate_schedule
+        self._sigma_schedule, self._rate_schedule = sigma_schedule, learning_rate_schedule
 
     def start(self, model: LanguageModel, seed: int) -> None:
         """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
@@ -69,38 +68,37 @@ class PopulationES:
         self._noise: PopulationNoise | None = None
         moved = {name for name, _ in self._draw(0, population=2).combine(torch.zeros(2))}
         parameters = {name: p for name, p in model.network.named_parameters() if name in moved}
-        self._weights = MasterWeights(parameters, self._optimizer, decay=self._decay, narrow=self._narrow, seed=seed)
+        self._weights = MasterWeights(
+            parameters,
+            self._optimizer,
+            schedule=self._rate_schedule,
+            decay=self._decay,
+            narrow=self._narrow,
+            seed=seed,
+        )
 
     def ask(self, generation: int) -> RolloutPlan:
         """Every member on the same Q instances, rows ordered by member."""
         instances = self._resampling.instances(self._seed, generation, self.prompts)
         self._noise = self._draw(generation, population=self.population)
-        return RolloutPlan(
+        return population_plan(
+            self._noise,
+            instances,
+            population=self.population,
             seed=self._seed,
             generation=generation,
-            instances=instances * self.population,
-            groups=tuple(range(self.prompts)) * self.population,
-            sampling=Sampling(temperature=self.temperature),
-            members=tuple(member for member in range(self.population) for _ in range(self.prompts)),
-            noise=self._noise,
+            temperature=self.temperature,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Move the weights along the pseudo-gradient; a generation without signal changes nothing."""
         begin = time.perf_counter()
         generation = batch.plan.generation
-        self._weights.scale_learning_rate(self._rate_factor(generation))
+        self._weights.learning_rate.follow(generation)
         return_PQ = batch.return_B.view(self.population, self.prompts)
         weight_P = self._shape(return_PQ)
-        fitness_P = return_PQ.mean(1)
-        metrics = {
-            "fitness/mean": float(fitness_P.mean()),
-            "fitness/std": float(fitness_P.std(unbiased=False)),
-            "fitness/best": float(fitness_P.max()),
-            "frac_tasks_without_signal": float((return_PQ == return_PQ[:1]).all(0).double().mean()),
-            "learning_rate": self._weights.learning_rate,
-            "sigma": self._sigma(generation),
-        }
+        metrics = fitness_metrics(return_PQ)
+        metrics |= {"learning_rate": self._weights.learning_rate.now, "sigma": self._sigma(generation)}
         signal = bool((weight_P != 0).any())
         flops = 0.0
         if signal:
@@ -130,7 +128,7 @@ class PopulationES:
         )
 
     def _sigma(self, generation: int) -> float:
-        return self.sigma * self._sigma_factor(generation)
+        return self.sigma * self._sigma_schedule(generation)
 
     def _move(self, noise: PopulationNoise, weight_P: Tensor, sigma: float) -> dict[str, float]:
         """One optimizer step. The two halves of the population are combined apart: their cosine is the signal to noise."""
@@ -155,11 +153,3 @@ class PopulationES:
         both = (first_norm * second_norm) ** 0.5
         cosine = {"half_cosine": dot / both} if both > 0 else {}
         return {"pseudo_gradient_norm": norm**0.5, "update_norm": change} | cosine
-
-
-def _try(optimizer: Callable[..., torch.optim.Optimizer]) -> None:
-    """One step on a dummy: settings that are refused, or an optimizer that wants a closure, show here."""
-    dummy = nn.Parameter(torch.zeros(2, 2))
-    made = optimizer([dummy])
-    dummy.grad = torch.zeros(2, 2)
-    made.step()

@@ -5,6 +5,7 @@ compared; none is a test.
 """
 
 import importlib
+import importlib.util
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from evotext.runner.preflight import choose_device, prepare_torch
 from evotext.runner.summary import device_name, versions, write_json
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
-SUITES = ("generation", "population", "update", "memory", "environments")
+SUITES = ("generation", "population", "update", "memory", "environments", "trl")
 
 
 def main(config: DictConfig) -> None:
@@ -53,6 +54,10 @@ def chosen(config: DictConfig) -> tuple[list[str], Setting]:
     for suite in suites:
         if suite not in SUITES:
             raise ValueError(f"suite: expected some of {', '.join(SUITES)}, got {suite!r}{near(str(suite), SUITES)}")
+    if "trl" in suites and not importlib.util.find_spec("trl"):
+        raise ValueError(
+            "suite=trl: expected TRL to be installed, found none; run: pip install -c constraints.txt -e .[trl]"
+        )
     for key in ("members", "prompts", "rank", "new_tokens", "repeats"):
         value = config[key]
         if not (value is None and key in ("members", "prompts")) and not (isinstance(value, int) and value > 0):

@@ -5,24 +5,29 @@ whose answers are known. The parts are those of the algorithms (optimizers/popul
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from evotext.command_line import run_hydra
-from evotext.config_errors import configuration
-from evotext.protocols import MemberNoise, ParameterSpec, Perturbation
+from evotext.config_errors import ConfigError, configuration
+from evotext.config_messages import explain_validation
+from evotext.library import optional
+from evotext.protocols import ParameterSpec, Perturbation
 from evotext.runner.preflight import prepare_torch
 from evotext.schedules import Cosine
+from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from optimizers.fitness_shaping import CenteredRanks, ZScore
 from optimizers.masters import MasterWeights
 from optimizers.perturbations import FullRank, LowRank
@@ -82,16 +87,13 @@ STRATEGIES = {
 
 
 class _Matrix:
-    """A `PerturbableNetwork` of one parameter and no layers."""
+    """What noise is drawn for: one parameter, and no layers that could be run."""
 
     together: Sequence[tuple[str, ...]] = ()
 
     def __init__(self, shape: tuple[int, int]) -> None:
         device = torch.device("cpu")
         self.parameters = {"x": ParameterSpec(kind="matrix", shape=shape, index=0, dtype=torch.float64, device=device)}
-
-    def active(self, noise: MemberNoise, rows_per_member: int) -> "object":
-        raise NotImplementedError
 
 
 def strategy_run(
@@ -100,13 +102,13 @@ def strategy_run(
     """The function at the mean after all evaluations but one, which is this."""
     shape, population = tuple(config.shape), config.population
     x = nn.Parameter(torch.full(shape, begin, dtype=torch.float64))
-    weights = MasterWeights({"x": x}, partial(strategy.optimizer, lr=rate))
     identity = torch.eye(shape[1], dtype=torch.float64).expand(population, -1, -1)
     generations = (config.evaluations - 1) // population
     fall = Cosine(generations=generations, end=config.end, warm_up=0)
+    weights = MasterWeights({"x": x}, partial(strategy.optimizer, lr=rate), schedule=fall)
     for generation in range(generations):
         sigma = config.sigma * fall(generation)
-        weights.scale_learning_rate(fall(generation))
+        weights.learning_rate.follow(generation)
         noise = strategy.perturbation.draw(
             _Matrix(shape),  # type: ignore[arg-type]
             seed=seed,
@@ -125,11 +127,9 @@ def strategy_run(
 
 def cma_run(function: Function, begin: float, seed: int, config: DictConfig) -> float:
     """The function at CMA-ES's mean after as many evaluations."""
-    import cma
-
     rng = np.random.default_rng(seed)
     options = {"verbose": -9, "seed": np.nan, "randn": lambda *shape: rng.standard_normal(shape)}
-    search = cma.CMAEvolutionStrategy([begin] * math.prod(config.shape), config.sigma, options)
+    search = optional("cma", "cma").CMAEvolutionStrategy([begin] * math.prod(config.shape), config.sigma, options)
     for _ in range((config.evaluations - 1) // search.popsize):
         points = search.ask()
         search.tell(points, function(torch.from_numpy(np.stack(points))).tolist())
@@ -146,10 +146,34 @@ def tuned(strategy: Strategy, function: Function, begin: float, config: DictConf
     return float(min(config.learning_rates, key=outcome))
 
 
+_CHECKS: Mapping[str, Any] = {
+    "shape": Annotated[list[PositiveInt], Field(min_length=2, max_length=2)],
+    "evaluations": PositiveInt,
+    "population": Annotated[int, Field(ge=2, multiple_of=2)],  # of mirrored pairs
+    "sigma": PositiveFloat,
+    "end": NonNegativeFloat,
+    "seeds": Annotated[list[NonNegativeInt], Field(min_length=1)],
+    "tuning_seeds": Annotated[list[NonNegativeInt], Field(min_length=1)],
+    "learning_rates": Annotated[list[PositiveFloat], Field(min_length=1)],
+}
+
+
+def _check(config: DictConfig) -> None:
+    """Raises ConfigError for a value of the wrong type or out of range."""
+    values = OmegaConf.to_container(config)
+    assert isinstance(values, dict)
+    for key, kind in _CHECKS.items():
+        try:
+            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(values[key])
+        except ValidationError as error:
+            raise ConfigError(explain_validation(error, key)) from error
+
+
 def main(config: DictConfig) -> None:
     """All algorithms on all functions, from configuration to table and Markdown."""
     with configuration():
         prepare_torch(config.threads)
+        _check(config)
         if set(config.seeds) & set(config.tuning_seeds):
             raise ValueError("tuning_seeds: expected seeds that are not reported, got some of seeds")
         if config.evaluations <= config.population:

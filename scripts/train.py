@@ -25,7 +25,7 @@ def main(config: DictConfig) -> float | None:
     from evotext.rollouts.collector import Collector
     from evotext.runner.folder import check_new, claimed, is_completed
     from evotext.runner.loop import Run
-    from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
+    from evotext.runner.preflight import check_prompts, check_split, choose_device, prepare_torch, rows_at_once
     from evotext.runner.trackers import JsonLines
 
     choices: dict[str, str] = HydraConfig.get().runtime.choices
@@ -42,6 +42,8 @@ def main(config: DictConfig) -> float | None:
             evaluator, task = build(config, "evaluation"), build(config, "env")
             source, adapter = build(config, "model"), build(config, "adapter")
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
+            pruner = build(config, "pruner")
+            check_split(pruner, evaluator)
             if config.resume and processes.any_of(first and is_completed(folder, budget)):
                 if first:
                     print(f"completed already, nothing is left to do  ->  {folder}")
@@ -62,6 +64,7 @@ def main(config: DictConfig) -> float | None:
                 names={"algorithm": choices["algorithm"], "env": task.name, "model": model.name},
                 folder=folder,
                 checkpointing=checkpointing,
+                pruner=pruner,
             )
             if config.resume:
                 run.resume()

@@ -98,7 +98,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
     roots = {name.split(".")[0] for file in [*MODULES, *SCRIPTS] for name in imports(file.read_text())}
     beside_scripts = {entry.stem for entry in (ROOT / "scripts").iterdir()}
     foreign = roots - {*PACKAGES, *beside_scripts, *sys.stdlib_module_names}
-    used = {re.sub(r"[-_.]+", "-", known[root][0]).lower() for root in foreign}
+    used = {re.sub(r"[-_.]+", "-", known.get(root, [root])[0]).lower() for root in foreign}
     # TensorBoard is what torch.utils.tensorboard imports.
     assert {re.sub(r"[-_.]+", "-", name).lower() for name in declared} == used - optional | {"tensorboard"}
 

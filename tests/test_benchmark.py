@@ -1,5 +1,6 @@
 """The benchmark's arithmetic, and every suite once on the smallest scale (never what it measures)."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -59,7 +60,9 @@ def test_every_suite_measures_and_writes_its_figures(tmp_path: Path) -> None:
     assert [f["name"] for f in record["figures"]] == [name for names in EXPECTED.values() for name in names]
     for figure in record["figures"]:
         assert set(figure) == KEYS
-        assert 0 < figure["low"] <= figure["value"] <= figure["high"]
+        assert figure["low"] <= figure["value"] <= figure["high"]
+        # This one divides by a difference of two times, which on so small a scale is lost in their noise.
+        assert figure["low"] > 0 or figure["name"] == "share_of_machine_limit"
         assert figure["name"] in result.stdout
 
 
@@ -80,3 +83,22 @@ def test_a_mistake_is_one_line(
     errors = capfd.readouterr().err
     assert errors.startswith("error: ") and message in errors
     assert errors.count("\n") == 1
+
+
+def test_trl_is_measured_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["suite=trl", "new_tokens=4", "repeats=1", "threads=1", "device=cpu", f"out={tmp_path / 'figures.json'}"]
+    if importlib.util.find_spec("trl") is None:
+        assert status_of("benchmark", *words, monkeypatch=monkeypatch) == 2
+        assert "expected TRL to be installed, found none; run: pip install" in capfd.readouterr().err
+        return
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import benchmarks.trl
+
+    monkeypatch.setattr(benchmarks.trl, "SEEDS", 1)
+    monkeypatch.setattr(benchmarks.trl, "LEARNING_STEPS", 1)
+    monkeypatch.setattr(benchmarks.trl, "LAST_STEPS", 1)
+    assert status_of("benchmark", *words, monkeypatch=monkeypatch) == 0, capfd.readouterr().err
+    names = [figure["name"] for figure in json.loads((tmp_path / "figures.json").read_text())["figures"]]
+    assert names == ["grpo_over_trl", "grpo_over_trl/uneven", "grpo_peak_over_trl", "grpo_reward_over_trl"]

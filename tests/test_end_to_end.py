@@ -176,3 +176,14 @@ def test_bad_input_is_one_line_and_status_2_before_anything_expensive(
     assert len(lines) == 1 and lines[0].startswith("error: "), errors
     assert expected in lines[0]
     assert not (tmp_path / "cache").exists(), "the built-in model was asked for"
+
+
+def test_a_missing_optional_package_is_one_line_that_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for package, word in (("cma", "algorithm=cma_es"), ("peft", "adapter=lora")):
+        monkeypatch.setitem(sys.modules, package, None)
+        assert status_of("train", word, f"hydra.run.dir={tmp_path / package}", monkeypatch=monkeypatch) == 2
+        errors = capfd.readouterr().err
+        assert errors.count("\n") == 1 and "pip install 'evotext[" in errors
+        assert errors.startswith(f"error: {word.partition('=')[0]}: expected the package {package}")

@@ -1,12 +1,12 @@
 """The tasks of the reasoning-gym package (Stojanovski et al. 2025), one question an episode."""
 
-from difflib import get_close_matches
 from typing import Any, final
 
 import gymnasium
 
 from envs.spaces import FreeText
 from envs.text_env import WHITE_SPACE, RenderMode, chosen_split, split_of
+from evotext.config_messages import suggestion
 from evotext.library import optional
 from evotext.validation import checked
 
@@ -24,6 +24,8 @@ EVALUATED = frozenset(
         "string_insertion",
     }
 )
+# Its scorer compares the truth values of two texts, so that anything at all is paid.
+TAKES_ANYTHING = "game_of_life_halting"
 MOST_DRAWS = 1000
 ITEMS = 2**31
 
@@ -76,11 +78,14 @@ class ReasoningGym(gymnasium.Env[str, str]):
                 f"env.task: expected a task whose scorer only reads answers, got {task!r}, whose scorer passes them to "
                 "Python's eval; choose another task"
             )
-        if task not in known:
-            near = get_close_matches(task, known, n=3)
+        if task == TAKES_ANYTHING and strict_reward:
             raise ValueError(
-                f"env.task: expected one of reasoning-gym's {len(known)} tasks, got {task!r}"
-                + (f"; did you mean {' or '.join(near)}?" if near else "")
+                f"env.task: expected a task that tells answers apart, got {task!r}, which pays for every text; "
+                "choose another task, or env.strict_reward=false to have it all the same"
+            )
+        if task not in known:
+            raise ValueError(
+                f"env.task: expected one of reasoning-gym's {len(known)} tasks, got {task!r}{suggestion(task, known)}"
             )
         try:
             self._items = library.create_dataset(task, seed=0, **settings)

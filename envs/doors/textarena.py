@@ -3,13 +3,13 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any, final
 
 import gymnasium
 
 from envs.spaces import FreeText
 from envs.text_env import RenderMode, chosen_split
+from evotext.config_messages import suggestion
 from evotext.library import optional
 from evotext.validation import checked
 
@@ -62,11 +62,7 @@ class TextArena(gymnasium.Env[str, str]):
         library = optional("textarena", "textarena")
         known = optional("textarena.envs.registration", "textarena").ENV_REGISTRY
         if game not in known:
-            near = get_close_matches(game, known, n=3)
-            raise ValueError(
-                f"env.game: expected a game of TextArena, got {game!r}"
-                + (f"; did you mean {' or '.join(near)}?" if near else "")
-            )
+            raise ValueError(f"env.game: expected a game of TextArena, got {game!r}{suggestion(game, known)}")
         self._random = random.Random(0).getstate()  # noqa: S311
         try:
             with self._own_randomness():

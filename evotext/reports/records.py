@@ -7,7 +7,7 @@ from typing import Literal
 
 NAN = float("nan")
 
-Status = Literal["completed", "interrupted", "failed", "unfinished"]
+Status = Literal["completed", "interrupted", "pruned", "failed", "unfinished"]
 Axis = Literal["episodes", "generated_tokens", "seconds", "flops"]
 Metric = Literal["success", "return"]
 
@@ -71,7 +71,7 @@ class RunRecord:
     status: Status = "unfinished"
     """`unfinished` means that there is no readable summary: the run goes on, or was killed."""
     reason: str = ""
-    """Why it failed or was interrupted."""
+    """Why it failed, was interrupted or pruned."""
     budget_unit: str = ""
     budget_limit: float = NAN
     budget_spent: float = NAN

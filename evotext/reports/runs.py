@@ -31,7 +31,12 @@ MOST_SETTINGS = 1000
 MARKS = ("summary.json", "metrics.jsonl", ".hydra")
 """What makes a folder a run's."""
 ERROR_FILE = "error.txt"
-_STATUSES: dict[object, Status] = {"completed": "completed", "interrupted": "interrupted", "failed": "failed"}
+_STATUSES: dict[object, Status] = {
+    "completed": "completed",
+    "interrupted": "interrupted",
+    "pruned": "pruned",
+    "failed": "failed",
+}
 
 
 def find_runs(roots: Sequence[Path]) -> list[Path]:

@@ -5,14 +5,15 @@ from typing import Literal
 from evotext.types import Cost
 from evotext.validation import PositiveFloat, checked
 
-Unit = Literal["episodes", "generated_tokens", "seconds", "updates"]
+Unit = Literal["episodes", "generated_tokens", "flops", "seconds", "updates"]
 
 
 class Budget:
     """How much a run may spend on training; evaluation is not charged.
 
     A generation is never cut short, so a run can overshoot by at most one generation; what was spent is recorded.
-    unit: `seconds` counts rollout, environments and updates. limit: how much of it.
+    unit: `seconds` counts rollout, environments and updates; `flops` are a formula's, the same on every machine.
+    limit: how much of it.
     """
 
     @checked

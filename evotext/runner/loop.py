@@ -20,6 +20,7 @@ from evotext.runner.evaluation import Evaluator
 from evotext.runner.keeper import Keeper
 from evotext.runner.memory import forget_peak_memory
 from evotext.runner.progress import RunProgress
+from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import Status, summarise, write_json
@@ -36,6 +37,7 @@ class Run:
     Raises what `algorithm.start` raises for a model that it cannot tune.
     names: what `algorithm`, `env` and `model` are called in the records.
     checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
+    pruner: ends a run of a sweep that falls behind.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Run:
         names: dict[str, str],
         folder: Path,
         checkpointing: Checkpointing,
+        pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
     ) -> None:
         self._algorithm, self._model, self._collector = algorithm, model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
+        self._pruner = pruner
         self._trackers = trackers if processes.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
@@ -85,15 +89,17 @@ class Run:
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with RunProgress(title, shown=processes.rank() == 0) as progress, stop_on_signals(progress.say) as stop:
-                if self._start is None:
-                    self._start = self._starting_policy()
-                    self._at.evaluation_cost += self._start.cost
+                self._start = self._start or self._starting_policy()
                 if self._at.last is None:
+                    self._at.evaluation_cost += self._start.cost
                     self._evaluate(progress, sampled=True)
                     self._keeper.save(self._at)
                 while self._fraction < 1.0 and not processes.any_of(stop.made):
-                    self._advance(progress)
-                if self._fraction < 1.0:
+                    measured = self._advance(progress)
+                    if measured and self._fraction < 1.0 and (reason := self._behind()):
+                        status = "pruned"
+                        break
+                if self._fraction < 1.0 and status == "completed":
                     status, reason = "interrupted", "stopped by a signal"
                     self._keeper.save(self._at)
             self._save_model()
@@ -125,8 +131,13 @@ class Run:
     def _fraction(self) -> float:
         return self._budget.fraction(self._at.cost)
 
-    def _advance(self, progress: RunProgress) -> None:
-        """One generation, then a measurement and a checkpoint where they are due."""
+    def _behind(self) -> str | None:
+        """Why the run should end early, on all processes alike."""
+        reason = self._pruner.behind(self._folder) if processes.rank() == 0 else ""
+        return (reason or "pruned") if processes.any_of(bool(reason)) else None
+
+    def _advance(self, progress: RunProgress) -> bool:
+        """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
         at, before = self._at, self._fraction
         fitted, sent = self._collector.fitting_rows, processes.bytes_sent()
         plan = self._algorithm.ask(at.generation)
@@ -153,6 +164,7 @@ class Run:
             self._evaluate(progress, sampled=self._fraction >= 1.0)
         if due or self._keeper.due:
             self._keeper.save(at)
+        return due
 
     def _weights_fault(self) -> str:
         finite = torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()])

@@ -11,8 +11,19 @@ from evotext.instances import held_out_instances
 from evotext.models.chat import Conversation
 from evotext.models.source import Outline
 from evotext.rollouts.task import TextTask
+from evotext.runner.evaluation import Evaluator
+from evotext.runner.pruner import Pruner
 
 PROBES = 16
+
+
+def check_split(pruner: Pruner, evaluator: Evaluator) -> None:
+    """Raises ValueError if runs would be ended early by held-out instances."""
+    if pruner.chooses and evaluator.split == "test":
+        raise ValueError(
+            "pruner: expected evaluation.split=validation, got test; which runs end early is a choice, and held-out "
+            "instances are for reports"
+        )
 
 
 def prepare_torch(threads: int | None) -> None:

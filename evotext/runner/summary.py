@@ -16,7 +16,7 @@ from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.standing import Standing
 
-Status = Literal["completed", "interrupted", "failed"]
+Status = Literal["completed", "interrupted", "pruned", "failed"]
 _PACKAGES = ("evotext", "torch", "transformers", "gymnasium", "numpy", "hydra-core")
 
 

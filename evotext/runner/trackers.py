@@ -33,7 +33,9 @@ def figures(record: Mapping[str, float | int | str]) -> dict[str, float]:
 def ended_well(folder: Path) -> bool:
     """Whether the run's summary, which is written before trackers are closed, says that it was completed."""
     try:
-        return bool(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] == "completed")
+        return bool(
+            json.loads((folder / "summary.json").read_text(encoding="utf-8"))["status"] in ("completed", "pruned")
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

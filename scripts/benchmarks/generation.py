@@ -7,12 +7,10 @@ from torch import Tensor
 
 from benchmarks.figures import Figure, Measure, Setting, alternate, figure, ratios
 from benchmarks.machine import Machine
-from benchmarks.work import algorithm, collector, plain_plan, tokens_per_second
+from benchmarks.work import algorithm, collector, end_tokens, plain_plan, tokens_per_second
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 
-# Of the vocabulary, in the comparison with transformers: random weights then end an answer after 25 tokens on average.
-END_SHARE = 0.04
 UNEVEN_TOKENS = 64
 
 
@@ -55,10 +53,7 @@ def _over_transformers(setting: Setting) -> Figure:
     """Sampling answers of uneven length to prompts of uneven length; only tokens up to an end token count."""
     members, prompts = _rows(setting)
     rows = 1024 if setting.gpu else members * prompts
-    probe = setting.load()
-    vocabulary = probe.network.config.vocab_size
-    picked = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(0))
-    ends = sorted(picked[: max(1, round(END_SHARE * vocabulary))].tolist())
+    ends = end_tokens(setting)
     model = setting.load(end_ids=ends)
     engine = collector(model, setting, new_tokens=UNEVEN_TOKENS, uneven=True)
 

@@ -49,7 +49,7 @@ def figures(setting: Setting) -> list[Figure]:
 
 def _peak(setting: Setting, rows: int, make: Callable[[], Algorithm] | None, repeat: int) -> float:
     """Bytes at the peak of a generation, less what the process held before the model was made."""
-    _give_back()
+    give_back()
     forget_peak_memory(setting.device)
     empty = peak_memory_bytes(setting.device)
     model = setting.load()
@@ -64,7 +64,7 @@ def _peak(setting: Setting, rows: int, make: Callable[[], Algorithm] | None, rep
     return float(peak_memory_bytes(setting.device) - empty)
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """Return freed memory to the system, so that the next peak starts from nothing."""
     gc.collect()
     if torch.cuda.is_available():

@@ -1,5 +1,6 @@
 """What the suites run: algorithms as they are shipped, and the rollout engine as a run has it."""
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.figures import Setting
@@ -8,8 +9,12 @@ from evotext.config_errors import build
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm
 from evotext.rollouts.collector import Collector
+from evotext.rollouts.task import TextTask
 from evotext.runner.preflight import rows_at_once
 from evotext.types import RolloutPlan, Sampling, Trajectories
+
+# Of the vocabulary, where answers are to end by themselves: random weights then do so after 25 tokens on average.
+END_SHARE = 0.04
 
 
 def algorithm(setting: Setting, name: str, **changes: object) -> Algorithm:
@@ -29,9 +34,10 @@ def collector(
     rows: int | None = None,
     new_tokens: int | None = None,
     uneven: bool = False,
+    task: TextTask | None = None,
 ) -> Collector:
-    """The rollout engine on the benchmark's task. rows: of a batch; None takes what a run would take."""
-    task = workload(new_tokens or setting.new_tokens, uneven=uneven)
+    """The rollout engine on a task, if none is given the benchmark's. rows: of a batch; None takes what a run would."""
+    task = task or workload(new_tokens or setting.new_tokens, uneven=uneven)
     return Collector(model, task, rows=rows or rows_at_once(None, setting.device))
 
 
@@ -44,6 +50,13 @@ def plain_plan(rows: int, repeat: int, temperature: float = 0.0) -> RolloutPlan:
         groups=tuple(range(rows)),
         sampling=Sampling(temperature=temperature),
     )
+
+
+def end_tokens(setting: Setting) -> list[int]:
+    """So many tokens of the vocabulary, picked at random, that answers are of very different length."""
+    vocabulary = setting.load().network.config.vocab_size
+    picked = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(0))
+    return sorted(picked[: max(1, round(END_SHARE * vocabulary))].tolist())
 
 
 def tokens_per_second(batch: Trajectories) -> float:

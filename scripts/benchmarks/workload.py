@@ -1,7 +1,7 @@
-"""A task that is all work and no meaning: letters in, anything out, a quarter of the answers paid by their checksum."""
+"""A task that is all work and no meaning: letters in, anything out."""
 
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 
@@ -10,13 +10,17 @@ from evotext.rollouts.task import TextTask
 
 ID = "evotext/Workload-v0"
 SHORTEST, LONGEST = 8, 24
+Pays = Literal["checksum", "vowels"]
 
 
 class Workload(gymnasium.Env[str, str]):
-    """One turn. `uneven` prompts are 8 to 24 letters long, others 16."""
+    """One turn. `uneven` prompts are 8 to 24 letters long, others 16.
 
-    def __init__(self, **options: bool) -> None:
-        self.uneven = options["uneven"]
+    pays: `checksum` pays one answer in four, whatever it says; `vowels` pays their share, which can be learned.
+    """
+
+    def __init__(self, *, uneven: bool, pays: Pays = "checksum") -> None:
+        self.uneven, self.pays = uneven, pays
         self.observation_space = FreeText()
         self.action_space = FreeText()
 
@@ -27,15 +31,24 @@ class Workload(gymnasium.Env[str, str]):
         return "".join(chr(ord("a") + k) for k in self.np_random.integers(26, size=count)), {}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Pay one answer in four."""
+        """Pay the answer and end."""
+        if self.pays == "vowels":
+            return "", sum(c in "aeiouAEIOU" for c in action) / max(1, len(action)), True, False, {}
         return "", float(zlib.crc32(action.encode()) % 4 == 0), True, False, {}
 
 
-gymnasium.register(id=ID, entry_point=Workload, reward_threshold=1.0)
+gymnasium.register(id=ID, entry_point="benchmarks.workload:Workload", reward_threshold=1.0)
 
 
-def workload(new_tokens: int, *, uneven: bool = False) -> TextTask:
+def workload(new_tokens: int, *, uneven: bool = False, pays: Pays = "checksum") -> TextTask:
     """The task, with answers of at most so many tokens."""
     return TextTask(
-        name="workload", id=ID, max_new_tokens=new_tokens, max_turns=1, success_return=None, strict=True, uneven=uneven
+        name="workload",
+        id=ID,
+        max_new_tokens=new_tokens,
+        max_turns=1,
+        success_return=None,
+        strict=True,
+        uneven=uneven,
+        pays=pays,
     )

@@ -121,7 +121,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(make: Any) -> None:
         changes.append(change(before, model))
     for other in changes[1:]:
         for a, b in zip(changes[0], other, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-6)
+            torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-6)  # Llama's norms compute in float32
 
 
 def test_what_the_environment_wrote_last_is_not_trained_on() -> None:
@@ -177,7 +177,7 @@ def test_dropping_dead_groups_gives_the_same_gradient_as_keeping_them() -> None:
         one_generation(grpo(kl_coefficient=coefficient), model)
         changes.append(change(before, model))
     for a, b in zip(*changes, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-6)
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-6)  # Llama's norms compute in float32
 
 
 def test_a_strong_kl_penalty_holds_the_policy() -> None:

@@ -97,7 +97,7 @@ def test_long_answers_weigh_less_and_the_reported_return_stays() -> None:
         algorithm = grpo(baseline="none", max_tokens=6, overlong_buffer=4 if shaped else None, overlong_factor=1.0)
         algorithm.start(model, 0)
         batch = collected(algorithm, model)
-        rewards.append(algorithm.ask and algorithm.tell(_penalised(batch) if not shaped else batch).metrics["reward"])
+        rewards.append(algorithm.tell(batch if shaped else _penalised(batch)).metrics["reward"])
         steps.append(change(before, model))
     assert_same(steps[1], steps[0])
     assert rewards[1] == pytest.approx(float(batch.return_B.mean()))
@@ -105,7 +105,11 @@ def test_long_answers_weigh_less_and_the_reported_return_stays() -> None:
 
 
 def _penalised(batch: Trajectories) -> Trajectories:
-    lengths = batch.policy_mask_BT.sum(1).tolist()
+    lengths = []
+    for written, turn in zip(batch.policy_mask_BT.tolist(), batch.turn_BT.tolist(), strict=True):
+        turns = [t for t, mine in zip(turn, written, strict=True) if mine]
+        lengths.append(max(turns.count(t) for t in turns))
+    assert lengths != batch.policy_mask_BT.sum(1).tolist(), "some episodes have several answers"
     penalty = [-min(max((length - 2) / 4, 0.0), 1.0) for length in lengths]
     assert len(set(penalty)) > 1
     return with_returns(batch, batch.return_B + torch.tensor(penalty, dtype=torch.float64))

@@ -16,7 +16,7 @@ from gymnasium.utils.env_checker import check_env
 
 import envs.doors
 from envs.doors.discrete import as_text
-from envs.doors.reasoning_gym import EVALUATED, ReasoningGym
+from envs.doors.reasoning_gym import EVALUATED, TAKES_ANYTHING, ReasoningGym
 from envs.doors.textarena import TextArena
 from evotext.rollouts.task import TextTask
 
@@ -92,6 +92,16 @@ class TestReasoningGym:
                         found.add(name)
         assert found == EVALUATED
         assert set(DATASETS) >= EVALUATED
+
+    def test_a_scorer_that_takes_anything_is_refused(self) -> None:
+        """Unless its own score is asked for, by which ten digits are always right."""
+        with pytest.raises(ValueError, match="pays for every text"):
+            ReasoningGym(task=TAKES_ANYTHING)
+        env, paid = ReasoningGym(task=TAKES_ANYTHING, strict_reward=False), set()
+        for seed in range(20):
+            env.reset(seed=seed)
+            paid.add(env.step("0123456789")[1])
+        assert paid == {1.0}
 
 
 @needs_textarena

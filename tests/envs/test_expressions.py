@@ -101,7 +101,7 @@ def test_hostile_texts_are_fast(text: str) -> None:
     begin = time.perf_counter()
     for _ in range(10):
         evaluate(text)
-    assert time.perf_counter() - begin < 0.1
+    assert time.perf_counter() - begin < 2  # milliseconds; without the limit, minutes
 
 
 def test_depth_is_bounded() -> None:

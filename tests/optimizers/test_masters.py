@@ -35,7 +35,7 @@ def test_it_ascends_and_measures() -> None:
         assert bool((weight > 0).all())
         assert abs(masters.ascend([("w", torch.full((4,), -2.0))]) - 4e-3) < 1e-8
         assert abs(masters.drift - 2e-3) < 1e-8
-        assert masters.learning_rate == 1e-3
+        assert masters.learning_rate.now == 1e-3
         assert weight.grad is None
 
 
@@ -120,3 +120,15 @@ def test_stochastic_rounding_goes_on_where_it_was_stopped() -> None:
         resumed.ascend([("w", direction.clone())])
     assert torch.equal(whole, again)
     assert resumed.drift == pytest.approx(masters.drift)
+
+
+def test_stochastic_rounding_does_not_depend_on_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits from pieces of any size, and no two pieces with the same random numbers."""
+    found = []
+    for size in (2**20, 96, 7):
+        monkeypatch.setattr("optimizers.masters.ROUNDED_AT_ONCE", size)
+        weight = nn.Parameter(torch.ones(20, 10, dtype=torch.bfloat16))
+        MasterWeights({"w": weight}, SGD, narrow="stochastic", seed=5).ascend([("w", torch.full((20, 10), 4.0))])
+        found.append(weight.detach())
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert len(found[0].unique()) == 2

@@ -229,6 +229,15 @@ def test_terminal_table_fits_80_columns(comparison: Comparison) -> None:
     assert re.search(r"eggroll +3 0\.20 → 0\.\d\d \[0\.\d\d, 0\.\d\d\] +41\.0k +287k +\d\d\.\d s 612 MB", line)
 
 
+def test_swept_numbers_are_drawn_in_their_order(tmp_path: Path) -> None:
+    """Not in that of their letters, in which 1024 comes before 32."""
+    for population in (1024, 32, 128):
+        for seed in (0, 1, 2):
+            options: dict[str, dict[str, object]] = {"algorithm": {"population": population}}
+            write_run(tmp_path / f"{population}-{seed}", seed=seed, options=options)
+    assert list(styles(compared(tmp_path))) == [f"eggroll (population {n})" for n in (32, 128, 1024)]
+
+
 def test_styles_are_the_same_on_all_tasks_and_axis_is_the_budgets(comparison: Comparison) -> None:
     style = styles(comparison)
     assert style == {"eggroll": 0, "grpo": 1, "ppo": 2}

@@ -115,12 +115,15 @@ def lines_of(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
 def outcome_of(folder: Path) -> dict[str, Any]:
     """Everything that a stopped and a never stopped run have to have in common."""
     summary = json.loads((folder / "summary.json").read_text())
-    cost = {k: v for k, v in summary["cost"].items() if k in ("episodes", "env_steps", "generated_tokens", "updates")}
+    counts = ("episodes", "env_steps", "generated_tokens", "updates")
+    cost = {k: v for k, v in summary["cost"].items() if k in counts}
+    measuring = {k: v for k, v in summary["evaluation_cost"].items() if k in counts}
     return {
         "weights": weights_of(folder),
         "metrics": lines_of(folder),
         "episodes": lines_of(folder, "episodes.jsonl"),
-        "summary": {k: summary[k] for k in ("status", "budget", "eval", "dropped_generations")} | {"cost": cost},
+        "summary": {k: summary[k] for k in ("status", "budget", "eval", "dropped_generations")}
+        | {"cost": cost, "evaluation_cost": measuring},
     }
 
 

@@ -18,7 +18,7 @@ COST = Cost(
 
 
 @pytest.mark.parametrize(
-    ("unit", "spent"), [("episodes", 10), ("generated_tokens", 300), ("updates", 2), ("seconds", 1.75)]
+    ("unit", "spent"), [("episodes", 10), ("generated_tokens", 300), ("updates", 2), ("seconds", 1.75), ("flops", 1e9)]
 )
 def test_each_unit(unit: str, spent: float) -> None:
     budget = Budget(unit=unit, limit=20)  # type: ignore[arg-type]

@@ -48,7 +48,8 @@ class Counting:
     def tell(self, batch: Trajectories) -> UpdateReport:
         with torch.no_grad():
             next(self.model.network.parameters()).view(-1)[0] += 1.0
-        return UpdateReport(metrics={"mine": 1.5}, cost=Cost(updates=1, update_seconds=0.125))
+        notes = ("warning: mind the gap",) if batch.plan.generation == 1 else ()
+        return UpdateReport(metrics={"mine": 1.5}, cost=Cost(updates=1, update_seconds=0.125), notes=notes)
 
     def state_dict(self) -> dict[str, object]:
         return {}
@@ -78,10 +79,11 @@ def records(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
-def test_a_run_leaves_a_complete_folder(tmp_path: Path) -> None:
+def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     training, model = run(tmp_path)
     before = float(next(model.network.parameters()).detach().view(-1)[0])
     summary = training.train()
+    assert capsys.readouterr().err.splitlines().count("warning: mind the gap") == 1
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "completed" and summary["seed"] == 7
     assert summary["budget"] == {"unit": "updates", "limit": 6.0, "spent": 6.0}

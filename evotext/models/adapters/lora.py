@@ -9,14 +9,14 @@ evolution strategies leave unperturbed and optimizers leave out. What is saved i
 """
 
 import copy
-import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from evotext.library import optional
 from evotext.models.language_model import LanguageModel
 from evotext.validation import NonNegativeInt, PositiveInt, checked
 
@@ -24,22 +24,19 @@ from evotext.validation import NonNegativeInt, PositiveInt, checked
 class LoRA:
     """rank: r. alpha: scale of the addition, times 1/r. targets: names of the linear layers, or `all-linear`: all but the head.
 
-    seed: of A. Raises ValueError if peft is not installed.
+    seed: of A. Raises ImportError if peft is not installed.
     """
 
     @checked
     def __init__(
         self, *, rank: PositiveInt, alpha: PositiveInt, targets: str | list[str], seed: NonNegativeInt
     ) -> None:
-        if importlib.util.find_spec("peft") is None:
-            raise ValueError("adapter: lora needs the package peft: pip install 'evotext[lora]'")
+        self._peft = optional("peft", "lora")
         self.rank, self.alpha, self.targets, self.seed = rank, alpha, targets, seed
 
     def attach(self, model: LanguageModel) -> LanguageModel:
         """The model with adapters in place; its other weights no longer train. Raises ValueError for unknown targets."""
-        from peft import LoraConfig, LoraModel
-
-        config = LoraConfig(
+        config = self._peft.LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             target_modules=self.targets,
@@ -49,10 +46,11 @@ class LoRA:
         with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
             torch.manual_seed(self.seed)
             try:
-                tuner = LoraModel(model.network, config, "default")
+                tuner = self._peft.LoraModel(model.network, config, "default")
             except ValueError as error:
                 raise ValueError(f"adapter.targets: {error}") from error
-        return LanguageModel(**vars(model) | {"network": model.network.eval(), "adapter": _Attached(tuner)})
+        model.network.eval()  # the new layers, too
+        return replace(model, adapter=_Attached(tuner))
 
 
 @dataclass(frozen=True)

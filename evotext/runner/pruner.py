@@ -1,0 +1,87 @@
+"""Ending the runs of a sweep that fall behind, by Optuna's median rule, whatever launches them and proposes their settings.
+
+Runs of a sweep are neighbours on disk, and each logs its measurements there: no database and no messages are needed.
+"""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any, Protocol
+
+from omegaconf import OmegaConf
+
+from evotext.validation import Fraction, PositiveInt, checked
+
+# What has to be equal for measurements to be comparable.
+SECTIONS = ("env", "model", "adapter", "budget", "evaluation")
+
+
+class Pruner(Protocol):
+    """Decides after each measurement whether a run goes on."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it ever ends a run: its measurements are then a choice, and not for reports."""
+
+    def behind(self, folder: Path) -> str:
+        """Why the run of this folder should end; empty if it should go on."""
+
+
+class NoPruner:
+    """Every run goes to its end."""
+
+    chooses = False
+
+    def behind(self, folder: Path) -> str:
+        """Nothing."""
+        return ""
+
+
+class MedianPruner:
+    """A run whose last success is below the median of its neighbours' at the same measurement should end.
+
+    Neighbours are the folders beside the run's whose task, model, budget and evaluation are the same. warm_up: share of
+    the measurements before which no run ends. fewest: neighbours that must have got as far.
+    """
+
+    chooses = True
+
+    @checked
+    def __init__(self, *, warm_up: Fraction, fewest: PositiveInt) -> None:
+        self.warm_up, self.fewest = warm_up, fewest
+
+    def behind(self, folder: Path) -> str:
+        """See `Pruner`."""
+        own, setting = _successes(folder), _setting(folder)
+        if setting is None or len(own) - 1 < self.warm_up * setting["evaluation"]["points"]:
+            return ""
+        others = [
+            reached[len(own) - 1]
+            for neighbour in sorted(folder.resolve().parent.iterdir())
+            if neighbour.resolve() != folder.resolve()
+            and len(reached := _successes(neighbour)) >= len(own)
+            and _setting(neighbour) == setting
+        ]
+        if len(others) < self.fewest or own[-1] >= statistics.median(others):
+            return ""
+        return (
+            f"success {own[-1]:.3f} is below {statistics.median(others):.3f}, the median of {len(others)} runs so far"
+        )
+
+
+def _successes(folder: Path) -> list[float]:
+    """Of each measurement, the one before training first; empty for a folder that is no run's."""
+    try:
+        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
+    except OSError:
+        return []
+    whole = [json.loads(line) for line in lines[:-1]]  # what follows the last line end is still being written
+    return [float(line["eval/success"]) for line in whole if line.get("kind") == "eval"]
+
+
+def _setting(folder: Path) -> dict[str, Any] | None:
+    try:
+        config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
+    except OSError:
+        return None
+    return {key: config[key] for key in SECTIONS} if isinstance(config, dict) else None

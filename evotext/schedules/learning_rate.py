@@ -1,0 +1,25 @@
+"""A torch optimizer's learning rates, each group's times the factor of a schedule."""
+
+from collections.abc import Callable
+
+import torch
+
+
+class LearningRate:
+    """schedule: None keeps what the optimizer was made with."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Callable[[int], float] | None = None) -> None:
+        self._optimizer, self._schedule = optimizer, schedule
+        self._base = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def follow(self, generation: int) -> None:
+        """Set what the schedule says for this generation."""
+        if self._schedule is not None:
+            factor = self._schedule(generation)
+            for group, base in zip(self._optimizer.param_groups, self._base, strict=True):
+                group["lr"] = base * factor
+
+    @property
+    def now(self) -> float:
+        """Of the first group."""
+        return float(self._optimizer.param_groups[0]["lr"])

@@ -1,0 +1,121 @@
+"""Does a long run hold what it takes? Runs scripts/train.py and watches its memory, file handles, threads and folder.
+
+    python scripts/soak.py out=runs/soak env=recall algorithm=eggroll budget=seconds budget.limit=3600
+
+out=DIR      the run's folder; soak.json goes into it
+every=15     seconds between two looks
+
+Every other word goes to train.py. The first tenth of the run is left out: caches fill. Exit status 1 if the run fails, if
+its memory grows by more than a tenth, or if file handles or threads grow.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+TRAIN = Path(__file__).resolve().parent / "train.py"
+FEWEST = 10
+Look = dict[str, float]
+
+
+def main(words: list[str]) -> int:
+    """One run, watched; the exit status. Raises ValueError for what the user should change."""
+    options = {"out": "", "every": "15"}
+    passed_on = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in options:
+            options[key] = value
+        else:
+            passed_on.append(word)
+    if not options["out"]:
+        raise ValueError("out: expected the run's folder, got nothing; see --help")
+    if not options["every"].isdecimal() or int(options["every"]) < 1:
+        raise ValueError(f"every: expected whole seconds of at least 1, got {options['every']!r}")
+    out = Path(options["out"])
+    looks = watch([sys.executable, str(TRAIN), *passed_on, f"hydra.run.dir={out}"], out, int(options["every"]))
+    if looks is None:
+        return 1
+    found = verdict(looks)
+    (out / "soak.json").write_text(json.dumps({"verdict": found, "looks": looks}, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"{found['minutes']:.0f} minutes: memory {found['first_mb']:.0f} -> {found['last_mb']:.0f} MB, "
+        f"file handles at most {found['handles']:.0f} ({found['more_handles']:+.0f}), "
+        f"threads at most {found['threads']:.0f} ({found['more_threads']:+.0f}), folder {found['folder_mb']:.1f} MB"
+    )
+    flat = found["last_mb"] <= 1.1 * found["first_mb"] and found["more_handles"] <= 0 and found["more_threads"] <= 0
+    print("flat" if flat else "NOT FLAT")
+    return 0 if flat else 1
+
+
+def watch(command: list[str], folder: Path, every: int) -> list[Look] | None:
+    """What the process held, look by look, until it ended; None if it failed."""
+    begin, looks = time.monotonic(), []
+    with subprocess.Popen(command) as process:  # noqa: S603 (our own script)
+        seen = psutil.Process(process.pid)
+        while True:
+            try:
+                process.wait(timeout=every)
+                break
+            except subprocess.TimeoutExpired:
+                with suppress(psutil.NoSuchProcess, FileNotFoundError):  # ended, or renamed a file, meanwhile
+                    looks.append(look(seen, folder, time.monotonic() - begin))
+    return looks if process.returncode == 0 else None
+
+
+def look(process: psutil.Process, folder: Path, seconds: float) -> Look:
+    """What it holds now: resident bytes, open handles, threads; and the bytes in its folder."""
+    with process.oneshot():
+        return {
+            "seconds": seconds,
+            "memory_bytes": process.memory_info().rss,
+            "handles": process.num_fds() if hasattr(process, "num_fds") else process.num_handles(),
+            "threads": process.num_threads(),
+            "folder_bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        }
+
+
+def verdict(looks: list[Look]) -> Look:
+    """The later half of the run against the one before it, the first tenth left out. Raises ValueError for too few looks.
+
+    Memory is compared by medians, since it moves within a generation; of handles and threads the most counts.
+    """
+    settled = looks[len(looks) // 10 :]
+    if len(settled) < FEWEST:
+        raise ValueError(
+            f"expected a run of at least {FEWEST + 2} looks, got {len(looks)}; take a longer one or every=1"
+        )
+    early, late = settled[: len(settled) // 2], settled[len(settled) // 2 :]
+
+    def most(key: str, part: list[Look]) -> float:
+        return max(one[key] for one in part)
+
+    return {
+        "minutes": looks[-1]["seconds"] / 60,
+        "first_mb": median(one["memory_bytes"] for one in early) / 1e6,
+        "last_mb": median(one["memory_bytes"] for one in late) / 1e6,
+        "handles": most("handles", settled),
+        "more_handles": most("handles", late) - most("handles", early),
+        "threads": most("threads", settled),
+        "more_threads": most("threads", late) - most("threads", early),
+        "folder_mb": looks[-1]["folder_bytes"] / 1e6,
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+        sys.exit(0)
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
