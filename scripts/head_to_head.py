@@ -23,6 +23,9 @@ from functools import partial
 from pathlib import Path
 
 import yaml
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from evotext.config_messages import near
@@ -48,7 +51,8 @@ def main(words: list[str]) -> int:
     threads = max(1, (os.cpu_count() or 1) // at_once)
     run = partial(run_in_process, script=ROOT / "scripts" / "train.py", threads=threads)
 
-    tuning = tuning_jobs(algorithms, envs, spaces, count, passed_on, out)
+    shipped = {name: shipped_values(name, envs[0], spaces[name], passed_on) for name in spaces}
+    tuning = tuning_jobs(algorithms, envs, spaces, count, passed_on, out, shipped)
     failures = execute(tuning, run, at_once=at_once, title="tuning", console=console)
     chosen = best(tuning) if tuning else {(algorithm, env): () for env in envs for algorithm in algorithms}
     if tuning:
@@ -114,6 +118,16 @@ def read_space(file: Path) -> Space:
     if not isinstance(space, dict) or not all(isinstance(values, list) and values for values in space.values()):
         raise ValueError(f"{file}: expected lists of values by key, got {space!r}")
     return space
+
+
+def shipped_values(algorithm: str, env: str, space: Space, words: list[str]) -> dict[str, object]:
+    """What a run has for the space's keys unless a trial changes it. Raises ValueError for words that make no configuration."""
+    try:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("config", [f"algorithm={algorithm}", f"env={env}", *words])
+    except HydraException as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    return {key: OmegaConf.select(config, key) for key in space}
 
 
 def write_tuning(rows: list[dict[str, object]], file: Path) -> None:

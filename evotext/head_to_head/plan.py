@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 
 # Tuning runs have one seed, which no reported run may have.
 TUNING_SEED = 1_000_003
@@ -35,15 +36,18 @@ class Job:
         return " ".join([self.algorithm, "on", self.env, self.folder.name, *self.setting])
 
 
-def settings(space: Space, algorithm: str, trials: int) -> list[tuple[str, ...]]:
+def settings(
+    space: Space, algorithm: str, trials: int, shipped: Mapping[str, object] = MappingProxyType({})
+) -> list[tuple[str, ...]]:
     """At most `trials` different settings: first the shipped one (no words), then random points of the grid.
 
-    The same for every task. Fewer where the grid has no more.
+    The same for every task. Fewer where the grid has no more. shipped: values of the space's keys as they come, a point
+    that is not tried a second time.
     """
     keys = sorted(space)
-    grid = [tuple(f"{k}={v}" for k, v in zip(keys, point, strict=True)) for point in product(*(space[k] for k in keys))]
-    if not keys:
-        grid = []
+    points = [point for point in product(*(space[k] for k in keys)) if keys]
+    own = tuple(shipped.get(key) for key in keys)
+    grid = [tuple(f"{k}={v}" for k, v in zip(keys, point, strict=True)) for point in points if point != own]
     random.Random(f"{algorithm} {TUNING_SEED}").shuffle(grid)  # noqa: S311 (no secret)
     return [(), *grid][:trials]
 
@@ -55,15 +59,16 @@ def tuning_jobs(
     trials: int,
     words: Sequence[str],
     out: Path,
+    shipped: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> list[Job]:
     """As many trials for every algorithm and task; none if there is nothing to choose from.
 
     They run on a seed of their own and are judged on validation instances. Algorithms take turns, so that a phase that
-    was cut short has tried about as much of each.
+    was cut short has tried about as much of each. shipped: of each algorithm, see `settings`.
     """
     if trials < 2:
         return []
-    tried = {algorithm: settings(spaces[algorithm], algorithm, trials) for algorithm in algorithms}
+    tried = {name: settings(spaces[name], name, trials, shipped.get(name, {})) for name in algorithms}
     return [
         Job(
             algorithm=algorithm,

@@ -41,6 +41,9 @@ def test_the_shipped_setting_is_tried_first_and_no_setting_twice() -> None:
     assert settings(SPACE, "eggroll", 3) == found[:3]  # more trials only add to fewer
     assert len(settings(SPACE, "eggroll", 100)) == 7  # the grid has no more
     assert settings({}, "eggroll", 3) == [()]
+    shipped = {"algorithm.lr": 0.2, "algorithm.sigma": 1}
+    others = settings(SPACE, "eggroll", 100, shipped)
+    assert len(others) == 6 and ("algorithm.lr=0.2", "algorithm.sigma=1") not in others
 
 
 def test_every_algorithm_has_as_many_trials_on_every_task(tmp_path: Path) -> None:
