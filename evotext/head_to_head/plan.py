@@ -63,8 +63,8 @@ def tuning_jobs(
 ) -> list[Job]:
     """As many trials for every algorithm and task; none if there is nothing to choose from.
 
-    They run on a seed of their own and are judged on validation instances, greedily alone. Algorithms take turns, so that a phase that
-    was cut short has tried about as much of each. shipped: of each algorithm, see `settings`.
+    They run on a seed of their own and are judged on validation instances, greedily alone. Algorithms take turns, so
+    that a phase that was cut short has tried about as much of each. shipped: of each algorithm, see `settings`.
     """
     if trials < 2:
         return []
