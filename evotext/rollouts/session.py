@@ -85,6 +85,7 @@ class Session:
         self._position_N = torch.zeros(len(members), dtype=torch.int64, device=model.device)
         self._stored: list[_Stored] = []
         self._forward_flops = ForwardFlops(model.network)
+        self._noise_flops = {} if noise is None else noise.flops_by_matrix
         self.flops = 0.0
 
     @torch.inference_mode()
@@ -221,7 +222,8 @@ class Session:
         position_BT = (seen_B[:, None] + real_BT.cumsum(-1) - 1).clamp_(min=0)
         own_B = rectangle.real_B  # a filling copy has no say in where its row stands
         self._position_N[rectangle.row_B[own_B]] = (seen_B + real_BT.sum(-1))[own_B]
-        self.flops += self._forward_flops(positions=ids_BT.numel(), predicted=ids_BT.shape[0])
+        computed = {"positions": ids_BT.numel(), "predicted": ids_BT.shape[0]}
+        self.flops += self._forward_flops(**computed) + self._forward_flops.noise(self._noise_flops, **computed)
         noise = self._noise
         applied = nullcontext() if noise is None else noise.active(rectangle.members, rectangle.rows_per_member)
         with applied:
