@@ -121,7 +121,7 @@ class MasterWeights:
     def _put_away(self, name: str) -> None:
         """Free the float32 copy; the parameter object stays, since the optimizer knows its state by it."""
         if self._keeps_none(name):
-            self._masters[name].data = torch.empty(0)
+            self._masters[name].data = torch.empty(0, device=self._stored[name].device)
 
     def _rounded(self, name: str, master: Tensor) -> Tensor:
         """To one of the two nearest bf16 numbers, to the further one with the probability of the remainder.

@@ -8,7 +8,7 @@ which every weight w is 0 changes nothing at all.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Annotated
 
 import torch
@@ -67,6 +67,7 @@ class PopulationES:
         self._network = PerturbedNetwork(model.network, exclude=self.exclude)
         self._noise: PopulationNoise | None = None
         moved = {name for name, _ in self._draw(0, population=2).combine(torch.zeros(2))}
+        self._check_spacing(moved)
         parameters = {name: p for name, p in model.network.named_parameters() if name in moved}
         self._weights = MasterWeights(
             parameters,
@@ -116,6 +117,17 @@ class PopulationES:
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
         self._weights.load_state_dict(state)
+
+    def _check_spacing(self, moved: Collection[str]) -> None:
+        """Raises ValueError if noise on norms and biases would be rounded off: the update would take noise that never acted."""
+        for name, spec in self._network.parameters.items():
+            spacing = torch.finfo(spec.dtype).eps
+            if name in moved and spec.kind == "vector" and self.sigma < spacing:
+                raise ValueError(
+                    f"algorithm.sigma: expected at least {spacing:g}, which is what {spec.dtype} numbers near 1 are apart, "
+                    f"since noise on vectors like {name} is rounded off, got {self.sigma:g}; "
+                    "set algorithm.perturbation.vectors=frozen or model.dtype=float32"
+                )
 
     def _draw(self, generation: int, *, population: int) -> PopulationNoise:
         return self._perturbation.draw(

@@ -1,5 +1,6 @@
 """Measure a model on held-out instances: `python scripts/evaluate.py run=RUN_DIR`, or `model=... env=...`."""
 
+import sys
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -30,7 +31,10 @@ def main(config: DictConfig) -> None:
         source, task = model_and_task(config)
         check_prompts(source.outline(), task)
         model = source.load(device)
-    evaluation = evaluator.measure(Collector(model, task, rows=rows, graphs=config.cuda_graphs), sampled=True)
+    collector = Collector(model, task, rows=rows, graphs=config.cuda_graphs)
+    evaluation = evaluator.measure(collector, sampled=True)
+    for note in collector.take_notes():
+        print(note, file=sys.stderr)
     record = {
         "model": model.name,
         "env": task.name,

@@ -1,9 +1,9 @@
 """Floating-point operations of a network's passes, by the usual count: 2 for each weight and position.
 
 A forward pass takes 2 operations for each weight of a matrix at each position, a backward pass 2 for its input and 2 more if
-the weight itself is trained. The output
-head counts only at the positions that go through it. Left out: attention's own products (a share of about
-context / (6 x hidden size)), vectors, embedding look-ups with their noise, and what is computed a second time to save memory. Of a mixture's experts only those count that a token is sent to.
+the weight itself is trained. The output head counts only at the positions that go through it, and of a mixture's experts only
+those that a token is sent to. Left out: attention's own products (a share of about context / (6 x hidden size)), vectors,
+embedding look-ups with their noise, and what is computed a second time to save memory.
 """
 
 from collections.abc import Mapping

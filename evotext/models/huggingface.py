@@ -4,7 +4,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from evotext.models.chat import ChatFormat
@@ -28,7 +35,9 @@ class HuggingFaceModel:
     def outline(self) -> Outline:
         """Tokenizer and configuration only. Raises ValueError if there is no such model or the engine cannot run it."""
         config, tokenizer = self._open()
-        return Outline(chat=ChatFormat(tokenizer, _end_ids(config, tokenizer)), context_length=context_length(config))
+        return Outline(
+            chat=ChatFormat(tokenizer, _end_ids(self.path, config, tokenizer)), context_length=context_length(config)
+        )
 
     def load(self, device: torch.device) -> LanguageModel:
         """Load the weights onto the device."""
@@ -82,9 +91,16 @@ def context_length(config: PreTrainedConfig) -> int:
     return min(limits)
 
 
-def _end_ids(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """End tokens: the tokenizer's and the configuration's (instruction-tuned models often have two)."""
+def _end_ids(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """End tokens: the tokenizer's, the configuration's and those of generation (instruction-tuned models often have two)."""
     ids = {tokenizer.eos_token_id}
-    configured = config.get_text_config().eos_token_id
-    ids |= set(configured) if isinstance(configured, list) else {configured}
+    for configured in (config.get_text_config().eos_token_id, _generation_ends(path)):
+        ids |= set(configured) if isinstance(configured, list) else {configured}
     return sorted(i for i in ids if i is not None)
+
+
+def _generation_ends(path: str) -> int | list[int] | None:
+    try:
+        return GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:  # models need not have that file
+        return None

@@ -88,7 +88,7 @@ class PerturbedNetwork:
         self._excluded |= {name for name, parameter in stored.items() if not parameter.requires_grad}
         if len(self._excluded) == len(stored):
             raise ValueError(f"exclude: {list(exclude)} leaves no parameter to perturb")
-        self._active = _Active(NoNoise({}), 0, 0)
+        self._active = _Active(NoNoise({}, network.device), 0, 0)
         self._entered = False
         self._last: tuple[MemberNoise, int, int] | None = None
         self._scaled: list[Tensor] = []
@@ -146,7 +146,7 @@ class PerturbedNetwork:
         uses, faults, plain_BTV = inspect_uses(self.network, name_of)
         while True:
             self._attach([use for use in uses if use.name not in faults])
-            recorder = NoNoise({use.name: _outputs(use) for use in uses})
+            recorder = NoNoise({use.name: _outputs(use) for use in uses}, self.network.device)
             try:
                 with self.active(recorder, ROWS_PER_MEMBER):
                     perturbed_BTV = probe_logits(self.network)

@@ -38,12 +38,13 @@ class Use:
 class NoNoise:
     """The noise of `MEMBERS` members that all are the unperturbed network; notes which parameters were asked for.
 
-    outputs: O of every matrix.
+    outputs: O of every matrix. device: the network's.
     """
 
     count = MEMBERS
 
-    def __init__(self, outputs: Mapping[str, int]) -> None:
+    def __init__(self, outputs: Mapping[str, int], device: torch.device) -> None:
+        self._device = device
         self.applied: set[str] = set()
         self.inputs: list[tuple[str, Tensor]] = []
         """What each linear layer read, in the order of the calls."""
@@ -63,7 +64,7 @@ class NoNoise:
     def vector(self, name: str) -> Tensor:
         """Integer zeros, (P, 1): adding them changes neither value nor dtype."""
         self.applied.add(name)
-        return torch.zeros(MEMBERS, 1, dtype=torch.int64)
+        return torch.zeros(MEMBERS, 1, dtype=torch.int64, device=self._device)
 
 
 def readers_of_one_input(inputs: Sequence[tuple[str, Tensor]]) -> list[tuple[str, ...]]:

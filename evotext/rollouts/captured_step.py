@@ -18,8 +18,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from evotext.rollouts.attention_mask import as_read_by
 from evotext.rollouts.kv_cache import RowCache, RowLayer
 
-# A recording costs about three steps.
-LEAST_STEPS = 8
+# So many plain steps with the same rows come before a recording, which takes the time of some: most answers of a task
+# that are short stay unrecorded whatever their limit.
+STEPS_BEFORE = 4
 
 Step = Callable[[], Tensor]
 
@@ -36,29 +37,30 @@ class CudaGraphs:
 
     def __init__(self) -> None:
         self.fault = ""
+        self._beside: torch.cuda.Stream | None = None
 
     def record(self, step: Step) -> Step | None:
-        """See `StepRecorder`. A graph that does not repeat what the step computes counts as a fault, too."""
+        """See `StepRecorder`. A graph that does not repeat what the step computes counts as a fault, too.
+
+        None without a fault if the memory does not hold a second step's results.
+        """
         if self.fault:
             return None
-        graph = torch.cuda.CUDAGraph()
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            # Before a capture, what is made on first use has to be there: libraries' handles and work spaces.
-            beside = torch.cuda.Stream()
-            beside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(beside):
-                expected = step().clone()
-            torch.cuda.current_stream().wait_stream(beside)
-            with torch.cuda.graph(graph):
+            expected = self._warm(step)
+            with torch.cuda.graph(graph, stream=self._beside):
                 result = step()
+            graph.replay()
+            if not torch.allclose(result, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()), equal_nan=True):
+                self.fault = "the recorded step computes something else than the network"
         except torch.OutOfMemoryError:
-            raise
+            return None
         except RuntimeError as error:
             self.fault = str(error).split("\n")[0]
-            return None
-        graph.replay()
-        if not torch.allclose(result, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
-            self.fault = "the recorded step computes something else than the network"
+        finally:
+            torch.cuda.set_stream(before)  # a capture that was broken off leaves its own
+        if self.fault:
             return None
 
         def replay() -> Tensor:
@@ -66,6 +68,15 @@ class CudaGraphs:
             return result
 
         return replay
+
+    def _warm(self, step: Step) -> Tensor:
+        """Run it beside the current stream: what libraries make on first use has to be there before a capture."""
+        self._beside = self._beside or torch.cuda.Stream()
+        self._beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._beside):
+            result = step().clone()
+        torch.cuda.current_stream().wait_stream(self._beside)
+        return result
 
 
 class CapturedStep:

@@ -23,6 +23,9 @@ from evotext.rollouts.task import TextTask
 from evotext.rollouts.time_limit import TimeLimit
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
+# Of a sum of rewards: ten times 0.1 is a little less than 1.
+ROUNDING = 1e-9
+
 
 @dataclass(kw_only=True)
 class _Episode:
@@ -138,6 +141,7 @@ class Collector:
     def _run(self, plan: RolloutPlan, rows: list[int]) -> "Iterator[_Batch]":
         """These rows in one batch, or in several where the memory does not hold them."""
         if len(rows) <= self.fitting_rows:
+            batch: _Batch | None = None
             try:
                 batch = _Batch(self, plan, rows)
                 batch.run()
@@ -196,7 +200,7 @@ class Collector:
             turn_BT=_padded([e.turn_of for e in episodes], width, -1, torch.int64),
             reward_BT=rewards,
             return_B=torch.tensor([e.total for e in episodes], dtype=torch.float64),
-            success_B=_flags(e.total >= self.task.success_return for e in episodes),
+            success_B=_flags(e.total >= self.task.success_return - ROUNDING for e in episodes),
             terminated_B=_flags(e.terminated for e in episodes),
             truncated_B=_flags(e.truncated for e in episodes),
             overlong_B=_flags(e.overlong for e in episodes),

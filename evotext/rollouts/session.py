@@ -9,7 +9,7 @@ Shape suffixes: N rows of the session, B rows of the current batch (rectangle), 
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import PopulationNoise
 from evotext.rollouts.attention_mask import as_read_by
-from evotext.rollouts.captured_step import LEAST_STEPS, CapturedStep, StepRecorder
+from evotext.rollouts.captured_step import STEPS_BEFORE, CapturedStep, StepRecorder
 from evotext.rollouts.kv_cache import RowCache
 from evotext.rollouts.sampling import choose_tokens
 
@@ -81,6 +81,7 @@ class Session:
         self._noise = noise
         self._recorder = recorder
         self._captured: CapturedStep | None = None
+        self._steps_alike = 0  # decode steps since the batch last changed
         self._members = list(members)
         self._position_N = torch.zeros(len(members), dtype=torch.int64, device=model.device)
         self._stored: list[_Stored] = []
@@ -116,7 +117,7 @@ class Session:
         count_N = torch.zeros(nowhere + 1, dtype=torch.int64, device=device)
         end_ids = torch.tensor(sorted(self._model.end_ids), device=device)
         ended_N = torch.zeros(nowhere + 1, dtype=torch.bool, device=device)
-        active_B = rectangle.real_B.clone()
+        active_B, tried = rectangle.real_B.clone(), len(self._members) + 1
         for step in range(max_new_tokens):
             uniform_B = None if uniform_NT is None else uniform_NT[rectangle.row_B, step]
             token_B, logprob_B = choose_tokens(logits_BV, uniform_B, temperature, logprobs)
@@ -132,18 +133,19 @@ class Session:
             active = int(active_B.sum()) if left else 0
             if not active:
                 break
-            limit = SHRINK_BELOW * active_B.numel()
-            smaller = self._arrange(sorted(rectangle.row_B[active_B].tolist())) if active <= limit else rectangle
+            limit, smaller = SHRINK_BELOW * active_B.numel(), rectangle
+            if active <= limit and active < tried:  # as many rows as before need as much room
+                smaller, tried = self._arrange(sorted(rectangle.row_B[active_B].tolist())), active
             if smaller.row_B.numel() <= limit:
                 if not last_turn:
                     self._park(state, rectangle.real_B & ~active_B)
                 next_N = torch.zeros_like(count_N)
                 next_N[rectangle.row_B[active_B]] = token_B[active_B]
-                self._captured = None  # what it was recorded for goes
+                self._captured, self._steps_alike = None, 0  # what was recorded is of the larger batch
                 state = self._move([state], smaller, state.cache.layers[0].get_max_length())
                 rectangle, active_B, token_B = smaller, smaller.real_B.clone(), next_N[smaller.row_B]
             logits_BV, state = self._step(rectangle, state, token_B, active_B, left)
-        self._captured = None
+        self._captured, self._steps_alike = None, 0
         if not last_turn:
             self._park(state, rectangle.real_B)
         return _completions(rows, written_NT, logprob_NT if logprobs else None, count_N, ended_N)
@@ -206,43 +208,59 @@ class Session:
     def _step(
         self, rectangle: _Rectangle, state: _Stored, token_B: Tensor, active_B: Tensor, left: int
     ) -> tuple[Tensor, _Stored]:
-        """One decode step of at most `left` that are still to come with these rows, recorded where that pays."""
-        return self._forward(rectangle, state, token_B[:, None], active_B[:, None], repeats=left)
+        """One decode step of at most `left` that are still to come; recorded where more of the same are to be expected."""
+        ids_B1, start = token_B[:, None], state.cache.length
+        position_B1 = self._take_slots(rectangle, state, active_B[:, None])
+        self._steps_alike += 1
+        with self._applied(rectangle):
+            worth_it = min(self._steps_alike, left) >= STEPS_BEFORE
+            if self._recorder is not None and self._captured is None and worth_it:
+                captured = CapturedStep(self._model.network, state.cache, state.valid_BS)
+                if captured.recorded(self._recorder, ids_B1, position_B1):
+                    self._captured = captured
+                else:
+                    self._recorder = None
+            if self._captured is not None:
+                return self._captured(ids_B1, position_B1), state
+            return self._run(state, ids_B1, position_B1, start), state
 
     def _forward(
-        self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor, *, repeats: int = 1
+        self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor
     ) -> tuple[Tensor, _Stored]:
-        """One pass of the network over new ids; logits (B, V) after the last, and the grown state.
+        """One pass of the network over blocks of new ids; logits (B, V) after the last, and the grown state."""
+        start = state.cache.length
+        position_BT = self._take_slots(rectangle, state, real_BT)
+        with self._applied(rectangle):
+            return self._run(state, ids_BT, position_BT, start), state
 
-        repeats: passes over as many ids that the same rows may take, this one included.
-        """
-        start, width = state.cache.length, ids_BT.shape[1]
+    def _take_slots(self, rectangle: _Rectangle, state: _Stored, real_BT: Tensor) -> Tensor:
+        """Give new tokens the next slots, count their operations, and find their positions (B, T)."""
+        start, width = state.cache.length, real_BT.shape[1]
         state.valid_BS[:, start : start + width] = real_BT
         seen_B = self._position_N[rectangle.row_B]
-        position_BT = (seen_B[:, None] + real_BT.cumsum(-1) - 1).clamp_(min=0)
         own_B = rectangle.real_B  # a filling copy has no say in where its row stands
         self._position_N[rectangle.row_B[own_B]] = (seen_B + real_BT.sum(-1))[own_B]
-        computed = {"positions": ids_BT.numel(), "predicted": ids_BT.shape[0]}
+        computed = {"positions": real_BT.numel(), "predicted": real_BT.shape[0]}
         self.flops += self._forward_flops(**computed) + self._forward_flops.noise(self._noise_flops, **computed)
-        noise = self._noise
-        applied = nullcontext() if noise is None else noise.active(rectangle.members, rectangle.rows_per_member)
-        with applied:
-            if self._captured is not None:
-                return self._captured(ids_BT, position_BT), state
-            if self._recorder is not None and repeats >= LEAST_STEPS:
-                captured = CapturedStep(self._model.network, state.cache, state.valid_BS)
-                if captured.recorded(self._recorder, ids_BT, position_BT):
-                    self._captured = captured
-                    return captured(ids_BT, position_BT), state
-            logits_B1V = self._model.network(
-                input_ids=ids_BT,
-                attention_mask=self._attention_mask(state.valid_BS, start, width),
-                position_ids=position_BT,
-                past_key_values=state.cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
-        return logits_B1V[:, -1], state
+        return (seen_B[:, None] + real_BT.cumsum(-1) - 1).clamp_(min=0)
+
+    def _applied(self, rectangle: _Rectangle) -> AbstractContextManager[None]:
+        """Within it the network runs the rectangle's rows as their members."""
+        if self._noise is None:
+            return nullcontext()
+        return self._noise.active(rectangle.members, rectangle.rows_per_member)
+
+    def _run(self, state: _Stored, ids_BT: Tensor, position_BT: Tensor, start: int) -> Tensor:
+        """The network itself; logits (B, V) after the last of the new ids, which take the slots from `start` on."""
+        logits_B1V = self._model.network(
+            input_ids=ids_BT,
+            attention_mask=self._attention_mask(state.valid_BS, start, ids_BT.shape[1]),
+            position_ids=position_BT,
+            past_key_values=state.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits_B1V[:, -1]
 
     def _attention_mask(self, valid_BS: Tensor, start: int, width: int) -> Tensor | None:
         """What each new token may read, (B, 1, T, S): valid slots up to itself. None where plain causal attention is right.

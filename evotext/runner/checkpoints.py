@@ -65,7 +65,10 @@ class CheckpointFolder:
         self.folder = folder
 
     def save(self, checkpoint: Checkpoint, *, keep: int, best: int) -> None:
-        """Write it, then remove all but the `keep` newest and that of generation `best`. Raises CheckpointError."""
+        """Write it, then remove all but the `keep` newest and that of generation `best`. Raises CheckpointError.
+
+        Those of later generations go first: a run that was resumed before them has found them damaged.
+        """
         final = self.folder / f"{checkpoint.generation:08}"
         aside = self.folder / _WRITING
         try:
@@ -83,7 +86,8 @@ class CheckpointFolder:
                 self._remove(final)
             aside.rename(final)
             to_disk(self.folder)
-            self._prune({int(path.name) for path in self._newest_first()[:keep]} | {best})
+            past = [n for path in self._newest_first() if (n := int(path.name)) <= checkpoint.generation]
+            self._prune({*past[:keep], best})
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
             whole = self._newest_first()

@@ -198,6 +198,7 @@ class Run:
             {
                 "eval/return": evaluation.mean_return,
                 "eval/success": evaluation.success,
+                "eval/spent": self._fraction,
                 "eval/mean_length": evaluation.mean_tokens,
                 "eval/kl_from_start": divergence,
                 "eval/seconds": evaluation.cost.seconds,

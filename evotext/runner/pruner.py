@@ -6,12 +6,14 @@ Runs of a sweep are neighbours on disk, and each logs its measurements there: no
 import json
 import statistics
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from omegaconf import OmegaConf
 
 from evotext.validation import Fraction, PositiveInt, checked
 
+# Shares of a budget that differ by less are the same.
+_ALIKE = 1e-9
 # What has to be equal for measurements to be comparable.
 SECTIONS = ("env", "model", "adapter", "budget", "evaluation")
 
@@ -38,10 +40,11 @@ class NoPruner:
 
 
 class MedianPruner:
-    """A run whose last success is below the median of its neighbours' at the same measurement should end.
+    """A run whose last success is below the median of what its neighbours had when they had spent no more should end.
 
     Neighbours are the folders beside the run's whose task, model, budget and evaluation are the same. warm_up: share of
-    the measurements before which no run ends. fewest: neighbours that must have got as far.
+    the budget before which no run ends. fewest: neighbours that must have got as far. What was spent is compared and not
+    the measurements' number, since a run of large generations skips some.
     """
 
     chooses = True
@@ -52,31 +55,39 @@ class MedianPruner:
 
     def behind(self, folder: Path) -> str:
         """See `Pruner`."""
-        own, setting = _successes(folder), _setting(folder)
-        if setting is None or len(own) - 1 < self.warm_up * setting["evaluation"]["points"]:
+        own, setting = _measured(folder), _setting(folder)
+        if setting is None or not own or own[-1].spent < self.warm_up:
             return ""
+        now = own[-1]
         others = [
-            reached[len(own) - 1]
+            [then.success for then in reached if then.spent <= now.spent + _ALIKE][-1]
             for neighbour in sorted(folder.resolve().parent.iterdir())
             if neighbour.resolve() != folder.resolve()
-            and len(reached := _successes(neighbour)) >= len(own)
+            and (reached := _measured(neighbour))
+            and reached[-1].spent >= now.spent - _ALIKE
             and _setting(neighbour) == setting
         ]
-        if len(others) < self.fewest or own[-1] >= statistics.median(others):
+        if len(others) < self.fewest or now.success >= statistics.median(others):
             return ""
-        return (
-            f"success {own[-1]:.3f} is below {statistics.median(others):.3f}, the median of {len(others)} runs so far"
-        )
+        return f"success {now.success:.3f} is below {statistics.median(others):.3f}, the median of {len(others)} runs so far"
 
 
-def _successes(folder: Path) -> list[float]:
-    """Of each measurement, the one before training first; empty for a folder that is no run's."""
+class _Measured(NamedTuple):
+    """One measurement of a run."""
+
+    spent: float
+    """Share of the budget, 0 before training."""
+    success: float
+
+
+def _measured(folder: Path) -> list[_Measured]:
+    """A run's measurements in their order, from the one before training on; empty for a folder that is no run's."""
     try:
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
     except OSError:
         return []
     whole = [json.loads(line) for line in lines[:-1]]  # what follows the last line end is still being written
-    return [float(line["eval/success"]) for line in whole if line.get("kind") == "eval"]
+    return [_Measured(line["eval/spent"], line["eval/success"]) for line in whole if line.get("kind") == "eval"]
 
 
 def _setting(folder: Path) -> dict[str, Any] | None:
@@ -84,4 +95,4 @@ def _setting(folder: Path) -> dict[str, Any] | None:
         config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
     except OSError:
         return None
-    return {key: config[key] for key in SECTIONS} if isinstance(config, dict) else None
+    return {key: config.get(key) for key in SECTIONS} if isinstance(config, dict) else None

@@ -103,7 +103,9 @@ class FullRankMembers:
     def __init__(self, noise: dict[str, Tensor], sign_P: Tensor) -> None:
         self.count = len(sign_P)
         self._noise = noise
-        self._sign_P = sign_P
+        # Once, not at each use: a copy from the host in every layer would stall a GPU.
+        self._sign_of = {(E.device, E.dtype): sign_P.to(E.device, E.dtype) for E in noise.values()}
+        self._member_P = {E.device: torch.arange(len(sign_P), device=E.device) for E in noise.values()}
 
     def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
         """See `MemberNoise.linear`."""
@@ -115,7 +117,7 @@ class FullRankMembers:
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """See `MemberNoise.add_to_embedding`."""
         E_GVD = self._noise[name]
-        draw_P1 = torch.arange(self.count, device=ids_PK.device)[:, None] * E_GVD.shape[0] // self.count
+        draw_P1 = self._member_P[ids_PK.device][:, None] * E_GVD.shape[0] // self.count
         y_PKD.add_(E_GVD[draw_P1, ids_PK] * self._signs_like(y_PKD)[:, None, None])
 
     def vector(self, name: str) -> Tensor | None:
@@ -126,4 +128,4 @@ class FullRankMembers:
         return e_GN.repeat_interleave(self.count // e_GN.shape[0], dim=0) * self._signs_like(e_GN)[:, None]
 
     def _signs_like(self, tensor: Tensor) -> Tensor:
-        return self._sign_P.to(tensor.device, tensor.dtype)
+        return self._sign_of[tensor.device, tensor.dtype]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, MambaConfig, PreTrainedConfig, PreTrainedModel
 
 from evotext.models.perturbed import CannotPerturbError, PerturbedNetwork
+from evotext.models.perturbed_probe import NoNoise
 from evotext.protocols import PopulationNoise
 from optimizers.perturbations import LowRank
 from tests.small_models import CONFIGS, VOCABULARY
@@ -355,3 +356,7 @@ def test_layers_that_read_one_input_are_found() -> None:
     assert tuple(f"{layer}.self_attn.{x}_proj.weight" for x in "qkv") in together
     assert tuple(f"{layer}.mlp.{x}_proj.weight" for x in ("gate", "up")) in together
     assert len(together) == 2 * CONFIGS["llama"].num_hidden_layers
+
+
+def test_the_probe_computes_where_the_network_is() -> None:
+    assert NoNoise({}, torch.device("meta")).vector("any").device.type == "meta"

@@ -235,3 +235,19 @@ def test_an_odd_population_is_fine_without_pairs() -> None:
     metrics = algorithm.tell(told(algorithm.ask(0), _returns(population=7))).metrics
     assert -1 <= metrics["half_cosine"] <= 1
     assert not torch.equal(model.network.lm_head.weight, before["lm_head.weight"])
+
+
+def test_noise_that_bf16_would_round_off_is_refused() -> None:
+    """At sigma 0.001, 97% of a norm's scales, which are near 1, would not move, while their noise entered the update."""
+    for dtype, vectors, refused in [
+        (torch.bfloat16, "full", True),
+        (torch.bfloat16, "frozen", False),
+        (None, "full", False),
+    ]:
+        algorithm = eggroll(sigma=1e-3, perturbation=LowRank(rank=1, vectors=vectors))
+        model = small_model("llama", dtype or torch.float32)
+        if not refused:
+            algorithm.start(model, 0)
+            continue
+        with pytest.raises(ValueError, match=r"algorithm.sigma: expected at least 0\.0078125.*vectors=frozen"):
+            algorithm.start(model, 0)

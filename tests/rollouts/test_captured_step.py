@@ -1,23 +1,41 @@
-"""A recorded decode step writes what the ordinary one writes; on a CPU the recording is the step itself."""
+"""A recorded decode step writes what the ordinary one writes; on a CPU a tape of operators stands for the graph."""
+
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
 
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.rollouts.captured_step import LEAST_STEPS, CudaGraphs, Step
+from evotext.rollouts.captured_step import STEPS_BEFORE, CudaGraphs, Step
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.session import Completion, Session
-from optimizers.perturbations.low_rank import LowRank
+from optimizers.perturbations import FullRank, LowRank
 from tests.rollouts.test_collector import chatter
 from tests.rollouts.test_session import blocks_of_uneven_length, with_frequent_ends
 from tests.small_models import CONFIGS, small_model
 
-LIMIT = 2 * LEAST_STEPS
+LIMIT = 4 * STEPS_BEFORE
 TURNS = 3
 
 
-class Counting:
-    """Records nothing and counts."""
+class Tape(TorchDispatchMode):
+    """Notes every operator with its arguments and results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operator(*args, **(kwargs or {}))
+        self.calls.append((operator, args, kwargs or {}, result))
+        return result
+
+
+class Taped:
+    """Records as a CUDA graph does: a replay runs the recorded operators alone, with whatever Python made of their numbers."""
 
     def __init__(self, refuses: bool = False) -> None:
         self.refuses, self.recorded, self.replayed = refuses, 0, 0
@@ -26,12 +44,23 @@ class Counting:
         self.recorded += 1
         if self.refuses:
             return None
+        with Tape() as tape:
+            result = step()
 
-        def counted() -> torch.Tensor:
+        def replay() -> Tensor:
             self.replayed += 1
-            return step()
+            made: dict[int, Tensor] = {}
 
-        return counted
+            def now(x: Any) -> Any:
+                return made.get(id(x), x) if isinstance(x, Tensor) else x
+
+            for operator, args, kwargs, before in tape.calls:
+                after = operator(*tree_map(now, args), **tree_map(now, kwargs))
+                pairs = zip(tree_leaves(before), tree_leaves(after), strict=True)
+                made |= {id(old): new for old, new in pairs if isinstance(old, Tensor)}
+            return made[id(result)]
+
+        return replay
 
 
 def conversation(session: Session, rows: int) -> list[list[Completion]]:
@@ -63,21 +92,21 @@ def same(one: list[list[Completion]], other: list[list[Completion]]) -> bool:
     return close and all((a.ids, a.ended) == (b.ids, b.ended) for a, b in pairs)
 
 
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+# What a mixture sends where is decided anew for every token, by the CPU: no graph can hold it, and its capture fails.
+@pytest.mark.parametrize("family", sorted(set(CONFIGS) - {"mixtral"}))
 def test_a_recorded_step_writes_the_same_text(family: str) -> None:
-    model, recorder = with_frequent_ends(small_model(family), share=0.1), Counting()
+    model, recorder = with_frequent_ends(small_model(family), share=0.04), Taped()
     ordinary = conversation(Session(model, members=[0] * 12, noise=None), 12)
     assert same(conversation(Session(model, members=[0] * 12, noise=None, recorder=recorder), 12), ordinary)
-    assert recorder.recorded > TURNS and recorder.replayed > 2 * recorder.recorded, "rows left, and it was used"
+    assert recorder.recorded >= 2 and recorder.replayed > 2 * recorder.recorded, "it was used"
 
 
-def test_a_population_decodes_with_its_noise_recorded() -> None:
-    model = with_frequent_ends(small_model("qwen2"), share=0.1)
+@pytest.mark.parametrize("perturbation", [LowRank(rank=1, vectors="full"), FullRank(vectors="full")])
+def test_a_population_decodes_with_its_noise_recorded(perturbation: Any) -> None:
+    model = with_frequent_ends(small_model("qwen2"), share=0.04)
     network = PerturbedNetwork(model.network)
-    noise = LowRank(rank=1, vectors="full").draw(
-        network, seed=0, generation=0, population=6, antithetic=True, sigma=0.05
-    )
-    members, recorder = [row // 2 for row in range(12)], Counting()
+    noise = perturbation.draw(network, seed=0, generation=0, population=6, antithetic=True, sigma=0.05)
+    members, recorder = [row // 2 for row in range(12)], Taped()
     ordinary = conversation(Session(model, members=members, noise=noise), 12)
     assert same(conversation(Session(model, members=members, noise=noise, recorder=recorder), 12), ordinary)
     assert not same(conversation(Session(model, members=members, noise=None), 12), ordinary)
@@ -85,17 +114,17 @@ def test_a_population_decodes_with_its_noise_recorded() -> None:
 
 
 def test_a_recorder_that_refuses_changes_nothing() -> None:
-    model, recorder = small_model("llama"), Counting(refuses=True)
+    model, recorder = small_model("llama"), Taped(refuses=True)
     ordinary = conversation(Session(model, members=[0] * 5, noise=None), 5)
     assert same(conversation(Session(model, members=[0] * 5, noise=None, recorder=recorder), 5), ordinary)
-    assert recorder.recorded > 0 and recorder.replayed == 0
+    assert recorder.recorded == 1 and recorder.replayed == 0, "it is not asked again"
 
 
 def test_short_answers_are_not_worth_a_recording() -> None:
-    model, recorder = small_model("llama"), Counting()
+    model, recorder = small_model("llama"), Taped()
     session = Session(model, members=[0, 0], noise=None, recorder=recorder)
     words = {"temperature": 0.0, "uniform_NT": None, "logprobs": False, "last_turn": True}
-    session.complete([0, 1], [[5, 6], [7]], max_new_tokens=LEAST_STEPS, **words)  # type: ignore[arg-type]
+    session.complete([0, 1], [[5, 6], [7]], max_new_tokens=2 * STEPS_BEFORE - 1, **words)  # type: ignore[arg-type]
     assert recorder.recorded == 0
 
 
@@ -104,7 +133,7 @@ def test_short_answers_are_not_worth_a_recording() -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
 @pytest.mark.parametrize("population", [False, True])
 def test_a_graph_writes_the_same_text(family: str, population: bool) -> None:
-    model = with_frequent_ends(small_model(family), share=0.1)
+    model = with_frequent_ends(small_model(family), share=0.04)
     model.network.to("cuda")
     noise, members, recorder = None, [0] * 12, CudaGraphs()
     if population:

@@ -171,3 +171,8 @@ def test_a_task_without_a_threshold_wants_one() -> None:
 def test_options_that_the_environment_does_not_know_are_refused() -> None:
     with pytest.raises(ValueError, match="colour"):
         chatter(colour="red")
+
+
+def test_a_sum_of_rewards_may_be_rounded_and_still_be_a_success(model: LanguageModel) -> None:
+    batch = collect(model, chatter("Tenths", max_turns=10), plan(rows=2))
+    assert float(batch.return_B[0]) < 1.0 and batch.success_B.all()

@@ -37,3 +37,22 @@ class Chatter(gymnasium.Env[str, str]):
 
 gymnasium.register("toy/Chatter-v0", Chatter, reward_threshold=3.0)
 gymnasium.register("toy/NoThreshold-v0", Chatter)
+
+
+class Tenths(gymnasium.Env[str, str]):
+    """Pays 0.1 ten times, which adds up to a little less than 1."""
+
+    observation_space = spaces.Text(10)
+    action_space = spaces.Text(10_000)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = 10
+        return "s", {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        self.left -= 1
+        return "s", 0.1, self.left == 0, False, {}
+
+
+gymnasium.register("toy/Tenths-v0", Tenths, reward_threshold=1.0)

@@ -30,11 +30,15 @@ SETTING = {
 }
 
 
-def neighbour(sweep: Path, name: str, successes: list[float], unfinished: str = "", **changes: object) -> Path:
+def neighbour(
+    sweep: Path, name: str, successes: list[float], unfinished: str = "", every: float = 0.25, **changes: object
+) -> Path:
+    """A run that was measured before training and whenever so much of its budget was spent."""
     folder = sweep / name
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save(SETTING | {"algorithm": {"lr": name}} | changes, folder / ".hydra" / "config.yaml")
-    lines = [json.dumps({"kind": "eval", "eval/success": s}) + "\n" for s in successes]
+    records = [{"kind": "eval", "eval/success": s, "eval/spent": i * every} for i, s in enumerate(successes)]
+    lines = [json.dumps(record) + "\n" for record in records]
     (folder / "metrics.jsonl").write_text('{"kind": "train"}\n'.join(["", *lines]) + unfinished)
     return folder
 
@@ -72,6 +76,23 @@ def test_the_warm_up_is_left_to_every_run(tmp_path: Path) -> None:
     assert median(warm_up=0.25).behind(neighbour(tmp_path, "early", [0.1, 0.2]))
     assert not median(warm_up=0.26).behind(tmp_path / "early")
     assert median(warm_up=0.26).behind(neighbour(tmp_path, "late", [0.1, 0.2, 0.2]))
+
+
+def test_what_was_spent_is_compared_and_not_the_number_of_the_measurement(tmp_path: Path) -> None:
+    """One learning curve, s = spent: neighbours of large generations are measured half as often, and nobody is behind."""
+    for i in range(4):
+        neighbour(tmp_path, str(i), [0.0, 0.25, 0.5, 0.75], every=0.25)
+    assert not median(warm_up=0.1).behind(neighbour(tmp_path, "small", [0.0, 0.125, 0.25, 0.375], every=0.125))
+    assert median(warm_up=0.1).behind(neighbour(tmp_path, "slow", [0.0, 0.1, 0.2, 0.24], every=0.125))
+
+
+def test_a_neighbour_of_an_older_version_is_none(tmp_path: Path) -> None:
+    for i in range(3):
+        folder = neighbour(tmp_path, str(i), [0.1, 0.9])
+        config = OmegaConf.load(folder / ".hydra" / "config.yaml")
+        del config["adapter"]
+        OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    assert not median().behind(neighbour(tmp_path, "own", [0.1, 0.0]))
 
 
 @pytest.mark.parametrize("section", ["env", "model", "adapter", "budget", "evaluation"])

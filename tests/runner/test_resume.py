@@ -152,6 +152,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert len(said) == 1 and str(newest) in said[0] and "cannot be used" in said[0]
 
 
+def test_checkpoints_past_the_one_just_written_do_not_count_as_the_newest(
+    tmp_path: Path, two_generations: Path
+) -> None:
+    """A run that found generation 2 damaged went on from 1: what it writes then is kept, and 2 is not."""
+    shutil.copytree(two_generations / "checkpoints", tmp_path / "checkpoints")
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints" / "00000002" / MANIFEST).unlink()
+    found = checkpoints.load(lambda _: "", lambda _: None)
+    assert found is not None
+    checkpoints.save(found, keep=1, best=0)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["00000001"]
+
+
 def test_no_usable_checkpoint_is_an_error_that_leaves_the_records_alone(tmp_path: Path, two_generations: Path) -> None:
     shutil.copytree(two_generations, tmp_path, dirs_exist_ok=True)
     for path in (tmp_path / "checkpoints").iterdir():
