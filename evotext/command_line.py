@@ -27,8 +27,8 @@ from omegaconf.errors import OmegaConfBaseException
 from evotext import torchrun
 from evotext.config_checks import Root, check, check_choices
 from evotext.config_errors import ConfigError
-from evotext.config_messages import explain, one_line, shown, suggestion
-from evotext.replay import expand_replay, expand_resume, quoted, refuse_changes, warn_of_changes
+from evotext.config_messages import explain, one_line, shown, suggestion, without_secrets
+from evotext.replay import expand_replay, expand_resume, leave_in, quoted, refuse_changes, warn_of_changes
 from evotext.sweep_plugins import expand_presets
 
 BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
@@ -115,7 +115,7 @@ def expand(words: list[str]) -> tuple[list[str], Callable[[DictConfig], None] | 
     if broken_off and torchrun.rank():  # the folder may be on another machine
         return [*words, f"resume={quoted(broken_off)}", *NO_FOLDER], None
     if broken_off:
-        words = [f"resume={broken_off}"]
+        words = [f"resume={broken_off}", *leave_in(words)]
     words, resumed = expand_resume(words)
     words, replayed = expand_replay(words)
     words = expand_presets(words)
@@ -148,6 +148,11 @@ def arrange(words: list[str], config_name: str) -> tuple[list[str], str]:
     if arguments.config_path is not None:
         raise ConfigError("expected --config-dir DIR to add your own configurations, got --config-path")
     overrides = list(arguments.overrides)
+    for word in overrides:  # Hydra makes what its own settings name, and asks nobody
+        if word.lstrip("+~").startswith("hydra") and "_target_" in word:
+            raise ConfigError(
+                f"expected settings of Hydra, got {shown(word)}; name your own classes in --config-dir DIR"
+            )
     flags_given = list(words)
     for override in reversed(overrides):
         flags_given.reverse()
@@ -213,7 +218,8 @@ def _failure(error: Exception, label: str, *, before_job: bool) -> JobFailed:
 def _reported(failure: JobFailed, error: Exception, report: Path) -> JobFailed:
     """With the traceback written down and its place named, unless the disk is full or worse."""
     try:
-        report.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        text = without_secrets("".join(traceback.format_exception(error)))
+        report.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError:
         return failure
     return JobFailed(f"{failure.line} (traceback in {report})", failure.status)
