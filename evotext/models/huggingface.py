@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -41,11 +42,15 @@ class HuggingFaceModel:
         return Outline(chat=ChatFormat(tokenizer, _end_ids(config, tokenizer)), context_length=context_length(config))
 
     def load(self, device: torch.device) -> LanguageModel:
-        """Load the weights onto the device."""
+        """Load the weights onto the device. Raises ValueError if a file is missing or damaged."""
         config, tokenizer = self._open()
-        network = AutoModelForCausalLM.from_pretrained(
-            self.path, config=config, dtype=self.dtype, trust_remote_code=self.trust_remote_code
-        )
+        try:
+            network = AutoModelForCausalLM.from_pretrained(
+                self.path, config=config, dtype=self.dtype, trust_remote_code=self.trust_remote_code
+            )
+        except (OSError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"model.path: expected whole weights in {self.path!r}, got: {reason}") from error
         outline = self.outline()
         return LanguageModel(
             name=self.path,
