@@ -7,6 +7,7 @@ Of the processes that torchrun starts, the first alone has a folder and says wha
 """
 
 import os
+import select
 import sys
 import traceback
 import warnings
@@ -44,7 +45,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class JobFailed(Exception):
-    """A job did not succeed: one line for the user, and the exit status that it asks for.
+    """A job did not succeed: one line for the user, empty where there is nothing to say, and the exit status that it asks for.
 
     It travels between processes by pickling, whatever launcher runs the jobs, and is put down where it arrives.
     """
@@ -83,7 +84,7 @@ def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_nam
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:  # whoever read our output is gone: `... --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _hush()
         status = FAILED
     except JobFailed as failed:  # a sweeper that does not go on
         failures.append(failed)
@@ -94,7 +95,7 @@ def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_nam
             traceback.print_exc()
     failures += JobFailed.arrived
     JobFailed.arrived.clear()
-    for failure in {failure.line: failure for failure in failures}.values():
+    for failure in {failure.line: failure for failure in failures if failure.line}.values():
         if torchrun.rank() == 0:
             print(f"error: {failure.line}", file=sys.stderr)
         elif failure.status != BAD_CONFIGURATION:
@@ -184,6 +185,10 @@ def _job(
                 compare(config)
             return main(config)
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _reader_is_gone():
+                _hush()
+                failures.append(JobFailed("", FAILED))  # nothing is wrong with the run
+                return None
             failure = _failure(error, label, before_job=False)
             if debug:
                 traceback.print_exc()
@@ -207,6 +212,24 @@ def _job(
             return None
 
     return job
+
+
+def _hush() -> None:
+    """What is still to be written goes nowhere, or Python would complain of it at its end."""
+    with suppress(OSError):  # not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads our standard output any more; a broken pipe may also be another one."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # not a file
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _failure(error: Exception, label: str, *, before_job: bool) -> JobFailed:
