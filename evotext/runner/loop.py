@@ -65,7 +65,6 @@ class Run:
         algorithm.start(model, seed)
         self._at = Standing()
         self._start: StartingPolicy | None = None
-        self._said_rows = collector.fitting_rows
         self._keeper = Keeper(
             checkpointing, folder=folder, names=names | {"seed": str(seed)}, algorithm=algorithm, collector=collector
         )
@@ -78,7 +77,6 @@ class Run:
         self._start = self._starting_policy()  # before the weights are put back
         self._at = self._keeper.restore()
         self._at.resumes += 1
-        self._said_rows = self._collector.fitting_rows
 
     def train(self) -> dict[str, object]:
         """Run to the end of the budget and return the summary, which is also written to `summary.json`.
@@ -141,10 +139,11 @@ class Run:
     def _advance(self, progress: RunProgress) -> bool:
         """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
         at, before = self._at, self._fraction
-        sent = processes.bytes_sent()
+        fitted, sent = self._collector.fitting_rows, processes.bytes_sent()
         plan = self._algorithm.ask(at.generation)
         batch = self._collector.collect(plan)
-        self._say_what_fits(progress)
+        if self._collector.fitting_rows < fitted:
+            progress.say(f"out of memory: batches have {self._collector.fitting_rows} rows from here on")
         fault = _returns_fault(batch)
         report = UpdateReport(cost=Cost(updates=1)) if fault else self._algorithm.tell(batch)
         for note in report.notes:
@@ -192,7 +191,6 @@ class Run:
         evaluation = self._evaluator.measure(self._collector, sampled=sampled)
         assert self._start is not None
         divergence, cost = self._start.divergence()
-        self._say_what_fits(progress)
         self._at.measured(replace(evaluation, trajectories=None))
         self._at.evaluation_cost += cost
         self._log(
@@ -210,11 +208,6 @@ class Run:
         for tracker in self._trackers:
             tracker.log_transcripts(self._at.generation, [readable(episode) for episode in episodes])
         progress.evaluation(self._fraction, evaluation, self._at.cost)
-
-    def _say_what_fits(self, progress: RunProgress) -> None:
-        if self._collector.fitting_rows < self._said_rows:
-            self._said_rows = self._collector.fitting_rows
-            progress.say(f"out of memory: batches have {self._said_rows} rows from here on")
 
     def _starting_policy(self) -> StartingPolicy:
         return StartingPolicy(self._collector, episodes=min(EPISODES, self._evaluator.episodes))
