@@ -36,6 +36,7 @@ SETTINGS: Mapping[str, Any] = {
     "device": str,
     "threads": PositiveInt | None,
     "rows": PositiveInt | None,
+    "cuda_graphs": bool,
     "resume": str | None,
     "debug": bool,
     "allow_custom_targets": bool,

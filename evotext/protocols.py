@@ -114,6 +114,10 @@ class PopulationNoise(Protocol):
     def combine_flops(self) -> float:
         """Floating-point operations of one `combine`."""
 
+    @property
+    def flops_by_matrix(self) -> Mapping[str, float]:
+        """What the noise of each matrix adds to a forward pass, in operations at each position that goes through its layer."""
+
 
 @runtime_checkable
 class Perturbation(Protocol):

@@ -31,7 +31,7 @@ def main(config: DictConfig) -> None:
         source, task = model_and_task(config)
         check_prompts(source.outline(), task)
         model = source.load(device)
-    evaluation = evaluator.measure(Collector(model, task, rows=rows), sampled=True)
+    evaluation = evaluator.measure(Collector(model, task, rows=rows, graphs=config.cuda_graphs), sampled=True)
     record = {
         "model": model.name,
         "env": task.name,

@@ -26,9 +26,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from evotext.config_messages import near
+from evotext.config_messages import explain, near
 from evotext.head_to_head.execute import Failure, execute, run_in_process
 from evotext.head_to_head.outcome import COSTS, best, trials
 from evotext.head_to_head.plan import TUNING_SEED, Space, reported_jobs, tuning_jobs
@@ -125,8 +126,8 @@ def shipped_values(algorithm: str, env: str, space: Space, words: list[str]) -> 
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config = compose("config", [f"algorithm={algorithm}", f"env={env}", *words])
-    except HydraException as error:
-        raise ValueError(str(error).splitlines()[0]) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(explain(error)) from error
     return {key: OmegaConf.select(config, key) for key in space}
 
 

@@ -58,7 +58,7 @@ def main(config: DictConfig) -> float | None:
             run = Run(
                 algorithm=algorithm,
                 model=model,
-                collector=Collector(model, task, rows=rows, even=config.rows is None),
+                collector=Collector(model, task, rows=rows, even=config.rows is None, graphs=config.cuda_graphs),
                 budget=budget,
                 evaluator=evaluator,
                 trackers=[JsonLines(folder), tracker(folder=folder)] if first else [],

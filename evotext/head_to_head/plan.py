@@ -63,8 +63,8 @@ def tuning_jobs(
 ) -> list[Job]:
     """As many trials for every algorithm and task; none if there is nothing to choose from.
 
-    They run on a seed of their own and are judged on validation instances. Algorithms take turns, so that a phase that
-    was cut short has tried about as much of each. shipped: of each algorithm, see `settings`.
+    They run on a seed of their own and are judged on validation instances, greedily alone. Algorithms take turns, so
+    that a phase that was cut short has tried about as much of each. shipped: of each algorithm, see `settings`.
     """
     if trials < 2:
         return []
@@ -76,7 +76,7 @@ def tuning_jobs(
             folder=out / "tuning" / env / algorithm / f"trial-{trial}",
             words=(
                 *(f"algorithm={algorithm}", f"env={env}", f"seed={TUNING_SEED}"),
-                *("evaluation.split=validation", *words, *tried[algorithm][trial]),
+                *("evaluation.split=validation", "evaluation.samples=0", *words, *tried[algorithm][trial]),
             ),
             setting=tried[algorithm][trial],
         )

@@ -3,9 +3,10 @@
 A forward pass takes 2 operations for each weight of a matrix at each position, a backward pass 2 for its input and 2 more if
 the weight itself is trained. The output
 head counts only at the positions that go through it. Left out: attention's own products (a share of about
-context / (6 x hidden size)), the thin products of a population's noise (rank / hidden size), vectors, embedding look-ups,
-and what is computed a second time to save memory. Of a mixture's experts only those count that a token is sent to.
+context / (6 x hidden size)), vectors, embedding look-ups with their noise, and what is computed a second time to save memory. Of a mixture's experts only those count that a token is sent to.
 """
+
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -22,7 +23,10 @@ class ForwardFlops:
         apart = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
         apart |= set() if output is None else {id(output.weight)}
         active = getattr(network.config.get_text_config(), "num_experts_per_tok", None)
-        trunk = [p for p in network.parameters() if p.ndim >= 2 and id(p) not in apart]
+        named = {name: p for name, p in network.named_parameters() if p.ndim >= 2 and id(p) not in apart}
+        trunk = list(named.values())
+        self._trunk_names = frozenset(named)
+        self._head_name = next((name for name, p in network.named_parameters() if output and p is output.weight), "")
         self.trunk = sum(_used(p, active) for p in trunk)
         self.head = 0 if output is None else int(output.weight.numel())
         self._trained_trunk = sum(_used(p, active) for p in trunk if p.requires_grad)
@@ -31,6 +35,11 @@ class ForwardFlops:
     def __call__(self, *, positions: int, predicted: int) -> float:
         """positions: computed, padding included. predicted: those of them that go through the output head."""
         return 2.0 * (self.trunk * positions + self.head * predicted)
+
+    def noise(self, by_matrix: Mapping[str, float], *, positions: int, predicted: int) -> float:
+        """What a population's noise adds to such a forward pass. by_matrix: see `PopulationNoise.flops_by_matrix`."""
+        trunk = sum(flops for name, flops in by_matrix.items() if name in self._trunk_names)
+        return trunk * positions + by_matrix.get(self._head_name, 0.0) * predicted
 
     def backward(self, *, positions: int, predicted: int) -> float:
         """Of the backward pass to such a forward pass."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from evotext import processes
 from evotext.models.language_model import LanguageModel
 from evotext.philox import Purpose, stream_id, uniform
+from evotext.rollouts.captured_step import CudaGraphs
 from evotext.rollouts.exchange import joint_cost, whole_batch
 from evotext.rollouts.session import Completion, Session
 from evotext.rollouts.task import TextTask
@@ -73,17 +74,28 @@ class Collector:
     that does not fit the memory is run in two, and so from then on.
     even: every process gets as many batches, of nearly one size; otherwise batches, and so results to the last bit, are the
     same whatever the number of processes.
+    graphs: whether a GPU decodes by replaying a captured graph, where the network allows it.
     transcripts: how many of a batch's first episodes are kept as text.
     """
 
     def __init__(
-        self, model: LanguageModel, task: TextTask, *, rows: int, even: bool = False, transcripts: int = 4
+        self,
+        model: LanguageModel,
+        task: TextTask,
+        *,
+        rows: int,
+        even: bool = False,
+        graphs: bool = True,
+        transcripts: int = 4,
     ) -> None:
         self.model, self.task, self.rows, self.even, self.transcripts = model, task, rows, even, transcripts
         self.fitting_rows = rows
         """How many rows the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
+        self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
+        """What decode steps are recorded with."""
+        self._notes: list[str] = []
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""
@@ -115,6 +127,14 @@ class Collector:
         self._measure_waiting(busy)
         return replace(whole, cost=joint_cost(cost))
 
+    def take_notes(self) -> list[str]:
+        """What happened since the last call that a person should hear of, each thing once."""
+        notes, self._notes = self._notes, []
+        if self.recorder is not None and self.recorder.fault:
+            notes.append(f"decoding without a CUDA graph, and so slower: {self.recorder.fault}")
+            self.recorder = None
+        return notes
+
     def _run(self, plan: RolloutPlan, rows: list[int]) -> "Iterator[_Batch]":
         """These rows in one batch, or in several where the memory does not hold them."""
         if len(rows) <= self.fitting_rows:
@@ -130,6 +150,7 @@ class Collector:
             # After the handler, for the error holds on to the batch's tensors.
             del batch
             self.fitting_rows = (len(rows) + 1) // 2
+            self._notes.append(f"out of memory: batches have {self.fitting_rows} rows from here on")
             if self.model.device.type == "cuda":
                 torch.cuda.empty_cache()
         middle = (len(rows) + 1) // 2
@@ -199,7 +220,7 @@ class _Batch:
     def __init__(self, collector: Collector, plan: RolloutPlan, rows: list[int]) -> None:
         self.model, self.task, self.plan, self.rows = collector.model, collector.task, plan, rows
         members = [0] * len(rows) if plan.members is None else [plan.members[row] for row in rows]
-        self.session = Session(collector.model, members=members, noise=plan.noise)
+        self.session = Session(collector.model, members=members, noise=plan.noise, recorder=collector.recorder)
         self.episodes: list[_Episode] = []
         self.env_seconds, self.env_steps = 0.0, 0
         self._limit = TimeLimit(collector.task.step_seconds)

@@ -18,6 +18,8 @@ from torch import Tensor
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import PopulationNoise
+from evotext.rollouts.attention_mask import as_read_by
+from evotext.rollouts.captured_step import LEAST_STEPS, CapturedStep, StepRecorder
 from evotext.rollouts.kv_cache import RowCache
 from evotext.rollouts.sampling import choose_tokens
 
@@ -63,16 +65,27 @@ class Session:
     """One batch of conversations. `complete` is called once a turn with the rows that go on.
 
     members: the population member of each row, ascending; all 0 without a population.
+    recorder: makes long runs of decode steps faster; None: each step is run as it is.
     flops: floating-point operations so far (`evotext.models.flops`, filling and padding included).
     """
 
-    def __init__(self, model: LanguageModel, *, members: Sequence[int], noise: PopulationNoise | None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        members: Sequence[int],
+        noise: PopulationNoise | None,
+        recorder: StepRecorder | None = None,
+    ) -> None:
         self._model = model
         self._noise = noise
+        self._recorder = recorder
+        self._captured: CapturedStep | None = None
         self._members = list(members)
         self._position_N = torch.zeros(len(members), dtype=torch.int64, device=model.device)
         self._stored: list[_Stored] = []
         self._forward_flops = ForwardFlops(model.network)
+        self._noise_flops = {} if noise is None else noise.flops_by_matrix
         self.flops = 0.0
 
     @torch.inference_mode()
@@ -97,37 +110,40 @@ class Session:
         rectangle = self._arrange(list(rows))
         block_of = dict(zip(rows, blocks, strict=True))
         logits_BV, state = self._read(rectangle, block_of, max_new_tokens)
-        written_NT = torch.zeros(len(self._members), max_new_tokens, dtype=torch.int64, device=device)
-        logprob_NT = torch.zeros(len(self._members), max_new_tokens, device=device)
-        count_N = torch.zeros(len(self._members), dtype=torch.int64, device=device)
+        nowhere = len(self._members)  # one row more, for what ended rows and filling copies would write
+        written_NT = torch.zeros(nowhere + 1, max_new_tokens, dtype=torch.int64, device=device)
+        logprob_NT = torch.zeros(nowhere + 1, max_new_tokens, device=device)
+        count_N = torch.zeros(nowhere + 1, dtype=torch.int64, device=device)
         end_ids = torch.tensor(sorted(self._model.end_ids), device=device)
-        ended_N = torch.zeros(len(self._members), dtype=torch.bool, device=device)
+        ended_N = torch.zeros(nowhere + 1, dtype=torch.bool, device=device)
         active_B = rectangle.real_B.clone()
         for step in range(max_new_tokens):
             uniform_B = None if uniform_NT is None else uniform_NT[rectangle.row_B, step]
             token_B, logprob_B = choose_tokens(logits_BV, uniform_B, temperature, logprobs)
-            writing = rectangle.row_B[active_B]
-            written_NT[writing, step] = token_B[active_B]
+            writing_B = torch.where(active_B, rectangle.row_B, nowhere)
+            written_NT[writing_B, step] = token_B
             if logprob_B is not None:
-                logprob_NT[writing, step] = logprob_B[active_B]
-            count_N[writing] = step + 1
+                logprob_NT[writing_B, step] = logprob_B
+            count_N[writing_B] = step + 1
             ended_B = torch.isin(token_B, end_ids)
-            ended_N[writing] = ended_B[active_B]
+            ended_N[writing_B] = ended_B
             active_B &= ~ended_B
-            if step + 1 == max_new_tokens or not active_B.any():
+            left = max_new_tokens - step - 1
+            active = int(active_B.sum()) if left else 0
+            if not active:
                 break
             limit = SHRINK_BELOW * active_B.numel()
-            smaller = (
-                self._arrange(sorted(rectangle.row_B[active_B].tolist())) if active_B.sum() <= limit else rectangle
-            )
+            smaller = self._arrange(sorted(rectangle.row_B[active_B].tolist())) if active <= limit else rectangle
             if smaller.row_B.numel() <= limit:
                 if not last_turn:
                     self._park(state, rectangle.real_B & ~active_B)
                 next_N = torch.zeros_like(count_N)
                 next_N[rectangle.row_B[active_B]] = token_B[active_B]
+                self._captured = None  # what it was recorded for goes
                 state = self._move([state], smaller, state.cache.layers[0].get_max_length())
                 rectangle, active_B, token_B = smaller, smaller.real_B.clone(), next_N[smaller.row_B]
-            logits_BV, state = self._step(rectangle, state, token_B, active_B)
+            logits_BV, state = self._step(rectangle, state, token_B, active_B, left)
+        self._captured = None
         if not last_turn:
             self._park(state, rectangle.real_B)
         return _completions(rows, written_NT, logprob_NT if logprobs else None, count_N, ended_N)
@@ -187,22 +203,37 @@ class Session:
         cache = state.cache.take(source_B, capacity)
         return logits_BV[source_B], _Stored(row_B=rectangle.row_B, cache=cache, valid_BS=state.valid_BS[source_B])
 
-    def _step(self, rectangle: _Rectangle, state: _Stored, token_B: Tensor, active_B: Tensor) -> tuple[Tensor, _Stored]:
-        return self._forward(rectangle, state, token_B[:, None], active_B[:, None])
+    def _step(
+        self, rectangle: _Rectangle, state: _Stored, token_B: Tensor, active_B: Tensor, left: int
+    ) -> tuple[Tensor, _Stored]:
+        """One decode step of at most `left` that are still to come with these rows, recorded where that pays."""
+        return self._forward(rectangle, state, token_B[:, None], active_B[:, None], repeats=left)
 
     def _forward(
-        self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor
+        self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor, *, repeats: int = 1
     ) -> tuple[Tensor, _Stored]:
-        """One pass of the network over new ids; logits (B, V) after the last, and the grown state."""
+        """One pass of the network over new ids; logits (B, V) after the last, and the grown state.
+
+        repeats: passes over as many ids that the same rows may take, this one included.
+        """
         start, width = state.cache.length, ids_BT.shape[1]
         state.valid_BS[:, start : start + width] = real_BT
         seen_B = self._position_N[rectangle.row_B]
         position_BT = (seen_B[:, None] + real_BT.cumsum(-1) - 1).clamp_(min=0)
         own_B = rectangle.real_B  # a filling copy has no say in where its row stands
         self._position_N[rectangle.row_B[own_B]] = (seen_B + real_BT.sum(-1))[own_B]
+        computed = {"positions": ids_BT.numel(), "predicted": ids_BT.shape[0]}
+        self.flops += self._forward_flops(**computed) + self._forward_flops.noise(self._noise_flops, **computed)
         noise = self._noise
         applied = nullcontext() if noise is None else noise.active(rectangle.members, rectangle.rows_per_member)
         with applied:
+            if self._captured is not None:
+                return self._captured(ids_BT, position_BT), state
+            if self._recorder is not None and repeats >= LEAST_STEPS:
+                captured = CapturedStep(self._model.network, state.cache, state.valid_BS)
+                if captured.recorded(self._recorder, ids_BT, position_BT):
+                    self._captured = captured
+                    return captured(ids_BT, position_BT), state
             logits_B1V = self._model.network(
                 input_ids=ids_BT,
                 attention_mask=self._attention_mask(state.valid_BS, start, width),
@@ -211,14 +242,13 @@ class Session:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits
-        self.flops += self._forward_flops(positions=ids_BT.numel(), predicted=ids_BT.shape[0])
         return logits_B1V[:, -1], state
 
     def _attention_mask(self, valid_BS: Tensor, start: int, width: int) -> Tensor | None:
         """What each new token may read, (B, 1, T, S): valid slots up to itself. None where plain causal attention is right.
 
-        Masks are given whole (four dimensions): transformers then takes them as they are, whatever the model, and slots
-        that hold no token are possible in the middle of a row. A padding token reads itself, lest its softmax be empty.
+        Slots that hold no token are possible in the middle of a row. A padding token reads itself, lest its softmax be
+        empty.
         """
         end = start + width
         filled_BS = valid_BS[:, :end]
@@ -227,11 +257,7 @@ class Session:
         slot_S = torch.arange(end, device=valid_BS.device)
         new_T1 = slot_S[start:, None]
         mask_BTS = (filled_BS[:, None] & (slot_S <= new_T1)) | (slot_S == new_T1)
-        mask_B1TS = mask_BTS[:, None]
-        if self._model.network.config._attn_implementation == "eager":  # adds its mask instead of selecting by it
-            dtype = self._model.network.dtype
-            return torch.zeros_like(mask_B1TS, dtype=dtype).masked_fill_(~mask_B1TS, torch.finfo(dtype).min)
-        return mask_B1TS
+        return as_read_by(self._model.network, mask_BTS[:, None])
 
     def _park(self, state: _Stored, which_B: Tensor) -> None:
         """Keep these rows' caches for a later turn."""

@@ -139,11 +139,11 @@ class Run:
     def _advance(self, progress: RunProgress) -> bool:
         """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
         at, before = self._at, self._fraction
-        fitted, sent = self._collector.fitting_rows, processes.bytes_sent()
+        sent = processes.bytes_sent()
         plan = self._algorithm.ask(at.generation)
         batch = self._collector.collect(plan)
-        if self._collector.fitting_rows < fitted:
-            progress.say(f"out of memory: batches have {self._collector.fitting_rows} rows from here on")
+        for note in self._collector.take_notes():
+            progress.say(note)
         fault = _returns_fault(batch)
         report = UpdateReport(cost=Cost(updates=1)) if fault else self._algorithm.tell(batch)
         for note in report.notes:

@@ -74,6 +74,11 @@ class FullRankNoise(KeyedNoise["FullRankMembers"]):
         """See `PopulationNoise.combine_flops`."""
         return 2.0 * self._draws * sum(math.prod(spec.shape) for spec in self._specs.values())
 
+    @property
+    def flops_by_matrix(self) -> dict[str, float]:
+        """See `PopulationNoise.flops_by_matrix`: as much as the weights themselves."""
+        return {name: 2.0 * math.prod(spec.shape) for name, spec in self._specs.items() if spec.kind == "matrix"}
+
     def _draw(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
         """Unit normals of these draws in the dtype of the weights, (G, *shape)."""
         seed, generation = self._key

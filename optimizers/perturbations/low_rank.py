@@ -91,6 +91,12 @@ class LowRankNoise(KeyedNoise["LowRankMembers"]):
         columns = sum(math.prod(s.shape) * (self._rank if s.kind == "matrix" else 1) for s in self._specs.values())
         return 2.0 * self._draws * columns
 
+    @property
+    def flops_by_matrix(self) -> dict[str, float]:
+        """See `PopulationNoise.flops_by_matrix`: two thin products."""
+        matrices = {name: spec.shape for name, spec in self._specs.items() if spec.kind == "matrix"}
+        return {name: 2.0 * self._rank * sum(shape) for name, shape in matrices.items()}
+
     def _numbers(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
         """Factors (A_NRO, B_NRI) of each matrix and e_NN of each vector: unit normals in the dtype of the weights."""
         if self._drawn is None:

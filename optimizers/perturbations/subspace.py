@@ -88,6 +88,12 @@ class SubspaceNoise:
         """See `PopulationNoise.combine_flops`."""
         return self._space.flops
 
+    @property
+    def flops_by_matrix(self) -> dict[str, float]:
+        """See `PopulationNoise.flops_by_matrix`: two products with R columns."""
+        factors = self._space.factors.items()
+        return {name: 2.0 * U.shape[1] * (U.shape[0] + V.shape[0]) for name, (U, V) in factors}
+
 
 class SubspaceMembers:
     """The `MemberNoise` of one batch."""

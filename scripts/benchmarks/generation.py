@@ -15,8 +15,9 @@ UNEVEN_TOKENS = 64
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`perturbed_over_plain`, `engine_over_transformers_generate`, `share_of_machine_limit`."""
-    return [_perturbed_over_plain(setting), _over_transformers(setting), _share_of_limit(setting)]
+    """`perturbed_over_plain`, `engine_over_transformers_generate`, `share_of_machine_limit`; on a GPU `graph_over_launches`."""
+    on_gpu = [_graph_over_launches(setting)] if setting.gpu else []
+    return [_perturbed_over_plain(setting), _over_transformers(setting), _share_of_limit(setting), *on_gpu]
 
 
 def _rows(setting: Setting) -> tuple[int, int]:
@@ -47,6 +48,22 @@ def _perturbed_over_plain(setting: Setting) -> Figure:
         members=members,
         rank=setting.rank,
     )
+
+
+def _graph_over_launches(setting: Setting) -> Figure:
+    """Decoding that replays a captured graph, over decoding that launches every kernel. Raises RuntimeError without a graph."""
+    members, prompts = _rows(setting)
+    model = setting.load()
+    captured, launched = (collector(model, setting, graphs=graphs) for graphs in (True, False))
+
+    def timed(engine: Collector) -> Measure:
+        return lambda repeat: tokens_per_second(engine.collect(plain_plan(members * prompts, repeat)))
+
+    speed = alternate({"captured": timed(captured), "launched": timed(launched)}, setting.repeats)
+    if notes := captured.take_notes():
+        raise RuntimeError(notes[-1])
+    shares = ratios(speed["captured"], speed["launched"])
+    return figure("graph_over_launches", shares, setting, rows=members * prompts)
 
 
 def _over_transformers(setting: Setting) -> Figure:

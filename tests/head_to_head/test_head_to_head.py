@@ -136,6 +136,8 @@ def test_a_process_that_fails_gives_its_last_line_and_leaves_no_record(tmp_path:
         (["threads=2"], "threads: expected to be left out"),
         (["algorithm=egroll"], "egroll.yaml with the values to try, got no such file"),
         (["out="], "out: expected a value"),
+        (["budget=flopz"], "got 'flopz'; did you mean flops?"),
+        (["env.delay=2"], "env: expected a known key, got 'delay'"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from evotext.models.flops import ForwardFlops
+from evotext.models.perturbed import PerturbedNetwork
 from evotext.rollouts.collector import Collector
 from evotext.types import Cost
+from optimizers.perturbations import FullRank, LowRank
 from tests.baselines.test_algorithms import grpo, ppo
 from tests.optimizers.test_eggroll import eggroll
 from tests.rollouts.test_collector import chatter
@@ -67,8 +69,19 @@ def test_a_generation_of_ppo_costs_what_torch_counts() -> None:
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
-def test_a_generation_of_eggroll_costs_what_torch_counts() -> None:
-    """But for the products of the noise's thin factors: here rank 2 in matrices of 32 rows and columns, an eighth of theirs."""
-    cost, counter = one_generation(eggroll())
+@pytest.mark.parametrize("perturbation", [LowRank(rank=2, vectors="frozen"), FullRank(vectors="frozen")])
+def test_a_generation_of_es_costs_what_torch_counts(perturbation: Any) -> None:
+    """The products of the members' noise too; but for that of the embedding, and for members of weight zero in the update."""
+    cost, counter = one_generation(eggroll(perturbation=perturbation))
     assert cost.backward_flops == 0
-    assert cost.flops < counter.get_total_flops() < 1.125 * cost.flops
+    assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_full_rank_noise_costs_as_much_as_the_weights() -> None:
+    forward = ForwardFlops(small_model("llama").network)
+    network = PerturbedNetwork(small_model("llama").network)
+    noise = FullRank(vectors="full").draw(network, seed=0, generation=0, population=2, antithetic=True, sigma=0.1)
+    computed = {"positions": 7, "predicted": 3}
+    assert forward.noise(noise.flops_by_matrix, **computed) == forward(**computed)
+    thin = LowRank(rank=1, vectors="full").draw(network, seed=0, generation=0, population=2, antithetic=True, sigma=0.1)
+    assert 0 < forward.noise(thin.flops_by_matrix, **computed) < forward(**computed) / 8

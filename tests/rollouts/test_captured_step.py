@@ -1,0 +1,130 @@
+"""A recorded decode step writes what the ordinary one writes; on a CPU the recording is the step itself."""
+
+import pytest
+import torch
+
+from evotext.models.perturbed import PerturbedNetwork
+from evotext.rollouts.captured_step import LEAST_STEPS, CudaGraphs, Step
+from evotext.rollouts.collector import Collector
+from evotext.rollouts.session import Completion, Session
+from optimizers.perturbations.low_rank import LowRank
+from tests.rollouts.test_collector import chatter
+from tests.rollouts.test_session import blocks_of_uneven_length, with_frequent_ends
+from tests.small_models import CONFIGS, small_model
+
+LIMIT = 2 * LEAST_STEPS
+TURNS = 3
+
+
+class Counting:
+    """Records nothing and counts."""
+
+    def __init__(self, refuses: bool = False) -> None:
+        self.refuses, self.recorded, self.replayed = refuses, 0, 0
+
+    def record(self, step: Step) -> Step | None:
+        self.recorded += 1
+        if self.refuses:
+            return None
+
+        def counted() -> torch.Tensor:
+            self.replayed += 1
+            return step()
+
+        return counted
+
+
+def conversation(session: Session, rows: int) -> list[list[Completion]]:
+    """Three turns, from which some rows leave."""
+    said, alive, blocks = [], list(range(rows)), blocks_of_uneven_length(rows, seed=1)
+    for turn in range(TURNS):
+        uniforms = torch.rand(rows, LIMIT, generator=torch.Generator().manual_seed(turn), dtype=torch.float64)
+        said.append(
+            session.complete(
+                alive,
+                [blocks[row] for row in alive],
+                max_new_tokens=LIMIT,
+                temperature=1.0,
+                uniform_NT=uniforms,
+                logprobs=True,
+                last_turn=turn + 1 == TURNS,
+            )
+        )
+        replies = blocks_of_uneven_length(rows, seed=10 + turn)
+        for row, completion in zip(alive, said[-1], strict=True):
+            blocks[row] = [completion.ids[-1], *replies[row]]
+        alive = [row for row in alive if (row + turn) % 3]
+    return said
+
+
+def same(one: list[list[Completion]], other: list[list[Completion]]) -> bool:
+    pairs = [(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True)]
+    close = all(torch.allclose(torch.tensor(a.logprobs), torch.tensor(b.logprobs), atol=1e-6) for a, b in pairs)
+    return close and all((a.ids, a.ended) == (b.ids, b.ended) for a, b in pairs)
+
+
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_a_recorded_step_writes_the_same_text(family: str) -> None:
+    model, recorder = with_frequent_ends(small_model(family), share=0.1), Counting()
+    ordinary = conversation(Session(model, members=[0] * 12, noise=None), 12)
+    assert same(conversation(Session(model, members=[0] * 12, noise=None, recorder=recorder), 12), ordinary)
+    assert recorder.recorded > TURNS and recorder.replayed > 2 * recorder.recorded, "rows left, and it was used"
+
+
+def test_a_population_decodes_with_its_noise_recorded() -> None:
+    model = with_frequent_ends(small_model("qwen2"), share=0.1)
+    network = PerturbedNetwork(model.network)
+    noise = LowRank(rank=1, vectors="full").draw(
+        network, seed=0, generation=0, population=6, antithetic=True, sigma=0.05
+    )
+    members, recorder = [row // 2 for row in range(12)], Counting()
+    ordinary = conversation(Session(model, members=members, noise=noise), 12)
+    assert same(conversation(Session(model, members=members, noise=noise, recorder=recorder), 12), ordinary)
+    assert not same(conversation(Session(model, members=members, noise=None), 12), ordinary)
+    assert recorder.replayed > 0
+
+
+def test_a_recorder_that_refuses_changes_nothing() -> None:
+    model, recorder = small_model("llama"), Counting(refuses=True)
+    ordinary = conversation(Session(model, members=[0] * 5, noise=None), 5)
+    assert same(conversation(Session(model, members=[0] * 5, noise=None, recorder=recorder), 5), ordinary)
+    assert recorder.recorded > 0 and recorder.replayed == 0
+
+
+def test_short_answers_are_not_worth_a_recording() -> None:
+    model, recorder = small_model("llama"), Counting()
+    session = Session(model, members=[0, 0], noise=None, recorder=recorder)
+    words = {"temperature": 0.0, "uniform_NT": None, "logprobs": False, "last_turn": True}
+    session.complete([0, 1], [[5, 6], [7]], max_new_tokens=LEAST_STEPS, **words)  # type: ignore[arg-type]
+    assert recorder.recorded == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("population", [False, True])
+def test_a_graph_writes_the_same_text(family: str, population: bool) -> None:
+    model = with_frequent_ends(small_model(family), share=0.1)
+    model.network.to("cuda")
+    noise, members, recorder = None, [0] * 12, CudaGraphs()
+    if population:
+        members = [row // 2 for row in range(12)]
+        network = PerturbedNetwork(model.network)
+        noise = LowRank(rank=1, vectors="full").draw(
+            network, seed=0, generation=0, population=6, antithetic=True, sigma=0.05
+        )
+    ordinary = conversation(Session(model, members=members, noise=noise), 12)
+    assert same(conversation(Session(model, members=members, noise=noise, recorder=recorder), 12), ordinary)
+    assert recorder.fault == ""
+
+
+def test_a_network_that_cannot_be_recorded_is_named_once() -> None:
+    collector = Collector(small_model("llama"), chatter(), rows=4)
+    assert collector.recorder is None, "there is nothing to record on a CPU"
+    collector.recorder = CudaGraphs()
+    assert collector.take_notes() == []
+    collector.recorder.fault = "operation not permitted when stream is capturing"
+    assert collector.take_notes() == [
+        "decoding without a CUDA graph, and so slower: operation not permitted when stream is capturing"
+    ]
+    assert collector.take_notes() == [] and collector.recorder is None
