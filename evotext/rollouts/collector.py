@@ -75,8 +75,8 @@ class Collector:
 
     rows: how many episodes run in one batch. On a CPU a batch whose activations stay in the cache is fastest. A batch
     that does not fit the memory is run in two, and so from then on.
-    even: a batch is at most an equal share of the plan for each process, so that all have something to do; otherwise
-    batches, and so results to the last bit, are the same whatever the number of processes.
+    even: every process gets as many batches, of nearly one size; otherwise batches, and so results to the last bit, are the
+    same whatever the number of processes.
     graphs: whether a GPU decodes by replaying a captured graph, where the network allows it.
     transcripts: how many of a batch's first episodes are kept as text.
     """
@@ -170,8 +170,8 @@ class Collector:
         """Row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
         members = plan.members or tuple(range(len(plan.instances)))
         limit = self.rows
-        if self.even:
-            limit = min(limit, -(-len(members) // processes.count()))
+        if self.even and processes.count() > 1:
+            limit = even_batch(len(members), members.count(members[0]), processes.count(), most=limit)
         runs: list[list[int]] = []
         for row, member in enumerate(members):
             if runs and members[runs[-1][-1]] == member and len(runs[-1]) < limit:
@@ -338,6 +338,16 @@ class _Batch:
             self.task.replace(episode.env)
         episode.truncated = True
         episode.note = f"the environment's {call} raised {type(error).__name__}: {error}"
+
+
+def even_batch(rows: int, whole: int, count: int, *, most: int) -> int:
+    """Rows of a batch, at most `most`, with which `count` processes get equal shares, as nearly as members allow.
+
+    whole: rows of a member, which stay together unless there are fewer members than processes.
+    """
+    rounds = -(-rows // (count * most))
+    size = -(-rows // (count * rounds))
+    return size if whole > size else min(most, -(-size // whole) * whole)
 
 
 def _text(observation: object) -> str:
