@@ -39,6 +39,29 @@ HEADINGS = (
 GARBAGE = ("", " ", "\n", "0", "0123456789", "9876543210", "1234567890" * 50, "x", "?", "ok", "\x00", "½²٣", "🙂" * 100)
 
 
+# Recorded results rest on these instances: a task whose default ones change gets a new version.
+INSTANCES = {
+    "evotext/Arithmetic-v0": "31899554810d4759",
+    "evotext/Code-v0": "740c87974be4b8f2",
+    "evotext/Conciseness-v0": "4a0438f9903e61e7",
+    "evotext/Countdown-v0": "e2bb627d89832824",
+    "evotext/FrozenLake-v0": "d3c04e40b70b6666",
+    "evotext/GuessNumber-v0": "91aa7c830cb07b17",
+    "evotext/Hangman-v0": "8ede87b6523cc005",
+    "evotext/Hanoi-v0": "0d04c07ec72bbee9",
+    "evotext/KeyDoor-v0": "92e2a323f39d563f",
+    "evotext/Logic-v0": "d79ddff2c7e7c58e",
+    "evotext/Mastermind-v0": "f2b52d46494de1ff",
+    "evotext/Recall-v0": "655301d2f5946aa1",
+    "evotext/Sokoban-v0": "98689846d59b7497",
+    "evotext/Sort-v0": "4448a0645cafa741",
+    "evotext/StringEdit-v0": "85f302d6270e7993",
+    "evotext/Trade-v0": "1769c94f043eb10d",
+    "evotext/WordProblems-v0": "2990d40f321fb098",
+    "evotext/Wordle-v0": "acfac573b198c43c",
+}
+
+
 def make(env_id: str, **options: Any) -> TextEnv[Any]:
     env = gymnasium.make(f"envs:{env_id}", **options)
     assert isinstance(env, TextEnv)  # no wrapper: thousands of them are stepped
@@ -143,6 +166,12 @@ class TestInstances:
                 assert a.instance == b.instance
                 drawn.add(a.instance)
         assert len(drawn) > 50
+
+    def test_a_version_has_always_the_same_instances(self, env_id: str) -> None:
+        env = make(env_id)
+        said = [env.reset(seed=seed, options={"split": split})[0] for split in ("train", "test") for seed in range(64)]
+        found = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+        assert found == INSTANCES.get(env_id, found), "record a new version's; an old one's never change"
 
     def test_splits_are_disjoint_and_a_quarter_is_test(self, env_id: str) -> None:
         env = make(env_id)
