@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 import pickle
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,8 +16,6 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import envs
@@ -304,21 +301,6 @@ class TestRewards:
         episodes = [[answer for _, answer in env.demonstrate(rng)] for _ in range(300)]
         instances = [env._draw(rng, "test") for _ in range(100)]
         assert max(np.mean([env.score(i, answers) for i in instances]) for answers in episodes) <= 0.1
-
-    @settings(max_examples=150, deadline=None)
-    @given(text=st.text() | st.text("0123456789+-*/() ok", max_size=60), seed=st.integers(0, 10**6))
-    def test_every_text_is_answered(self, env_id: str, text: str, seed: int) -> None:
-        env = make(env_id)
-        env.reset(seed=seed)
-        assert 0 <= play(env, repeat(text)) <= 1
-
-    @pytest.mark.parametrize("text", ["9" * 10**6, "(" * 10**6, " " * 10**6, "1+" * 10**6, "\ud800" * 1000])
-    def test_huge_answers_cost_little(self, env_id: str, text: str) -> None:
-        env = make(env_id, render_mode="ansi")
-        env.reset(seed=0)
-        begin = time.perf_counter()
-        assert play(env, repeat(text)) == 0
-        assert time.perf_counter() - begin < 2  # milliseconds; a scorer of quadratic cost takes minutes
 
 
 @pytest.mark.parametrize("env_id", IDS)
