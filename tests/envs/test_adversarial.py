@@ -22,10 +22,12 @@ Env = gymnasium.Env[str, str]
 
 # Each is also tried many times over, without and with spaces between.
 TEXTS = (
-    "", " ", "\n", "\x00", "\x1b[2J", "\u2028", "\ufeff", "\u202e", "\ud800", "\udfff\ud800", "é", "ß", "中", "🙂", "e\u0301" * 9,
+    "", " ", "\n", "\x00", "\x1b[2J", "\u2028", "\ufeff", "\u202e", "\ud800",
+    "\udfff\ud800", "é", "ß", "中", "🙂", "e\u0301" * 9,
     "²", "½", "٣", "Ⅷ", "１", "0", "00", "-0", "+1", "1.0", "1e309", "nan", "inf", "None", "True",
     "9**9**9", "44**19**35", "1/0", "1//0", "x" * 61, "__import__('os').system('true')", "{0.__class__}", "%s%n", "${x}",
-    "((((1))))", "[]", "()", ")(", "{", "}", "####", "#### ", "<answer>", "</answer>", "<answer></answer>", r"\boxed{", r"\boxed{}",
+    "((((1))))", "[]", "()", ")(", "{", "}", "####", "#### ", "<answer>", "</answer>", "<answer></answer>", r"\boxed{",
+    r"\boxed{}",
     "(a+)+$", "u", "d", "ab", "0123456789", "abcdefghijklmnopqrstuvwxyz", "\r", "\t", "`",
 )  # fmt: skip
 HUGE = (
