@@ -84,6 +84,7 @@ class Sokoban(TextEnv[Room]):
             render_mode, rows=rows, columns=columns, boxes=boxes, walls=walls, longest=longest, slack=slack
         )
         self._squares = squares(rows, columns)
+        self._all = frozenset(self._squares)
         self._columns = columns
         self._bare = list("\n".join([FLOOR * columns] * rows))
         self._boxes, self._walls, self._longest, self._slack = boxes, walls, longest, slack
@@ -150,7 +151,7 @@ class Sokoban(TextEnv[Room]):
         return list(MOVES)[rng.integers(len(MOVES))]
 
     def _free(self, room: Room) -> frozenset[Square]:
-        return frozenset(self._squares) - room.walls
+        return self._all - room.walls
 
     def _drawn(self, room: Room, player: Square, boxes: frozenset[Square]) -> str:
         """The grid as text."""
