@@ -5,9 +5,11 @@ plan alone, not on how its rows were split into batches (but for rounding: a mat
 another order). Several processes share the batches and exchange their outcome.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import SupportsFloat
 
 import gymnasium
 import torch
@@ -20,11 +22,13 @@ from evotext.rollouts.captured_step import CudaGraphs
 from evotext.rollouts.exchange import joint_cost, whole_batch
 from evotext.rollouts.session import Completion, Session
 from evotext.rollouts.task import TextTask
-from evotext.rollouts.time_limit import TimeLimit
+from evotext.rollouts.time_limit import TimeLimit, TookTooLong
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
 # Of a sum of rewards: ten times 0.1 is a little less than 1.
 ROUNDING = 1e-9
+# What a faulty environment can raise. KeyboardInterrupt is the user's.
+FAULTS = (Exception, SystemExit, TookTooLong)
 
 
 @dataclass(kw_only=True)
@@ -272,7 +276,7 @@ class _Batch:
                     observation, info = env.reset(seed=self.plan.instances[row], options={"split": self.plan.split})
                 instructions = str(info.get("instructions", ""))
                 episode.said.append(_text(observation))
-            except Exception as error:
+            except FAULTS as error:
                 self._fault(episode, "reset", error)
                 episode.said.append("")
             openings.append((instructions, episode.said[0]))
@@ -299,12 +303,12 @@ class _Batch:
                 with self._limit:
                     observation, reward, terminated, truncated, _ = episode.env.step(text)
                 self.env_steps += 1
-                if reward:
-                    episode.paid.append((len(episode.ids) - 1, float(reward)))
+                if reward != 0:
+                    episode.paid.append((len(episode.ids) - 1, _finite(reward)))
                 episode.terminated, episode.truncated = bool(terminated), bool(truncated and not terminated)
                 if not episode.over:
                     episode.said.append(_text(observation))
-            except Exception as error:
+            except FAULTS as error:
                 self._fault(episode, "step", error)
         self.env_seconds += time.perf_counter() - begin
         going_on = [episode for episode in episodes if not episode.over]
@@ -331,13 +335,16 @@ class _Batch:
         rows = torch.tensor(self.rows, device=device)
         return uniform(self.plan.seed, stream, self.plan.generation, rows, limit, offset=turn * limit)
 
-    def _fault(self, episode: _Episode, call: str, error: Exception) -> None:
+    def _fault(self, episode: _Episode, call: str, error: BaseException) -> None:
+        if isinstance(error, TookTooLong):
+            episode.note = f"the environment's {call} took {error}"
+        else:
+            episode.note = f"the environment's {call} raised {type(error).__name__}: {error}"
         if self.task.strict:
-            raise error
-        if isinstance(error, TimeoutError):
+            raise error if isinstance(error, Exception) else RuntimeError(episode.note) from error
+        if isinstance(error, TookTooLong):
             self.task.replace(episode.env)
         episode.truncated = True
-        episode.note = f"the environment's {call} raised {type(error).__name__}: {error}"
 
 
 def even_batch(rows: int, whole: int, count: int, *, most: int) -> int:
@@ -353,7 +360,16 @@ def even_batch(rows: int, whole: int, count: int, *, most: int) -> int:
 def _text(observation: object) -> str:
     if not isinstance(observation, str):
         raise TypeError(f"expected a text observation, got {type(observation).__name__}")
+    if not observation.isascii():
+        observation.encode()  # lone surrogates are no text: no tokenizer takes them
     return observation
+
+
+def _finite(reward: SupportsFloat) -> float:
+    value = float(reward)
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite reward, got {value}")
+    return value
 
 
 def _out_of_memory(error: Exception) -> bool:
