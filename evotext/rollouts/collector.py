@@ -15,6 +15,7 @@ from torch import Tensor
 
 from evotext import processes
 from evotext.models.language_model import LanguageModel
+from evotext.out_of_memory import is_out_of_memory, make_room
 from evotext.philox import Purpose, stream_id, uniform
 from evotext.rollouts.exchange import joint_cost, whole_batch
 from evotext.rollouts.session import Completion, Session
@@ -122,7 +123,7 @@ class Collector:
                 batch = _Batch(self, plan, rows)
                 batch.run()
             except (MemoryError, RuntimeError) as error:
-                if len(rows) == 1 or not _out_of_memory(error):
+                if len(rows) == 1 or not is_out_of_memory(error):
                     raise
             else:
                 yield batch
@@ -130,8 +131,7 @@ class Collector:
             # After the handler, for the error holds on to the batch's tensors.
             del batch
             self.fitting_rows = (len(rows) + 1) // 2
-            if self.model.device.type == "cuda":
-                torch.cuda.empty_cache()
+            make_room(self.model.device)
         middle = (len(rows) + 1) // 2
         yield from self._run(plan, rows[:middle])
         yield from self._run(plan, rows[middle:])
@@ -319,11 +319,6 @@ def _text(observation: object) -> str:
     if not isinstance(observation, str):
         raise TypeError(f"expected a text observation, got {type(observation).__name__}")
     return observation
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """On a GPU an error of its own; on a CPU torch says it in words."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _flags(values: Iterable[bool]) -> Tensor:

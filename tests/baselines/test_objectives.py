@@ -118,12 +118,12 @@ def test_ppo_off_policy_with_a_critic_and_entropy() -> None:
     algorithm.start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     with torch.no_grad():
-        algorithm._value.linear.weight.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+        algorithm._critic.head.linear.weight.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
     actions = actions_of(batch, model.device)
     judged = algorithm._judge(actions, batch.truncated_B, Figures())
     nudge(model)
     with torch.no_grad():
-        algorithm._value.linear.bias += 0.08  # some values leave the clip, some do not
+        algorithm._critic.head.linear.bias += 0.08  # some values leave the clip, some do not
     before = weights(model)
     algorithm._improve(judged, 0, Figures())
     got = change(before, model)
@@ -245,7 +245,7 @@ def test_truncated_episodes_bootstrap_and_terminated_ones_do_not() -> None:
         algorithm = ppo(gamma=1.0, gae_lambda=1.0)
         algorithm.start(model, 0)
         with torch.no_grad():
-            algorithm._value.linear.bias.fill_(3.0)
+            algorithm._critic.head.linear.bias.fill_(3.0)
         _, batch = conversation([TWO_TURNS], [1.0], truncated=truncated)
         judged = algorithm._judge(actions_of(batch, model.device), batch.truncated_B, Figures())
         assert judged.advantage_BN[0].tolist() == pytest.approx([expected] * 4)
