@@ -77,7 +77,9 @@ class MicroBatches:
         if self.fitting == self._said:
             return ()
         self._said = self.fitting
-        return (f"out of memory: micro-batches have {self.fitting} rows from here on (algorithm.micro_rows={self.rows})",)
+        return (
+            f"out of memory: micro-batches have {self.fitting} rows from here on (algorithm.micro_rows={self.rows})",
+        )
 
 
 class Figures:

@@ -88,6 +88,8 @@ class Collector:
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""
+        if not plan.instances:
+            return self._trajectories(plan, [])
         begin = time.perf_counter()
         done: list[_Episode] = []
         env_seconds, flops, steps = 0.0, 0.0, 0
