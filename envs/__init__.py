@@ -8,8 +8,8 @@
 import importlib
 import pkgutil
 
+from envs.demonstrator import task_demonstrations
 from envs.registration import native_ids, registered
-from envs.task_demonstrations import task_demonstrations
 from envs.text_env import TextEnv
 from envs.warm_up import demonstrations
 
