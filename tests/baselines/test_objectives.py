@@ -106,8 +106,8 @@ def test_gspo_off_policy() -> None:
     """An answer's ratio is the geometric mean of its tokens'; it is clipped as a whole and weighs by the answer's length."""
     start, model = fresh_model(), fresh_model()
     algorithm = grpo(
-        clip_low=0.02,
-        clip_high=0.03,
+        clip_low=0.1,
+        clip_high=0.15,
         baseline="none",
         ratio="sequence",
         normalisation="sequence",
@@ -131,7 +131,7 @@ def test_gspo_off_policy() -> None:
         tokens = [batch.tokens_BT[row, t] for t in written]
         log_ratios = [now[t - 1, token] - then[t - 1, token] for t, token in zip(written, tokens, strict=True)]
         ratio = torch.stack(log_ratios).mean().exp()
-        inside = ratio.clamp(0.98, 1.03)
+        inside = ratio.clamp(0.9, 1.15)
         clipped_rows += ratio.item() != inside.item()
         loss = loss - torch.minimum(ratio * advantage, inside * advantage) / 12
     assert 0 < clipped_rows < 12
