@@ -17,6 +17,7 @@ from torch import Tensor
 
 from evotext import processes
 from evotext.models.language_model import LanguageModel
+from evotext.out_of_memory import is_out_of_memory, make_room
 from evotext.philox import Purpose, stream_id, uniform
 from evotext.rollouts.captured_step import CudaGraphs
 from evotext.rollouts.exchange import joint_cost, whole_batch
@@ -106,6 +107,8 @@ class Collector:
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""
+        if not plan.instances:
+            return self._trajectories(plan, [])
         begin = time.perf_counter()
         done: list[_Episode] = []
         env_seconds, flops, steps = 0.0, 0.0, 0
@@ -150,7 +153,7 @@ class Collector:
                 batch = _Batch(self, plan, rows)
                 batch.run()
             except (MemoryError, RuntimeError) as error:
-                if len(rows) == 1 or not _out_of_memory(error):
+                if len(rows) == 1 or not is_out_of_memory(error):
                     raise
             else:
                 yield batch
@@ -159,8 +162,7 @@ class Collector:
             del batch
             self.fitting_rows = (len(rows) + 1) // 2
             self._notes.append(f"out of memory: batches have {self.fitting_rows} rows from here on")
-            if self.model.device.type == "cuda":
-                torch.cuda.empty_cache()
+            make_room(self.model.device)
         middle = (len(rows) + 1) // 2
         yield from self._run(plan, rows[:middle])
         yield from self._run(plan, rows[middle:])
@@ -370,11 +372,6 @@ def _finite(reward: SupportsFloat) -> float:
     if not math.isfinite(value):
         raise ValueError(f"expected a finite reward, got {value}")
     return value
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """On a GPU an error of its own; on a CPU torch says it in words."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _flags(values: Iterable[bool]) -> Tensor:
