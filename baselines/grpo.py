@@ -10,9 +10,9 @@ probability ratios to the sampling policy, and w the weights of the loss normali
 
 Deviations: with one step a batch the ratio is exactly 1 and its gradient that of the log-probability, so the sampler's
 rounding does not enter; groups without signal are not run through the network when beta is 0, where their gradient is
-zero (they still count in the normalisation). A group with a return that is not finite counts nowhere. What an episode that
-a limit cut off would have earned is not known: such episodes are neither compared nor trained on, unless `unfinished` counts
-what they had earned by then.
+zero (they still count in the normalisation). A group with a return that is not finite is left out, but for the number of rows
+that `sequence` and `constant` divide by. What an episode that a limit cut off would have earned is not known: such episodes
+are neither compared nor trained on, unless `unfinished` counts what they had earned by then.
 """
 
 import copy

@@ -12,7 +12,7 @@ from rich.console import Console
 from envs.contract import CHECKS
 from evotext.command_line import run_hydra
 from evotext.config_errors import build, configuration
-from evotext.rollouts.collector import FAULTS
+from evotext.rollouts.episodes import FAULTS
 from evotext.rollouts.task import TextTask
 from evotext.rollouts.time_limit import TimeLimit, TookTooLong
 

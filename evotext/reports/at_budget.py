@@ -16,9 +16,10 @@ def at_budget(
 
     after: the scores at the end, which is the last of the points. unit: of the budget; updates are counted by no measurement.
     """
-    if len(points) < 2 or unit not in AXES:
+    axis = next((axis for axis in AXES if axis == unit), None)
+    if len(points) < 2 or axis is None:
         return dict(after), spent
-    (before, start), (_, end) = ((point, point.cost[unit]) for point in points[-2:])
+    (before, start), (_, end) = ((point, point.cost[axis]) for point in points[-2:])
     if not start < limit < end or not all(abs(before.score[metric]) < float("inf") for metric in after):
         return dict(after), spent
     share = (limit - start) / (end - start)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from evotext.rollouts import collector
+from evotext.rollouts.episodes import Batch
 from evotext.runner.loop import MOST_DROPPED, Run
 from evotext.types import Trajectories
 from tests.runner.small_runs import let_go, lines_of, small_run, small_starting_model, weights_of
@@ -109,14 +109,14 @@ def test_now_and_then_does_not_stop_a_run(tmp_path: Path) -> None:
 def test_out_of_memory_halves_the_rows_and_goes_on(
     tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    fits = collector._Batch.run
+    fits = Batch.run
 
     def run_if_it_fits(batch: Any) -> None:
         if len(batch.rows) > 4:
             raise error
         fits(batch)
 
-    monkeypatch.setattr(collector._Batch, "run", run_if_it_fits)
+    monkeypatch.setattr(Batch, "run", run_if_it_fits)
     run = small_run(tmp_path, generations=2)
     summary = run.train()
     assert summary["status"] == "completed"
@@ -133,7 +133,7 @@ def test_a_row_that_does_not_fit_alone_ends_the_run(tmp_path: Path, monkeypatch:
     def never(batch: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(collector._Batch, "run", never)
+    monkeypatch.setattr(Batch, "run", never)
     with pytest.raises(MemoryError):
         small_run(tmp_path).train()
     assert json.loads((tmp_path / "summary.json").read_text())["reason"] == "MemoryError: "
