@@ -67,7 +67,8 @@ def main(words: list[str]) -> int:
         console.print(line(failure), soft_wrap=True)
     if reported:
         compare = ROOT / "scripts" / "compare.py"
-        subprocess.run([sys.executable, compare, str(out / "reported"), f"out={out / 'report'}"], check=False)  # noqa: S603
+        folders = [str(out / part) for part in ("reported", "tuning") if (out / part).is_dir()]
+        subprocess.run([sys.executable, compare, *folders, f"out={out / 'report'}"], check=False)  # noqa: S603
     return 1 if failures else 0
 
 

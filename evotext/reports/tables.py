@@ -14,6 +14,7 @@ from evotext.reports.comparison import Comparison
 from evotext.reports.records import COSTS, EVALUATION_COSTS, NAN, RunRecord
 from evotext.reports.runs import clean
 from evotext.reports.tasks import Contestant, Task
+from evotext.reports.tuning import is_trial
 
 COST_TITLES = {
     "episodes": "Episodes",
@@ -131,7 +132,7 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
         "env": run.env,
         "model": run.model,
         "seed": run.seed,
-        "phase": run.phase or "reporting",
+        "phase": "tuning" if is_trial(run) else run.phase or "reporting",
         "status": run.status,
         "success_before": run.before.get("success", NAN),
         "success_after": run.after.get("success", NAN),

@@ -1,7 +1,7 @@
 """How hyperparameters were chosen: the trials of each algorithm on each task, what they scored and what they cost.
 
-A trial is a run whose records say `phase: tuning`. It is measured on instances that no reported run is measured on, so
-its score stands beside no reported score.
+A trial is a run with the seed that a head-to-head keeps for them, or one whose records say `phase: tuning`. It is measured
+on instances that no reported run is measured on, so its score stands beside no reported score.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evotext.head_to_head.plan import TUNING_SEED
 from evotext.reports.records import NAN, Metric, RunRecord
 
 PHASE = "tuning"
@@ -41,7 +42,7 @@ class Tuning:
 
 def is_trial(run: RunRecord) -> bool:
     """Whether this run chose hyperparameters, rather than being one of those that are compared."""
-    return run.phase == PHASE
+    return run.phase == PHASE or run.seed == TUNING_SEED
 
 
 def tunings_of(trials: Sequence[RunRecord], reported: Sequence[RunRecord], metric: Metric) -> tuple[Tuning, ...]:

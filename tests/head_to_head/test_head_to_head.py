@@ -183,6 +183,8 @@ def test_from_tuning_to_report(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "tuning.json").read_text())
     assert len(rows) == 4 and all(row["episodes"] > 0 for row in rows)
     assert (tmp_path / "report" / "report.html").is_file()
+    told = (tmp_path / "report" / "report.md").read_text()
+    assert "## Tuning of eggroll on sort" in told and "2 trials" in told, "the report shows what was tried"
     again = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
     assert "done:" in done.stdout and "done:" not in again.stdout
     assert again.returncode == 0

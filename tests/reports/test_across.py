@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from evotext.head_to_head.plan import TUNING_SEED
 from evotext.reports.comparison import Comparison, compare
 from evotext.reports.figures import spread
 from evotext.reports.html_parts import matrix
@@ -188,3 +189,12 @@ def test_matrix_is_a_duel_from_both_sides() -> None:
     assert row_a[1] == {"value": "0.75", "interval": "[0.50, 0.88]", "share": "0.50", "side": "over"}
     assert row_b[0] == {"value": "0.25", "interval": "[0.12, 0.50]", "share": "0.50", "side": "under"}
     assert matrix(["a"], []) == []
+
+
+def test_a_head_to_heads_trials_are_known_by_their_seed(tmp_path: Path) -> None:
+    """Their records need not say so; they are in no task, and what they cost is told."""
+    for seed in (0, 1, 2):
+        write_run(tmp_path / f"seed-{seed}", seed=seed)
+    write_run(tmp_path / "trial", seed=TUNING_SEED)
+    study = compared(tmp_path)
+    assert len(study.runs) == 3 and [len(tuning.trials) for tuning in study.tunings] == [1]
