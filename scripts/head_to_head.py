@@ -1,6 +1,6 @@
 """Tune every algorithm with equal numbers of trials, run the best settings over seeds, and report.
 
-    python scripts/head_to_head.py algorithm=eggroll,grpo,ppo env=sort,recall seed=0,1,2 trials=4 budget=quick
+    python scripts/head_to_head.py algorithm=eggroll,grpo,ppo env=sort,recall seed=0,1,2,3,4 trials=4 budget=quick
 
 algorithm, env, seed   lists, as in a sweep of train.py
 trials=4               settings tried for each algorithm and task, the shipped one first; 1: no tuning
