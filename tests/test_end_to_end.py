@@ -185,5 +185,5 @@ def test_a_missing_optional_package_is_one_line_that_says_what_to_install(
         monkeypatch.setitem(sys.modules, package, None)
         assert status_of("train", word, f"hydra.run.dir={tmp_path / package}", monkeypatch=monkeypatch) == 2
         errors = capfd.readouterr().err
-        assert errors.count("\n") == 1 and "pip install 'evotext[" in errors
+        assert errors.count("\n") == 1 and "pip install -c constraints.txt -e '.[" in errors
         assert errors.startswith(f"error: {word.partition('=')[0]}: expected the package {package}")
