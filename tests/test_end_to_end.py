@@ -133,8 +133,9 @@ def test_control_c_ends_a_run_cleanly(tmp_path: Path, cache: Path) -> None:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
+    assert out.splitlines()[-1] == f"to go on with it: python scripts/train.py resume={tmp_path / 'run'}"
     assert "Traceback" not in errors
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"

@@ -52,7 +52,9 @@ def train(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(("smallest", "broken"), [(1, []), (0, ["garbage is not paid"])])
 def test_a_users_own_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smallest: int, broken: list[str]) -> None:
     """It keeps the contract; where `0` is a right answer, one rule is broken in appearance, and says so."""
-    rows = [{"prompt": f"Last digit of {i}, plus {smallest}?", "answer": str(i % 10 + smallest)} for i in range(100)]
+    rows = [
+        {"prompt": f"Is {i} odd (1) or even (0), plus {smallest}?", "answer": str(i % 2 + smallest)} for i in range(100)
+    ]
     (tmp_path / "my_data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "my_dataset.py").write_text(shown_files("adding-an-environment.md")["my_dataset.py"])
     monkeypatch.chdir(tmp_path)

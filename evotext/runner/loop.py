@@ -28,6 +28,10 @@ from evotext.types import Cost, Trajectories, Transcript, UpdateReport
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
 MOST_DROPPED = 10
+NO_SIGNAL = (
+    "nothing was learned: in every generation all answers got the same reward; make the task easier, explore more "
+    "(algorithm.temperature, of ES algorithm.sigma), or look at what is answered in episodes.jsonl"
+)
 
 
 class Run:
@@ -102,6 +106,8 @@ class Run:
                 if self._fraction < 1.0 and status == "completed":
                     status, reason = "interrupted", "stopped by a signal"
                     self._keeper.save(self._at)
+                if self._at.generation and self._at.without_signal == self._at.generation:
+                    progress.say(NO_SIGNAL)
             self._save_model()
         except KeyboardInterrupt:
             status, reason = "interrupted", "stopped at once by a second signal"
@@ -152,6 +158,7 @@ class Run:
         processes.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
         at.generation += 1
+        at.without_signal += bool(report.metrics.get("skipped"))
         at.dropped += bool(fault)
         at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
         self._log_generation(batch, report, processes.bytes_sent() - sent)
