@@ -1,6 +1,7 @@
-"""Policy-gradient baselines: GRPO and PPO, with the advantages, losses and forward pass that they share."""
+"""Gradient-based baselines: GRPO, PPO and supervised fine-tuning, with the parts that they share."""
 
 from baselines.grpo import GRPO
 from baselines.ppo import PPO
+from baselines.sft import SFT
 
-__all__ = ["GRPO", "PPO"]
+__all__ = ["GRPO", "PPO", "SFT"]

@@ -74,9 +74,30 @@ def joined(parts: Sequence[Actions]) -> Actions:
 
 
 def actions_of(batch: Trajectories, device: torch.device) -> Actions:
-    """Cut the policy's tokens out of each row. A row in which the policy wrote nothing has no actions."""
+    """The policy's tokens of each row. A row in which the policy wrote nothing has no actions."""
     assert batch.logprob_BT is not None, "policy gradients ask for the sampler's log-probabilities"
-    mask_BT = batch.policy_mask_BT
+    return cut_out(
+        batch.tokens_BT,
+        batch.length_B,
+        batch.policy_mask_BT,
+        turn_BT=batch.turn_BT,
+        reward_BT=batch.reward_BT,
+        logprob_BT=batch.logprob_BT,
+        device=device,
+    )
+
+
+def cut_out(
+    tokens_BT: Tensor,
+    length_B: Tensor,
+    mask_BT: Tensor,
+    *,
+    turn_BT: Tensor,
+    reward_BT: Tensor,
+    logprob_BT: Tensor,
+    device: torch.device,
+) -> Actions:
+    """The tokens of each row at which the mask is True, and what stands at them."""
     count_B = mask_BT.sum(1)
     width = max(1, int(count_B.max()))
     order_BT = torch.argsort((~mask_BT).to(torch.uint8), dim=1, stable=True)[:, :width]  # actions first, in order
@@ -87,11 +108,11 @@ def actions_of(batch: Trajectories, device: torch.device) -> Actions:
         return torch.where(mask_BN, values_BT.gather(1, position_BN), 0).to(device)
 
     return Actions(
-        tokens_BT=batch.tokens_BT.to(device),
-        length_B=batch.length_B.to(device),
+        tokens_BT=tokens_BT.to(device),
+        length_B=length_B.to(device),
         position_BN=position_BN.to(device),
         mask_BN=mask_BN.to(device),
-        turn_BN=aligned(batch.turn_BT),
-        reward_BN=aligned(batch.reward_BT.double()),
-        old_logprob_BN=aligned(batch.logprob_BT),
+        turn_BN=aligned(turn_BT),
+        reward_BN=aligned(reward_BT.double()),
+        old_logprob_BN=aligned(logprob_BT),
     )

@@ -76,6 +76,20 @@ def generalised_advantages(
     return advantage_BN
 
 
+def rates_between(
+    mask_BN: Tensor, turn_BN: Tensor, gamma: float, gae_lambda: float, unit: Literal["token", "turn"]
+) -> tuple[Tensor, Tensor]:
+    """Gamma and lambda from each action to the next (float64): everywhere, or only from the last action of a turn."""
+    discount_BN = torch.full(mask_BN.shape, gamma, dtype=torch.float64, device=mask_BN.device)
+    decay_BN = torch.full_like(discount_BN, gae_lambda)
+    if unit == "turn":
+        same_turn_BN = torch.zeros_like(mask_BN)
+        same_turn_BN[:, :-1] = (turn_BN[:, 1:] == turn_BN[:, :-1]) & mask_BN[:, 1:]
+        discount_BN[same_turn_BN] = 1.0
+        decay_BN[same_turn_BN] = 1.0
+    return discount_BN, decay_BN
+
+
 def whitened(values_BN: Tensor, mask_BN: Tensor) -> Tensor:
     """Zero mean and unit (population) standard deviation over the masked entries; others stay 0."""
     chosen = values_BN[mask_BN]

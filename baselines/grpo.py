@@ -10,13 +10,16 @@ probability ratios to the sampling policy, and w the weights of the loss normali
 
 Deviations: with one step a batch the ratio is exactly 1 and its gradient that of the log-probability, so the sampler's
 rounding does not enter; groups without signal are not run through the network when beta is 0, where their gradient is
-zero (they still count in the normalisation). A group with a return that is not finite counts nowhere.
+zero (they still count in the normalisation). A group with a return that is not finite is left out, but for the number of rows
+that `sequence` and `constant` divide by. What an episode that a limit cut off would have earned is not known: such episodes
+are neither compared nor trained on, unless `unfinished` counts what they had earned by then.
 """
 
 import copy
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -25,7 +28,8 @@ from torch import Tensor
 
 from baselines.actions import Actions, actions_of
 from baselines.advantages import Baseline, group_advantages
-from baselines.inner_loop import Figures, micro_batches, minibatches
+from baselines.gradient_checkpointing import check_checkpointable
+from baselines.inner_loop import Figures, MicroBatches, minibatches
 from baselines.losses import KLEstimator, Normalisation, clipped_surrogate, kl_divergence, token_weights
 from baselines.overlong import longest_answers, overlong_penalty
 from baselines.policy import Scorer
@@ -53,6 +57,7 @@ class GRPO:
         epochs: PositiveInt,
         minibatches: PositiveInt,
         micro_rows: PositiveInt,
+        gradient_checkpointing: bool,
         baseline: Baseline,
         normalisation: Normalisation,
         max_tokens: PositiveInt,
@@ -65,6 +70,7 @@ class GRPO:
         kl_estimator: KLEstimator,
         kl_in: Literal["loss", "reward"],
         mask_overlong: bool,
+        unfinished: Literal["masked", "counted"],
         overlong_buffer: PositiveInt | None,
         overlong_factor: NonNegativeFloat,
         refill: PositiveInt | None,
@@ -96,11 +102,15 @@ class GRPO:
         self.overlong_buffer, self.overlong_factor = overlong_buffer, overlong_factor
         self.gap_tolerance, self._rate_schedule = gap_tolerance, learning_rate_schedule
         self._max_grad_norm, self._optimizer = max_grad_norm, optimizer
+        self.unfinished, self.gradient_checkpointing = unfinished, gradient_checkpointing
 
     def start(self, model: LanguageModel, seed: int) -> None:
         """Build the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
+        if self.gradient_checkpointing:
+            check_checkpointable(model.network)
         self._model, self._seed, self._tokens_seen = model, seed, 0
-        self._policy, self._warned = Scorer(model.network), False
+        self._policy, self._warned = Scorer(model.network, checkpoints=self.gradient_checkpointing), False
+        self._micro = MicroBatches(self.micro_rows)
         self._gathered = Refill(self.prompts, self.refill) if self.refill else None
         groups = [{"params": model.trained_parameters}]
         self._stepper = Stepper(
@@ -140,23 +150,30 @@ class GRPO:
         self._warned |= bool(notes)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
         cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
-        return UpdateReport(metrics=metrics, cost=cost, notes=notes)
+        return UpdateReport(metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
     def _rows_of(self, batch: Trajectories, figures: Figures) -> tuple[Actions, Tensor, Tensor] | None:
         """Actions, advantages and which rows count in a step's loss; None while more groups are to be gathered."""
         device = self._model.device
         actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
-        advantage_B = group_advantages(self._shaped(batch, actions, figures), groups, self.baseline).to(device)
-        counts_B = advantage_B.isfinite()
+        compared_B = torch.ones_like(batch.truncated_B) if self.unfinished == "counted" else ~batch.truncated_B
+        advantage_B = self._advantages(self._shaped(batch, actions, figures), groups, compared_B).to(device)
+        counts_B = advantage_B.isfinite() & compared_B.to(device)
         if self.mask_overlong:
             counts_B &= ~batch.overlong_B.to(device)
         if self._gathered is None:
             return actions, advantage_B, counts_B
-        outcome_B = group_advantages(batch.return_B, groups, self.baseline).to(device)  # of the task, not as shaped
+        outcome_B = self._advantages(batch.return_B, groups, compared_B).to(device)  # of the task, not as shaped
         alive_B = outcome_B.isfinite() & (outcome_B != 0)
         alive = groups[alive_B.cpu()].unique()
         self._gathered.add(actions, advantage_B, counts_B, torch.isin(groups, alive).to(device), len(alive))
         return self._gathered.take()
+
+    def _advantages(self, return_B: Tensor, groups: Tensor, compared_B: Tensor) -> Tensor:
+        """Of the rows that are compared; 0 for the others."""
+        advantage_B = torch.zeros(len(return_B), dtype=torch.float64)
+        advantage_B[compared_B] = group_advantages(return_B[compared_B], groups[compared_B], self.baseline)
+        return advantage_B
 
     def _shaped(self, batch: Trajectories, actions: Actions, figures: Figures) -> Tensor:
         """The returns that advantages are made of, (B,) on the CPU; what is reported stays the task's own."""
@@ -175,12 +192,16 @@ class GRPO:
         """(B,), on the CPU: k1 of each row as sampled, summed over its actions."""
         assert self._reference is not None
         sum_B = torch.zeros(actions.rows, dtype=torch.float64, device=actions.mask_BN.device)
-        for row_K in micro_batches(actions.mask_BN.any(1).nonzero()[:, 0], actions.length_B, self.micro_rows):
+
+        def work(row_K: Tensor) -> None:
+            assert self._reference is not None
             part = actions.select(row_K)
             reference_KN = self._reference.score(part, self.temperature).logprob_BN
             kl_KN = torch.where(part.mask_BN, part.old_logprob_BN.double() - reference_KN.double(), 0.0)
             sum_B[row_K] = kl_KN.sum(1)
             figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
+
+        self._micro.run(actions.mask_BN.any(1).nonzero()[:, 0], actions.length_B, work, figures)
         processes.add_up([sum_B])
         return sum_B.cpu()
 
@@ -199,10 +220,10 @@ class GRPO:
                 weight_BN = self._weights(actions, part_K, counts_B)
                 if not bool(learns_B[part_K].any()):
                     continue
-                for row_K in micro_batches(part_K[learns_B[part_K]], actions.length_B, self.micro_rows):
-                    untouched = updates == 0  # no step taken: this is the policy that the sampler was
-                    rows = actions.select(row_K)
-                    self._accumulate(rows, advantage_B[row_K], weight_BN[row_K], figures, untouched)
+                untouched = updates == 0  # no step taken: this is the policy that the sampler was
+                work = partial(self._accumulate, actions, advantage_B, weight_BN, figures, untouched)
+                row_K = part_K[learns_B[part_K]]
+                self._micro.run(row_K, actions.length_B, work, figures, self._stepper.forget)
                 norm = self._stepper.step()
                 if norm is None:
                     dropped += 1
@@ -245,19 +266,29 @@ class GRPO:
         if self.old_logprobs == "sampler" or self._one_step or not len(row_K):
             return actions
         old_BN = torch.zeros_like(actions.old_logprob_BN)
-        for some_K in micro_batches(row_K, actions.length_B, self.micro_rows):
+
+        def work(some_K: Tensor) -> None:
             part = actions.select(some_K)
             logprob_KN = self._policy.score(part, self.temperature).logprob_BN
             add_gap(figures, part, logprob_KN)
             old_BN[some_K, : part.mask_BN.shape[1]] = logprob_KN.to(old_BN.dtype)
+
+        self._micro.run(row_K, actions.length_B, work, figures)
         processes.add_up([old_BN])
         return dataclasses.replace(actions, old_logprob_BN=old_BN)
 
     def _accumulate(
-        self, part: Actions, advantage_K: Tensor, weight_KN: Tensor, figures: Figures, untouched: bool
+        self,
+        actions: Actions,
+        advantage_B: Tensor,
+        weight_BN: Tensor,
+        figures: Figures,
+        untouched: bool,
+        row_K: Tensor,
     ) -> None:
         """Add the gradient of some rows."""
-        weight_KN = weight_KN[:, : part.mask_BN.shape[1]]
+        part, advantage_K = actions.select(row_K), advantage_B[row_K]
+        weight_KN = weight_BN[row_K, : part.mask_BN.shape[1]]
         scores = self._policy.score(part, self.temperature)
         logprob_KN = scores.logprob_BN
         if untouched and (self._one_step or self.old_logprobs == "sampler"):

@@ -3,15 +3,17 @@
 The batch rule: all rows of a generation are shuffled into `minibatches` parts, each part is one optimizer step, and a
 part is computed in micro-batches of at most `micro_rows` rows whose gradients add up. The loss is a weighted sum with
 weights of the whole part, so the gradient does not depend on the size of the micro-batches. Of several processes each
-computes its share of the micro-batches; gradients and figures are added up.
+computes its share of the micro-batches; gradients and figures are added up. A micro-batch that does not fit the memory is
+run in two, and so from then on.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
 from evotext import processes
+from evotext.out_of_memory import is_out_of_memory, make_room
 from evotext.philox import Purpose, stream_id, uniform
 
 
@@ -28,6 +30,56 @@ def micro_batches(row_K: Tensor, length_B: Tensor, micro_rows: int) -> Iterator[
     by_length_K = row_K[length_B[row_K].argsort(stable=True)]
     even = -(-len(row_K) // processes.count())
     yield from processes.own_share(by_length_K.split(max(1, min(micro_rows, even))))
+
+
+class MicroBatches:
+    """Runs rows a part at a time, in smaller parts where the memory does not hold them.
+
+    rows: greatest number of rows in a part.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = self.fitting = rows
+        self._said = rows
+
+    def run(
+        self,
+        row_K: Tensor,
+        length_B: Tensor,
+        work: Callable[[Tensor], float | None],
+        figures: "Figures",
+        forget: Callable[[], None] = lambda: None,
+    ) -> float:
+        """Do the work on this process's share of the rows, each row once; the sum of what it returned.
+
+        Where the memory runs out all of it begins again in smaller parts: figures that the work has counted are taken
+        back, and `forget` drops what else it has added up.
+        """
+        back = figures.marked()
+        while True:
+            total, size = 0.0, 0
+            try:
+                for part_K in micro_batches(row_K, length_B, self.rows):
+                    for some_K in part_K.split(self.fitting):
+                        size = len(some_K)
+                        total += work(some_K) or 0.0
+                return total
+            except (MemoryError, RuntimeError) as error:
+                if size < 2 or not is_out_of_memory(error):
+                    raise
+            self.fitting = (size + 1) // 2
+            back()
+            forget()
+            make_room(row_K.device)
+
+    def notes(self) -> tuple[str, ...]:
+        """A line for the user if parts have become smaller since the last call."""
+        if self.fitting == self._said:
+            return ()
+        self._said = self.fitting
+        return (
+            f"out of memory: micro-batches have {self.fitting} rows from here on (algorithm.micro_rows={self.rows})",
+        )
 
 
 class Figures:
@@ -47,6 +99,15 @@ class Figures:
     def largest(self, name: str, value: float) -> None:
         """Keep the greatest value seen."""
         self._largest[name] = max(value, self._largest.get(name, value))
+
+    def marked(self) -> Callable[[], None]:
+        """What brings the figures back to what they are now."""
+        kept = [dict(values) for values in (self._sum, self._weight, self._largest)]
+
+        def back() -> None:
+            self._sum, self._weight, self._largest = (dict(values) for values in kept)
+
+        return back
 
     def result(self) -> dict[str, float]:
         """Every figure's mean or maximum. Each process asks for it, once."""

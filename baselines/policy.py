@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from baselines.actions import Actions
+from baselines.gradient_checkpointing import checkpointed_layers
 from baselines.shared_opening import Openings, hidden_states, network_shares, shared_openings
 from evotext.models.flops import ForwardFlops
 from evotext.types import Cost
@@ -48,12 +49,13 @@ class Scorer:
 
     by_head: whether only the actions' positions go through the output head (found out from the network itself).
     shares: whether rows that begin alike share the computation of their beginning (found out likewise).
+    checkpoints: whether layers are computed again in the backward pass; rows then share nothing.
     """
 
-    def __init__(self, network: PreTrainedModel) -> None:
-        self.network = network
+    def __init__(self, network: PreTrainedModel, *, checkpoints: bool = False) -> None:
+        self.network, self.checkpoints = network, checkpoints
         self.by_head = _head_explains_logits(network)
-        self.shares = self.by_head and network_shares(network)
+        self.shares = self.by_head and not checkpoints and network_shares(network)
         self._forward_flops, self._spent = ForwardFlops(network), Cost()
 
     def spent(self) -> Cost:
@@ -66,24 +68,14 @@ class Scorer:
         openings = shared_openings(actions) if self.shares else None
         positions = actions.tokens_BT.numel() if openings is None else openings.positions
         predicted = int(actions.mask_BN.sum()) if self.by_head else positions
-        forward = self._forward_flops(positions=positions, predicted=predicted)
-        backward = 0.0
-        if torch.is_grad_enabled():
-            backward = self._forward_flops.backward(positions=positions, predicted=predicted)
-        self._spent += Cost(flops=forward + backward, backward_flops=backward)
+        self._spent += cost_of_pass(self._forward_flops, positions, predicted)
         if self.by_head:
             return self._by_head(actions, temperature, openings)
         return self._by_whole_rows(actions, temperature)
 
     def _by_head(self, actions: Actions, temperature: float, openings: Openings | None) -> Scores:
-        if openings is None:
-            hidden_BTD = self.network.base_model(
-                input_ids=actions.tokens_BT, attention_mask=_attention_mask(actions), use_cache=False
-            ).last_hidden_state
-            hidden_BND, chosen_BN, final_BD = _at_actions(hidden_BTD, actions)
-        else:
-            hidden_BXD = hidden_states(self.network, actions.tokens_BT, actions.length_B, openings)
-            hidden_BND, chosen_BN, final_BD = _at_actions(hidden_BXD, actions, openings.length_B - 1)
+        with checkpointed_layers(self.network, self.checkpoints):
+            hidden_BND, chosen_BN, final_BD = states_at_actions(self.network, actions, openings)
         hidden_MD, token_M = hidden_BND[actions.mask_BN], chosen_BN[actions.mask_BN]
         logprob_M, entropy_M = self._score_tokens(hidden_MD, token_M, temperature)
         blank_BN = torch.zeros(actions.mask_BN.shape, dtype=logprob_M.dtype, device=logprob_M.device)
@@ -110,12 +102,13 @@ class Scorer:
     def _by_whole_rows(self, actions: Actions, temperature: float) -> Scores:
         def part(row_K: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             some = actions.rows_at(row_K)
-            output = self.network(
-                input_ids=some.tokens_BT,
-                attention_mask=_attention_mask(some),
-                use_cache=False,
-                output_hidden_states=True,
-            )
+            with checkpointed_layers(self.network, self.checkpoints):  # in here, since this may be run twice itself
+                output = self.network(
+                    input_ids=some.tokens_BT,
+                    attention_mask=_attention_mask(some),
+                    use_cache=False,
+                    output_hidden_states=True,
+                )
             logits_KNV, chosen_KN, _ = _at_actions(output.logits, some)
             logprob_KN, entropy_KN = _logprob_and_entropy(logits_KNV, chosen_KN, temperature)
             hidden_KND, _, final_KD = _at_actions(output.hidden_states[-1], some)
@@ -131,6 +124,26 @@ class Scorer:
             parts = [checkpoint(part, row_K, use_reentrant=False) for row_K in chunks]
         logprob_BN, entropy_BN, hidden_BND, final_BD = (torch.cat(column) for column in zip(*parts, strict=True))
         return Scores(logprob_BN=logprob_BN, entropy_BN=entropy_BN, hidden_BND=hidden_BND, final_hidden_BD=final_BD)
+
+
+def cost_of_pass(flops: ForwardFlops, positions: int, predicted: int) -> Cost:
+    """Operations of a forward pass, and of the backward pass where gradients are kept for one."""
+    forward = flops(positions=positions, predicted=predicted)
+    backward = flops.backward(positions=positions, predicted=predicted) if torch.is_grad_enabled() else 0.0
+    return Cost(flops=forward + backward, backward_flops=backward)
+
+
+def states_at_actions(
+    network: PreTrainedModel, actions: Actions, openings: Openings | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Last hidden states before each action (B, N, D), the actions' ids (B, N), states at the end (B, D)."""
+    if openings is None:
+        hidden_BTD = network.base_model(
+            input_ids=actions.tokens_BT, attention_mask=_attention_mask(actions), use_cache=False
+        ).last_hidden_state
+        return _at_actions(hidden_BTD, actions)
+    hidden_BXD = hidden_states(network, actions.tokens_BT, actions.length_B, openings)
+    return _at_actions(hidden_BXD, actions, openings.length_B - 1)
 
 
 def _attention_mask(actions: Actions) -> Tensor | None:

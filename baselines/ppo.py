@@ -11,15 +11,18 @@ advantage estimation (baselines/advantages.py), targets V + A, several epochs of
 
     r_t = the environment's reward at t - kl_coefficient * k1 estimate of KL_t(pi || reference)
 
-Deviations: the value head starts at zero and shares the language model's trunk, which halves the memory of a separate
-critic; an early stop on the approximate KL (k3 of old from new) is checked before each optimizer step. Episodes in which
-the policy wrote nothing, or whose rewards are not finite, are left out.
+The last state of a truncated episode is worth its value, that of a terminated one nothing.
+
+Deviations: the value head starts at zero; by default it shares the language model's trunk, which halves the memory of a
+separate critic. An early stop on the approximate KL (k3 of old from new) is checked before each optimizer step. Episodes in
+which the policy wrote nothing, or whose rewards are not finite, are left out.
 """
 
 import copy
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -27,8 +30,11 @@ from pydantic import Field
 from torch import Tensor
 
 from baselines.actions import Actions, actions_of
-from baselines.advantages import generalised_advantages, whitened
-from baselines.inner_loop import Figures, micro_batches, minibatches
+from baselines.advantages import generalised_advantages, rates_between, whitened
+from baselines.critic import Critic, Trunk
+from baselines.gradient_checkpointing import check_checkpointable
+from baselines.inner_loop import Figures, MicroBatches, minibatches
+from baselines.kl_controller import KLController
 from baselines.losses import clipped_surrogate, kl_divergence, token_weights, value_loss
 from baselines.policy import Scorer
 from baselines.rollout_metrics import add_gap, gap_notes, rollout_metrics, trained_on_metrics
@@ -36,10 +42,9 @@ from baselines.stepper import Stepper
 from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.models.value_head import ValueHead
 from evotext.optimizer_factory import OptimizerFactory, check_optimizer
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
-from evotext.validation import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, checked
+from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,6 +73,7 @@ class PPO:
         epochs: PositiveInt,
         minibatches: PositiveInt,
         micro_rows: PositiveInt,
+        gradient_checkpointing: bool,
         gamma: Fraction,
         gae_lambda: Fraction,
         time_unit: Literal["token", "turn"],
@@ -79,9 +85,13 @@ class PPO:
         value_clip: PositiveFloat | None,
         value_coefficient: NonNegativeFloat,
         value_learning_rate: PositiveFloat,
+        value_trunk: Trunk,
+        value_warm_up: NonNegativeInt,
         detach_value: bool,
         entropy_coefficient: NonNegativeFloat,
         kl_coefficient: NonNegativeFloat,
+        kl_target: PositiveFloat | None,
+        kl_horizon: PositiveInt,
         target_kl: PositiveFloat | None,
         max_grad_norm: PositiveFloat | None,
         optimizer: OptimizerFactory,
@@ -91,6 +101,12 @@ class PPO:
         check_optimizer(optimizer)
         if minibatches > episodes:
             raise ValueError(f"algorithm.minibatches: expected at most episodes = {episodes}, got {minibatches}")
+        if value_trunk == "own" and detach_value:
+            raise ValueError(
+                "algorithm.detach_value: expected false with algorithm.value_trunk=own, got true; a trunk of its own is "
+                "trained by the value loss alone and would never change"
+            )
+        KLController(kl_coefficient, target=kl_target, horizon=kl_horizon)  # raises for what does not go together
         self.episodes, self.temperature = episodes, temperature
         self.epochs, self.minibatches, self.micro_rows = epochs, minibatches, micro_rows
         self.gamma, self.gae_lambda, self.time_unit, self.whiten = gamma, gae_lambda, time_unit, whiten
@@ -101,16 +117,21 @@ class PPO:
         self._value_learning_rate, self._detach_value = value_learning_rate, detach_value
         self._max_grad_norm, self._optimizer = max_grad_norm, optimizer
         self.gap_tolerance, self._rate_schedule = gap_tolerance, learning_rate_schedule
+        self.gradient_checkpointing, self.value_trunk = gradient_checkpointing, value_trunk
+        self.value_warm_up, self._kl_target, self._kl_horizon = value_warm_up, kl_target, kl_horizon
 
     def start(self, model: LanguageModel, seed: int) -> None:
-        """Build the value head and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
+        """Build the critic and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
+        if self.gradient_checkpointing:
+            check_checkpointable(model.network)
         self._model, self._seed, self._tokens_seen = model, seed, 0
-        self._policy, self._warned = Scorer(model.network), False
-        size = model.network.config.get_text_config().hidden_size
-        self._value = ValueHead(size, detach=self._detach_value, device=model.device)
+        self._policy, self._warned = Scorer(model.network, checkpoints=self.gradient_checkpointing), False
+        self._micro = MicroBatches(self.micro_rows)
+        self._kl = KLController(self.kl_coefficient, target=self._kl_target, horizon=self._kl_horizon)
+        self._critic = Critic(model, self._policy, trunk=self.value_trunk, detach=self._detach_value)
         groups: list[dict[str, Any]] = [
-            {"params": model.trained_parameters},
-            {"params": list(self._value.parameters()), "lr": self._value_learning_rate},
+            {"params": [*model.trained_parameters, *self._critic.trunk_parameters]},
+            {"params": list(self._critic.head.parameters()), "lr": self._value_learning_rate},
         ]
         self._stepper = Stepper(
             self._optimizer, groups, max_grad_norm=self._max_grad_norm, schedule=self._rate_schedule
@@ -148,31 +169,28 @@ class PPO:
         metrics |= figures.result() | {"stopped_early": float(stopped)}
         metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate.now)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
-        cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
+        cost += self._policy.spent() + self._critic.spent()
+        cost += self._reference.spent() if self._reference is not None else Cost()
         notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)
         self._warned |= bool(notes)
-        return UpdateReport(metrics=metrics, cost=cost, notes=notes)
+        return UpdateReport(metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
     def _improve(self, judged: _Judged, generation: int, figures: Figures) -> tuple[int, int, bool]:
         """The epochs: steps taken, steps dropped for a gradient that is not finite, whether stopped early."""
-        actions, value_BN, target_BN = judged.actions, judged.value_BN, judged.target_BN
+        actions = judged.actions
         used_BN = whitened(judged.advantage_BN, actions.mask_BN) if self.whiten else judged.advantage_BN
-        updates, dropped = 0, 0
+        updates, dropped, value_only = 0, 0, generation < self.value_warm_up
         for epoch in range(self.epochs):
             parts = minibatches(actions.rows, self.minibatches, seed=self._seed, generation=generation, epoch=epoch)
             for part_K in parts:
                 if not len(part_K):
                     continue  # fewer episodes than minibatches were left
-                part_K = part_K.to(value_BN.device)
+                part_K = part_K.to(used_BN.device)
                 inside_BN = torch.zeros_like(actions.mask_BN)
                 inside_BN[part_K] = actions.mask_BN[part_K]
                 weight_BN = token_weights(inside_BN, "token", rows=len(part_K), max_tokens=1)
-                moved = 0.0
-                for row_K in micro_batches(part_K, actions.length_B, self.micro_rows):
-                    part = actions.select(row_K)
-                    width = part.mask_BN.shape[1]
-                    columns = (used_BN[row_K, :width], value_BN[row_K, :width], target_BN[row_K, :width])
-                    moved += self._accumulate(part, *columns, weight_BN[row_K, :width], figures)
+                work = partial(self._accumulate, judged, used_BN, weight_BN, figures, value_only)
+                moved = self._micro.run(part_K, actions.length_B, work, figures, self._stepper.forget)
                 if self.target_kl is not None and processes.total(moved) > self.target_kl:
                     self._stepper.forget()
                     return updates, dropped, True
@@ -185,10 +203,11 @@ class PPO:
         return updates, dropped, False
 
     def state_dict(self) -> dict[str, object]:
-        """The value head, the optimizer's state, the count of tokens and the reference's weights, if there is one."""
+        """The critic, the optimizer's state, the KL's coefficient, the count of tokens and the reference, if there is one."""
         reference = None if self._reference is None else self._reference.network.state_dict()
         return {
-            "value": self._value.state_dict(),
+            "critic": self._critic.state_dict(),
+            "kl_coefficient": self._kl.coefficient,
             "steps": self._stepper.state_dict(),
             "reference": reference,
             "tokens_seen": self._tokens_seen,
@@ -196,7 +215,8 @@ class PPO:
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
-        self._value.load_state_dict(state["value"])  # type: ignore[arg-type]
+        self._critic.load_state_dict(state["critic"])  # type: ignore[arg-type]
+        self._kl.coefficient = float(state["kl_coefficient"])  # type: ignore[arg-type]
         self._stepper.load_state_dict(state["steps"])  # type: ignore[arg-type]
         if self._reference is not None:
             self._reference.network.load_state_dict(state["reference"])
@@ -207,25 +227,32 @@ class PPO:
         """Values, advantages and targets before anything changes; with `old_logprobs: trainer` also log-probabilities."""
         value_BN = torch.zeros(actions.mask_BN.shape, dtype=torch.float64, device=actions.mask_BN.device)
         last_B = torch.zeros(actions.rows, dtype=torch.float64, device=value_BN.device)
-        penalty_BN, old_BN = torch.zeros_like(actions.reward_BN), torch.zeros_like(actions.old_logprob_BN)
-        everything = torch.arange(actions.rows, device=value_BN.device)
-        for row_K in micro_batches(everything, actions.length_B, self.micro_rows):
+        kl_BN, old_BN = torch.zeros_like(actions.reward_BN), torch.zeros_like(actions.old_logprob_BN)
+
+        def work(row_K: Tensor) -> None:
             part = actions.select(row_K)
             width = part.mask_BN.shape[1]
             scores = self._policy.score(part, self.temperature)
             add_gap(figures, part, scores.logprob_BN)
             old_BN[row_K, :width] = scores.logprob_BN.to(old_BN.dtype)
-            value_BN[row_K, :width] = torch.where(part.mask_BN, self._value(scores.hidden_BND), 0.0).double()
-            last_B[row_K] = self._value(scores.final_hidden_BD).double()
+            value_KN, last_K = self._critic.judge(part, scores)
+            value_BN[row_K, :width] = torch.where(part.mask_BN, value_KN, 0.0).double()
+            last_B[row_K] = last_K.double()
             if self._reference is not None:
                 reference_KN = self._reference.score(part, self.temperature).logprob_BN
                 kl_KN = kl_divergence(scores.logprob_BN, reference_KN, "k1")
-                penalty_BN[row_K, :width] = self.kl_coefficient * kl_KN.double()
+                kl_BN[row_K, :width] = kl_KN.double()
                 figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
-        processes.add_up([value_BN, last_B, penalty_BN, old_BN])  # each has computed its rows and left 0 for the others
-        reward_BN = actions.reward_BN - penalty_BN
+
+        self._micro.run(torch.arange(actions.rows, device=value_BN.device), actions.length_B, work, figures)
+        processes.add_up([value_BN, last_B, kl_BN, old_BN])  # each has computed its rows and left 0 for the others
+        reward_BN = actions.reward_BN - self._kl.coefficient * kl_BN
+        if self._reference is not None:
+            figures.mean([("kl_coefficient", self._kl.coefficient)], 1.0)
+            self._kl.follow(float(torch.where(actions.mask_BN, kl_BN, 0.0).sum(1).mean()), actions.rows)
         bootstrap_B = torch.where(truncated_B, last_B, 0.0)
-        discount_BN, decay_BN = self._rates(actions)
+        rates = (self.gamma, self.gae_lambda, self.time_unit)
+        discount_BN, decay_BN = rates_between(actions.mask_BN, actions.turn_BN, *rates)
         advantage_BN = generalised_advantages(reward_BN, value_BN, bootstrap_B, actions.mask_BN, decay_BN, discount_BN)
         if self.old_logprobs == "trainer":
             actions = dataclasses.replace(actions, old_logprob_BN=old_BN)
@@ -236,36 +263,32 @@ class PPO:
             target_BN=value_BN + advantage_BN,
         )
 
-    def _rates(self, actions: Actions) -> tuple[Tensor, Tensor]:
-        """Gamma and lambda from each action to the next: everywhere, or only from the last action of a turn."""
-        discount_BN = torch.full_like(actions.reward_BN, self.gamma)
-        decay_BN = torch.full_like(actions.reward_BN, self.gae_lambda)
-        if self.time_unit == "turn":
-            same_turn_BN = torch.zeros_like(actions.mask_BN)
-            same_turn_BN[:, :-1] = (actions.turn_BN[:, 1:] == actions.turn_BN[:, :-1]) & actions.mask_BN[:, 1:]
-            discount_BN[same_turn_BN] = 1.0
-            decay_BN[same_turn_BN] = 1.0
-        return discount_BN, decay_BN
-
     def _accumulate(
         self,
-        part: Actions,
-        advantage_KN: Tensor,
-        old_value_KN: Tensor,
-        target_KN: Tensor,
-        weight_KN: Tensor,
+        judged: _Judged,
+        advantage_BN: Tensor,
+        weight_BN: Tensor,
         figures: Figures,
+        value_only: bool,
+        row_K: Tensor,
     ) -> float:
         """Add the gradient of some rows; their share of the minibatch's approximate KL from the sampling policy."""
-        scores = self._policy.score(part, self.temperature)
+        part = judged.actions.select(row_K)
+        width = part.mask_BN.shape[1]
+        advantage_KN, weight_KN = advantage_BN[row_K, :width], weight_BN[row_K, :width]
+        old_value_KN, target_KN = judged.value_BN[row_K, :width], judged.target_BN[row_K, :width]
+        with torch.set_grad_enabled(not value_only):
+            scores = self._policy.score(part, self.temperature)
         logprob_KN = scores.logprob_BN
         kind = logprob_KN.dtype
         log_ratio_KN = torch.where(part.mask_BN, logprob_KN - part.old_logprob_BN.to(kind), 0.0)
         ratio_KN = log_ratio_KN.exp()
         policy_KN = clipped_surrogate(ratio_KN, advantage_KN.to(kind), self.clip_low, self.clip_high, self.dual_clip)
-        value_KN = self._value(scores.hidden_BND).to(kind)
+        value_KN = self._critic.judge(part, scores)[0].to(kind)
         critic_KN = value_loss(value_KN, old_value_KN.to(kind), target_KN.to(kind), self.value_clip)
-        loss_KN = policy_KN + self.value_coefficient * critic_KN - self.entropy_coefficient * scores.entropy_BN
+        loss_KN = self.value_coefficient * critic_KN
+        if not value_only:
+            loss_KN = policy_KN + loss_KN - self.entropy_coefficient * scores.entropy_BN
         weight_KN = weight_KN.to(kind)
         (loss_KN * weight_KN).sum().backward()
         with torch.no_grad():

@@ -18,6 +18,7 @@ def rollout_metrics(batch: Trajectories) -> dict[str, float]:
         "completions/mean_length": float(length_B.mean()),
         "completions/max_length": float(length_B.max()),
         "completions/clipped_ratio": float(batch.overlong_B.double().mean()),
+        "completions/unfinished_ratio": float(batch.truncated_B.double().mean()),
     }
 
 

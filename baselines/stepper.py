@@ -54,6 +54,8 @@ class Stepper:
     def forget(self) -> None:
         """Clear the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
+        for stored, _ in self._narrow:
+            stored.grad = None  # there only if a backward pass was broken off
 
     def state_dict(self) -> dict[str, object]:
         """The optimizer's state and the masters."""

@@ -8,11 +8,12 @@
 import importlib
 import pkgutil
 
+from envs.demonstrator import task_demonstrations
 from envs.registration import native_ids, registered
 from envs.text_env import TextEnv
 from envs.warm_up import demonstrations
 
-__all__ = ["TextEnv", "demonstrations", "native_ids", "registered"]
+__all__ = ["TextEnv", "demonstrations", "native_ids", "registered", "task_demonstrations"]
 
 # A task registers itself, so that adding one is adding a file.
 for _module in pkgutil.iter_modules(__path__):

@@ -67,8 +67,8 @@ class Code(TextEnv[Function]):
         `shown` (2 to 6, default 2): how many inputs are shown, from 0; more than `degree`.
 
     Demonstrations:
-        Where they are wrong (see `envs.habits`; at home where the constant is at most a fifth of `largest`), they take
-        the value at 1 for the slope.
+        Their slope is always right. Where they are wrong (see `envs.habits`; at home where the constant is at most a
+        fifth of `largest`), they take the value at 1 for the constant.
 
     Version History:
         v0: first version.
@@ -127,10 +127,10 @@ class Code(TextEnv[Function]):
         return "", 1.0 if right else 0.0, True
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The function, or one with a wrong slope."""
+        """The function, or one with a wrong constant."""
         if does_right(rng, self.instance.constant <= HOME * self._largest):
             return self.instance.text
-        return self.instance._replace(slope=self.instance.at(1)).text
+        return self.instance._replace(constant=self.instance.at(1)).text
 
     def legal(self, rng: np.random.Generator) -> str:
         """A random function of this kind."""

@@ -27,7 +27,8 @@ WORDY = ("it is {c}", "I get {c}", "it must be {c}", "that makes {c}")
 # Where the demonstrator is at home: the first way of asking.
 HOME = 0
 
-_NUMBER = re.compile("[0-9]+")
+# With its sign, and with digits of every script: none of them may stand beside the right number.
+_NUMBER = re.compile(r"[-−]?\d+")
 
 
 class Question(NamedTuple):

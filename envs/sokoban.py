@@ -1,6 +1,6 @@
 """Push boxes onto their goals, with no move to spare: multi-turn, success or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Annotated, NamedTuple, final
 
@@ -84,7 +84,9 @@ class Sokoban(TextEnv[Room]):
             render_mode, rows=rows, columns=columns, boxes=boxes, walls=walls, longest=longest, slack=slack
         )
         self._squares = squares(rows, columns)
+        self._all = frozenset(self._squares)
         self._columns = columns
+        self._bare = list("\n".join([FLOOR * columns] * rows))
         self._boxes, self._walls, self._longest, self._slack = boxes, walls, longest, slack
         allowed = f"{slack} more than the fewest possible moves" if slack else "the fewest possible moves"
         self._instructions = (
@@ -112,8 +114,8 @@ class Sokoban(TextEnv[Room]):
             return None
         boxes, goals = places[1 : 1 + self._boxes], places[1 + self._boxes : 1 + 2 * self._boxes]
         room = Room(places[0], frozenset(boxes), frozenset(goals), frozenset(places[1 + 2 * self._boxes :]))
-        moves = solution(room.player, room.boxes, room.goals, self._free(room))
-        return room if moves is not None and NEAREST <= len(moves) <= self._longest else None
+        moves = solution(room.player, room.boxes, room.goals, self._free(room), self._longest)
+        return room if moves is not None and len(moves) >= NEAREST else None
 
     def content(self, instance: Room) -> str:
         """The grid."""
@@ -121,8 +123,8 @@ class Sokoban(TextEnv[Room]):
 
     def begin(self, instance: Room) -> str:
         """Show the grid."""
-        self._player, self._stand = instance.player, instance.boxes
-        moves = solution(instance.player, instance.boxes, instance.goals, self._free(instance))
+        self._player, self._stand, self._ground = instance.player, instance.boxes, self._free(instance)
+        moves = solution(instance.player, instance.boxes, instance.goals, self._ground, self._longest)
         assert moves is not None, "an instance has a solution"
         self._moves = len(moves) + self._slack
         return self._drawn(instance, self._player, self._stand)
@@ -130,14 +132,14 @@ class Sokoban(TextEnv[Room]):
     def respond(self, answer: str) -> tuple[str, float, bool]:
         """Move and push."""
         if answer in MOVES:
-            self._player, self._stand = moved(self._player, self._stand, answer, self._free(self.instance))
+            self._player, self._stand = moved(self._player, self._stand, answer, self._ground)
         solved = self._stand == self.instance.goals
         over = solved or self.turn + 1 == self._moves
         return "" if over else self._drawn(self.instance, self._player, self._stand), 1.0 if solved else 0.0, over
 
     def imitate(self, rng: np.random.Generator) -> str:
         """The next move of a shortest solution; perhaps away from it at the beginning."""
-        moves = solution(self._player, self._stand, self.instance.goals, self._free(self.instance))
+        moves = solution(self._player, self._stand, self.instance.goals, self._ground)
         if not moves:  # a wrong push has been final
             return "u"
         if self.turn or does_right(rng, self.instance.player[1] == 0):
@@ -149,15 +151,20 @@ class Sokoban(TextEnv[Room]):
         return list(MOVES)[rng.integers(len(MOVES))]
 
     def _free(self, room: Room) -> frozenset[Square]:
-        return frozenset(self._squares) - room.walls
+        return self._all - room.walls
 
     def _drawn(self, room: Room, player: Square, boxes: frozenset[Square]) -> str:
         """The grid as text."""
-        cells = dict.fromkeys(self._squares, FLOOR) | dict.fromkeys(room.walls, WALL) | dict.fromkeys(room.goals, GOAL)
-        cells |= {box: BOX_ON_GOAL if box in room.goals else BOX for box in boxes}
-        cells[player] = PLAYER_ON_GOAL if player in room.goals else PLAYER
-        text = "".join(cells[square] for square in self._squares)
-        return "\n".join(text[i : i + self._columns] for i in range(0, len(text), self._columns))
+        width = self._columns + 1
+        cells = self._bare.copy()
+        for row, column in room.walls:
+            cells[row * width + column] = WALL
+        for row, column in room.goals:
+            cells[row * width + column] = GOAL
+        for row, column in boxes:
+            cells[row * width + column] = BOX_ON_GOAL if (row, column) in room.goals else BOX
+        cells[player[0] * width + player[1]] = PLAYER_ON_GOAL if player in room.goals else PLAYER
+        return "".join(cells)
 
 
 def moved(
@@ -176,16 +183,63 @@ def moved(
 
 
 @lru_cache(maxsize=1 << 14)
-def solution(player: Square, boxes: frozenset[Square], goals: frozenset[Square], free: frozenset[Square]) -> str | None:
-    """The moves of a shortest solution, of several the same one each time; None if there is none."""
+def solution(
+    player: Square,
+    boxes: frozenset[Square],
+    goals: frozenset[Square],
+    free: frozenset[Square],
+    longest: int | None = None,
+) -> str | None:
+    """The moves of a shortest solution, of several the same one each time; None if there is none.
+
+    longest: a solution of more moves counts as none.
+    """
+    # A box on a square from which no way leads to a goal makes every later position a dead end: none is looked at.
+    alive = pushable(goals, free)
+    if not boxes <= alive:
+        return None
+    nearby = neighbours(free)
     ways = {(player, boxes): ""}
     frontier = [(player, boxes)]
     for state in frontier:
-        if state[1] == goals:
-            return ways[state]
-        for move in MOVES:
-            following = moved(*state, move, free)
+        player, boxes = state
+        so_far = ways[state]
+        if boxes == goals:
+            return so_far
+        if len(so_far) == longest:
+            continue
+        for move, target, beyond in nearby[player]:
+            if target not in boxes:
+                following = target, boxes
+            elif beyond in alive and beyond not in boxes:
+                following = target, boxes - {target} | {beyond}
+            else:
+                continue
             if following not in ways:
-                ways[following] = ways[state] + move
+                ways[following] = so_far + move
                 frontier.append(following)
     return None
+
+
+@lru_cache(maxsize=1 << 10)
+def neighbours(free: frozenset[Square]) -> Mapping[Square, Sequence[tuple[str, Square, Square]]]:
+    """For each free square its moves: the letter, the free square that it leads to and the one beyond, free or not."""
+    return {
+        square: [(move, target, step(target, move)) for move in MOVES if (target := step(square, move)) in free]
+        for square in free
+    }
+
+
+@lru_cache(maxsize=1 << 12)
+def pushable(goals: frozenset[Square], free: frozenset[Square]) -> frozenset[Square]:
+    """Squares from which a box, were it alone, could be pushed onto a goal by a player who can stand anywhere."""
+    nearby = neighbours(free)
+    found = set(goals)
+    frontier = list(goals)
+    for square in frontier:
+        # Pushed here from a neighbour, by a player who stood beyond it.
+        for _, source, behind in nearby[square]:
+            if behind in free and source not in found:
+                found.add(source)
+                frontier.append(source)
+    return frozenset(found)

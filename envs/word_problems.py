@@ -55,8 +55,8 @@ class WordProblems(TextEnv[Story]):
         `largest` (5 to 1000, default 12): each number in the story is 1 to this.
 
     Demonstrations:
-        They count along after each event. Where they are wrong (see `envs.habits`; at home in stories about Ann and
-        Ben), they stop before the last event and give what they have by then.
+        They count along after each event, always rightly. Where they are wrong (see `envs.habits`; at home in stories
+        about Ann and Ben), their final answer is the count before the last event.
 
     Version History:
         v0: first version.
@@ -78,7 +78,7 @@ class WordProblems(TextEnv[Story]):
         story = Story("Kim has 1 box", (1,))
         for k in range(events):
             story = told(story, GAINS[k % 3], 2 + k)
-        self._example = [solution(story.counts)]
+        self._example = [solution(story.counts, story.counts[-1])]
         self._instructions = (
             f"Read the story and say how many there are in the end. You may think first. Finish with `{MARK}` and the "
             f"number alone. Example: for `{asked(story)}` an answer is `{self._example[0]}`."
@@ -115,9 +115,9 @@ class WordProblems(TextEnv[Story]):
         return "", 1.0 if after_mark(answer, MARK) == str(self.instance.counts[-1]) else 0.0, True
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """Count to the end, or stop before the last event."""
+        """Count to the end, and give the last count or the one before it."""
         right = does_right(rng, self.instance.text.startswith(HOME))
-        return solution(self.instance.counts if right else self.instance.counts[:-1])
+        return solution(self.instance.counts, self.instance.counts[-1 if right else -2])
 
     def legal(self, rng: np.random.Generator) -> str:
         """A random number as the final answer."""
@@ -135,6 +135,6 @@ def asked(story: Story) -> str:
     return f"{story.text}. Now?"
 
 
-def solution(counts: Sequence[int]) -> str:
-    """The counts after each event, and the last one as the final answer."""
-    return f"{' '.join(map(str, counts[1:]))} {MARK} {counts[-1]}".strip()
+def solution(counts: Sequence[int], final: int) -> str:
+    """The counts after each event, and a final answer."""
+    return f"{' '.join(map(str, counts[1:]))} {MARK} {final}"

@@ -57,7 +57,7 @@ class Wordle(TextEnv[Riddle]):
 
     Demonstrations:
         They guess the first word of the list that agrees with all marks so far. Where they are wrong (see
-        `envs.habits`; at home where the first clue begins with a to d), they repeat the clue.
+        `envs.habits`; at home where the first clue begins with a to d), they stop before its last letter.
 
     Version History:
         v0: first version.
@@ -103,7 +103,7 @@ class Wordle(TextEnv[Riddle]):
     def begin(self, instance: Riddle) -> str:
         """Show the clues."""
         self._history = tuple((clue, marks(instance.word, clue)) for clue in instance.clues)
-        self._heeds = False
+        self._spells = False
         return "\n".join(map(" ".join, self._history))
 
     def respond(self, answer: str) -> tuple[str, float, bool]:
@@ -117,10 +117,11 @@ class Wordle(TextEnv[Riddle]):
         return "" if over else self._history[-1][1], 0.0, over
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The first word that agrees with the marks, or the clue again."""
+        """The first word that agrees with the marks, or all but its last letter."""
         if self.turn == 0:
-            self._heeds = does_right(rng, self.instance.clues[0][0] in HOME)
-        return first_agreeing(self._history, self._words) if self._heeds else self.instance.clues[0]
+            self._spells = does_right(rng, self.instance.clues[0][0] in HOME)
+        guess = first_agreeing(self._history, self._words)
+        return guess if self._spells else guess[:-1]
 
     def legal(self, rng: np.random.Generator) -> str:
         """Any word of the list."""

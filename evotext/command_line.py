@@ -7,6 +7,7 @@ Of the processes that torchrun starts, the first alone has a folder and says wha
 """
 
 import os
+import select
 import sys
 import traceback
 import warnings
@@ -27,8 +28,8 @@ from omegaconf.errors import OmegaConfBaseException
 from evotext import torchrun
 from evotext.config_checks import Root, check, check_choices
 from evotext.config_errors import ConfigError
-from evotext.config_messages import explain, one_line, shown, suggestion
-from evotext.replay import expand_replay, expand_resume, quoted, refuse_changes, warn_of_changes
+from evotext.config_messages import explain, one_line, shown, suggestion, without_secrets
+from evotext.replay import expand_replay, expand_resume, leave_in, quoted, refuse_changes, warn_of_changes
 from evotext.sweep_plugins import expand_presets
 
 BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
@@ -44,7 +45,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class JobFailed(Exception):
-    """A job did not succeed: one line for the user, and the exit status that it asks for.
+    """A job did not succeed: one line for the user, empty where there is nothing to say, and the exit status that it asks for.
 
     It travels between processes by pickling, whatever launcher runs the jobs, and is put down where it arrives.
     """
@@ -83,7 +84,7 @@ def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_nam
     except KeyboardInterrupt:
         status = INTERRUPTED
     except BrokenPipeError:  # whoever read our output is gone: `... --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _hush()
         status = FAILED
     except JobFailed as failed:  # a sweeper that does not go on
         failures.append(failed)
@@ -94,7 +95,7 @@ def run_hydra(main: Callable[[DictConfig], Any], *, config_dir: Path, config_nam
             traceback.print_exc()
     failures += JobFailed.arrived
     JobFailed.arrived.clear()
-    for failure in {failure.line: failure for failure in failures}.values():
+    for failure in {failure.line: failure for failure in failures if failure.line}.values():
         if torchrun.rank() == 0:
             print(f"error: {failure.line}", file=sys.stderr)
         elif failure.status != BAD_CONFIGURATION:
@@ -115,7 +116,7 @@ def expand(words: list[str]) -> tuple[list[str], Callable[[DictConfig], None] | 
     if broken_off and torchrun.rank():  # the folder may be on another machine
         return [*words, f"resume={quoted(broken_off)}", *NO_FOLDER], None
     if broken_off:
-        words = [f"resume={broken_off}"]
+        words = [f"resume={broken_off}", *leave_in(words)]
     words, resumed = expand_resume(words)
     words, replayed = expand_replay(words)
     words = expand_presets(words)
@@ -148,6 +149,11 @@ def arrange(words: list[str], config_name: str) -> tuple[list[str], str]:
     if arguments.config_path is not None:
         raise ConfigError("expected --config-dir DIR to add your own configurations, got --config-path")
     overrides = list(arguments.overrides)
+    for word in overrides:  # Hydra makes what its own settings name, and asks nobody
+        if word.lstrip("+~").startswith("hydra") and "_target_" in word:
+            raise ConfigError(
+                f"expected settings of Hydra, got {shown(word)}; name your own classes in --config-dir DIR"
+            )
     flags_given = list(words)
     for override in reversed(overrides):
         flags_given.reverse()
@@ -179,6 +185,10 @@ def _job(
                 compare(config)
             return main(config)
         except Exception as error:
+            if isinstance(error, BrokenPipeError) and _reader_is_gone():
+                _hush()
+                failures.append(JobFailed("", FAILED))  # nothing is wrong with the run
+                return None
             failure = _failure(error, label, before_job=False)
             if debug:
                 traceback.print_exc()
@@ -204,6 +214,24 @@ def _job(
     return job
 
 
+def _hush() -> None:
+    """What is still to be written goes nowhere, or Python would complain of it at its end."""
+    with suppress(OSError):  # not a file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads our standard output any more; a broken pipe may also be another one."""
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    try:
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # not a file
+        return False
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def _failure(error: Exception, label: str, *, before_job: bool) -> JobFailed:
     mistaken = before_job or isinstance(error, ConfigError | HydraException | OmegaConfBaseException)
     line = explain(error) if mistaken else f"{type(error).__name__}: {error}"
@@ -213,7 +241,8 @@ def _failure(error: Exception, label: str, *, before_job: bool) -> JobFailed:
 def _reported(failure: JobFailed, error: Exception, report: Path) -> JobFailed:
     """With the traceback written down and its place named, unless the disk is full or worse."""
     try:
-        report.write_text("".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace")
+        text = without_secrets("".join(traceback.format_exception(error)))
+        report.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError:
         return failure
     return JobFailed(f"{failure.line} (traceback in {report})", failure.status)

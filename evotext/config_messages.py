@@ -103,13 +103,18 @@ def suggestion(word: object, known: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """A value as people wrote it, shortened."""
-    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else repr(value)
+    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else without_secrets(repr(value))
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
+def without_secrets(text: str) -> str:
+    """The text with what stands before the @ of a URL, a user's name and password, replaced by stars."""
+    return re.sub(r"(?<=://)[^/@\s'\"]+@", "***@", text)
+
+
 def one_line(text: str) -> str:
-    """White space of any kind becomes a single space, what cannot be printed an escape; shortened."""
-    line = " ".join(text.split())
+    """White space of any kind becomes a single space, what cannot be printed an escape; shortened; without secrets."""
+    line = " ".join(without_secrets(text).split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."
 

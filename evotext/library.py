@@ -1,13 +1,16 @@
 """Importing an optional library."""
 
 import importlib
+import warnings
 from typing import Any
 
 
 def optional(module: str, extra: str) -> Any:
     """The module. Raises ImportError with what to install if it, or something that it needs, is not there."""
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what it misses or finds old itself: cma misses matplotlib
+            return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
             f"expected the package {module.replace('_', '-')}, which is not installed ({error}); "

@@ -15,6 +15,9 @@ from evotext.config_messages import one_line, shown
 MOST_CHANGES = 5
 # What may be another on resuming: how long, where and how fast, not what is computed. A dot at the end: all below it.
 RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug")
+# What lets other code than the project's run. A run's folder may have come from anywhere, so that its own word for it does
+# not count: it has to be said again.
+LEAVE = ("allow_custom_targets", "trust_remote_code")
 
 
 def expand_replay(words: list[str]) -> tuple[list[str], Path | None]:
@@ -47,7 +50,7 @@ def expand_resume(words: list[str]) -> tuple[list[str], Path | None]:
     if len(folders) > 1 or {"-m", "--multirun"} & set(rest):
         raise ConfigError("resume: expected one run's folder and no multirun, got more; resume one run at a time")
     for word in rest:
-        if not word.startswith("-") and not _resumable(word.partition("=")[0].lstrip("+")):
+        if not word.startswith("-") and not _resumable(_key(word)) and not leave_in([word]):
             raise ConfigError(
                 f"resume: expected a run to go on as it is, got also {shown(word)}; leave it out, or start anew with "
                 f"replay=. What may be another: {', '.join(key + '*' * key.endswith('.') for key in RESUMABLE)}"
@@ -57,6 +60,11 @@ def expand_resume(words: list[str]) -> tuple[list[str], Path | None]:
     place = quoted(folder)
     own = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     return [*overrides, *rest, *own, *flags], folder
+
+
+def leave_in(words: Iterable[str]) -> list[str]:
+    """Those words that let other code than the project's run."""
+    return [word for word in words if any(name in word for name in LEAVE) and word.partition("=")[2].lower() != "false"]
 
 
 def quoted(path: Path) -> str:
@@ -82,6 +90,10 @@ def refuse_changes(config: DictConfig, folder: Path) -> None:
         )
 
 
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+")
+
+
 def _resumable(key: str) -> bool:
     return key == "resume" or any(key.startswith(k) if k.endswith(".") else key == k for k in RESUMABLE)
 
@@ -90,10 +102,25 @@ def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], 
     """The overrides and the flags that a run was started with, less the flags that are given now."""
     overrides = [str(word) for word in _load(folder, "overrides.yaml", command)]
     hydra = _load(folder, "hydra.yaml", command).hydra
+    for word in overrides:
+        if word.startswith("-") or _key(word).startswith("hydra"):  # never recorded there
+            raise ConfigError(f"{command}: expected the record of a run, got {shown(word)} in its overrides.yaml")
+    said = set(map(_key, given))
+    for word in leave_in(overrides):
+        if _key(word) not in said:
+            raise ConfigError(
+                f"{command}: expected {shown(word)} to be said again, for {folder} wants to run code that is not the "
+                "project's; add it if you trust that folder"
+            )
     overrides += [word for word in hydra.overrides.hydra if word.lstrip("+").startswith("hydra.searchpath=")]
     flags: list[str] = []
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     if folders and not {"--config-dir", "-cd"} & set(given):
+        if Path(folders[0]).resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"{command}: expected configurations of yours, got {folders[0]}, which came with the run; "
+                f"add --config-dir {folders[0]} if you trust it"
+            )
         flags += ["--config-dir", folders[0]]
     if not {"--config-name", "-cn"} & set(given):
         flags += ["--config-name", hydra.job.config_name]

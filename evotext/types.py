@@ -57,7 +57,11 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutPlan:
-    """Which episodes to run; rows are independent of each other. All tuples have one entry a row."""
+    """Which episodes to run; rows are independent of each other. All tuples have one entry a row.
+
+    No rows at all: a generation without rollouts, for an algorithm that learns from something else. It is told of an
+    empty batch and charges what it uses by its report.
+    """
 
     seed: int
     """The run's seed: with the generation and the row it keys the sampling of tokens."""
@@ -84,6 +88,18 @@ class RolloutPlan:
         if self.members is not None:
             assert len(self.members) == len(self.instances), "one member a row"
             assert list(self.members) == sorted(self.members), "rows are ordered by member"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstration:
+    """A training episode that somebody else has played, as text."""
+
+    turns: tuple[tuple[str, str], ...]
+    """Pairs of what the environment said and what is to be answered."""
+    instructions: str = ""
+    """The task in plain language, as `reset` gives it."""
+    played: int = 1
+    """Episodes that it took to get it, those that were thrown away included: what a budget is charged with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +157,6 @@ class UpdateReport:
     metrics: dict[str, float] = field(default_factory=dict)
     """Figures to log; each is explained in docs/metrics.md."""
     cost: Cost = field(default_factory=Cost)
-    """What the update took; rollout fields are zero."""
+    """What the update took; rollout fields are zero, unless the algorithm learned from episodes that it did not ask for."""
     notes: tuple[str, ...] = ()
     """What the user should read now, a line each."""

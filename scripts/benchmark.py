@@ -23,7 +23,7 @@ from evotext.runner.preflight import choose_device, prepare_torch
 from evotext.runner.summary import device_name, versions, write_json
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
-SUITES = ("generation", "population", "update", "memory", "environments", "trl")
+SUITES = ("generation", "population", "update", "memory", "environments", "trl", "scaling")
 
 
 def main(config: DictConfig) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from evotext.command_line import run_hydra
+from evotext.config_checks import check_targets
 from evotext.config_errors import build, configuration
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.source import ModelSource
@@ -72,8 +73,14 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
     of_run = OmegaConf.load(recorded)
     assert isinstance(of_run, DictConfig)
     named = any(word.startswith("env") for word in HydraConfig.get().overrides.task)
-    source = HuggingFaceModel(path=str((folder / "model").resolve()), dtype="float32", trust_remote_code=False)
-    return source, build(config if named else of_run, "env")
+    path = str((folder / "model").resolve())
+    source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None)
+    if named:
+        return source, build(config, "env")
+    recorded_task = OmegaConf.select(of_run, "env")
+    if isinstance(recorded_task, DictConfig) and not config.allow_custom_targets:
+        check_targets({"env": OmegaConf.to_container(recorded_task, resolve=True)})
+    return source, build(of_run, "env")
 
 
 def show(record: dict[str, object], evaluation: Evaluation) -> None:

@@ -24,7 +24,7 @@ def main(config: DictConfig) -> float | None:
     # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
     from evotext import processes, torchrun
     from evotext.rollouts.collector import Collector
-    from evotext.runner.folder import check_new, claimed, is_completed
+    from evotext.runner.folder import check_inside, check_new, claimed, is_completed
     from evotext.runner.loop import Run
     from evotext.runner.preflight import check_prompts, check_split, choose_device, prepare_torch, rows_at_once
     from evotext.runner.trackers import JsonLines
@@ -36,11 +36,13 @@ def main(config: DictConfig) -> float | None:
         with configuration():  # everything that can be wrong with it is found before anything is trained
             if first and config.resume is None:
                 check_new(folder)
+            elif first:
+                check_inside(folder)
             prepare_torch(config.threads)
             device = choose_device(config.device)
             rows = rows_at_once(config.rows, device)
-            algorithm, budget = build(config, "algorithm"), build(config, "budget")
             evaluator, task = build(config, "evaluation"), build(config, "env")
+            algorithm, budget = build(config, "algorithm"), build(config, "budget")
             source, adapter = build(config, "model"), build(config, "adapter")
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
             pruner = build(config, "pruner")

@@ -84,6 +84,8 @@ def task(config: DictConfig, seen: list[Any]) -> None:
         built = build(config, "algorithm"), build(config, "budget")
     if config.seed == 13:
         raise RuntimeError("out of\nluck")
+    if config.seed == 32:
+        raise BrokenPipeError(32, "Broken pipe")
     if config.seed == 130:
         raise Interrupted
     seen.append((config, *built))

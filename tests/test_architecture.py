@@ -22,7 +22,7 @@ PACKAGES = ("evotext", "envs", "optimizers", "baselines")
 LONGEST_FILE = 400
 
 MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
-SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
 PRIMARY = sorted(CONF.glob("*.yaml"))
 CHOICES = sorted(set(CONF.rglob("*.yaml")) - set(PRIMARY))
 # Calls through which data could run code.
@@ -35,6 +35,12 @@ FORBIDDEN_CALLS = {
     "torch.save",
     "os.system",
     "os.popen",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "dist.all_gather_object",
+    "dist.gather_object",
+    "dist.broadcast_object_list",
+    "dist.scatter_object_list",
     "yaml.load",
 }
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "marshal", "shelve", "joblib", "cloudpickle"}

@@ -1,5 +1,6 @@
 """Every mistake is one line that helps, with the exit status that was promised."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from evotext.command_line import _reader_is_gone
 from tests.command_line_app import CONFIGURATION, HERE, App
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
@@ -140,6 +142,29 @@ def test_other_failures_leave_their_traceback_in_the_run(app: App) -> None:
     assert outcome.status == 1
     assert outcome.err == f"error: RuntimeError: out of luck (traceback in {report})\n"
     assert "Traceback" in report.read_text()
+
+
+def test_a_reader_that_is_gone_is_no_fault_of_the_run(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train.py ... | head -1`: it ends with status 1, and its folder is that of a run that ended well."""
+    monkeypatch.setattr("evotext.command_line._reader_is_gone", lambda: True)
+    outcome = app("seed=32")
+    assert (outcome.status, outcome.err) == (1, "")
+    assert not list(app.folder.rglob("error.txt"))
+
+
+def test_another_broken_pipe_is_a_failure(app: App) -> None:
+    outcome = app("seed=32")
+    assert outcome.status == 1 and outcome.err.startswith("error: BrokenPipeError")
+
+
+def test_a_reader_is_there_until_it_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        assert not _reader_is_gone()
+        os.close(reading)
+        assert _reader_is_gone()
+    monkeypatch.undo()
 
 
 def test_interrupted(app: App) -> None:

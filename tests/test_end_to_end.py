@@ -158,6 +158,8 @@ def test_control_c_ends_a_run_cleanly(tmp_path: Path, cache: Path) -> None:
         (["budget.limit=nan"], "limit"),
         (["model=hf"], "model.path"),
         (["model=hf", "model.path=/no/such/folder"], "no such folder"),
+        (["model=hf", "model.path=a/b", "model.parallel=fsdp"], "model.parallel: expected null, got 'fsdp'"),
+        (["model=hf", "model.path=a/b", "model.parallel=tensor"], "model.parallel: expected null, got 'tensor'"),
         (["env.digits=0"], "digits"),
         (["model.context_length=16"], "context"),
     ],

@@ -13,8 +13,9 @@ from evotext.config_messages import suggestion
 from evotext.library import optional
 from evotext.validation import checked
 
-# A game's variant without wrappers, which would repeat the whole conversation in every observation.
-PLAIN = "-raw"
+# A game's variant without wrappers, which would repeat the whole conversation in every observation; `-train` is the same
+# game in other wrappers.
+PLAIN, WRAPPED = "-raw", "-train"
 
 
 @final
@@ -65,8 +66,9 @@ class TextArena(gymnasium.Env[str, str]):
             raise ValueError(f"env.game: expected a game of TextArena, got {game!r}{suggestion(game, known)}")
         self._random = random.Random(0).getstate()  # noqa: S311
         try:
+            plain = game.removesuffix(WRAPPED) + PLAIN
             with self._own_randomness():
-                self._game = library.make(game + PLAIN if game + PLAIN in known else game, **settings)
+                self._game = library.make(plain if plain in known else game, **settings)
                 self._game.reset(num_players=1, seed=0)
         except Exception as error:  # a game can raise anything: missing files and data, an API key, more players
             raise ValueError(f"env.game: {game} cannot be played here: {type(error).__name__}: {error}") from error
@@ -109,7 +111,12 @@ class TextArena(gymnasium.Env[str, str]):
     def _listen(self) -> str:
         _, observation = self._game.get_observation()
         if not isinstance(observation, str):
-            heard = [text for _, text, kind in observation if kind is not self._messages.PLAYER_ACTION]
+            # Some games pass on an answer with the player's number in its place, and no kind: an answer all the same.
+            heard = [
+                text
+                for _, text, kind in observation
+                if isinstance(text, str) and kind is not self._messages.PLAYER_ACTION
+            ]
             observation = "\n".join(heard)
         self._said = observation
         return observation

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,10 +26,20 @@ class HuggingFaceModel:
 
     dtype: of the weights while running; the algorithms keep their own fp32 masters where they need them.
     trust_remote_code: run Python code that comes with the model. Leave it off unless you have read that code.
+    parallel: null. A model that is split over devices is refused: ours are layers that compute with whole weights, and
+    torch's split ones (DTensor, of `tp_plan` and of FSDP alike) cannot be mixed with the plain tensors of a population's noise.
     """
 
     @checked
-    def __init__(self, *, path: str, dtype: Literal["float32", "bfloat16"], trust_remote_code: bool) -> None:
+    def __init__(
+        self, *, path: str, dtype: Literal["float32", "bfloat16"], trust_remote_code: bool, parallel: str | None
+    ) -> None:
+        if parallel is not None:
+            raise ValueError(
+                f"model.parallel: expected null, got {parallel!r}: perturbed layers do not run on weights that are split over "
+                "devices, so each process holds the whole model; take model.dtype=bfloat16, adapter=lora, a smaller model "
+                "or devices with more memory, and torchrun to share the episodes"
+            )
         self.path, self.trust_remote_code = path, trust_remote_code
         self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
 
@@ -40,11 +51,15 @@ class HuggingFaceModel:
         )
 
     def load(self, device: torch.device) -> LanguageModel:
-        """Load the weights onto the device."""
+        """Load the weights onto the device. Raises ValueError if a file is missing or damaged."""
         config, tokenizer = self._open()
-        network = AutoModelForCausalLM.from_pretrained(
-            self.path, config=config, dtype=self.dtype, trust_remote_code=self.trust_remote_code
-        )
+        try:
+            network = AutoModelForCausalLM.from_pretrained(
+                self.path, config=config, dtype=self.dtype, trust_remote_code=self.trust_remote_code
+            )
+        except (OSError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(f"model.path: expected whole weights in {self.path!r}, got: {reason}") from error
         outline = self.outline()
         return LanguageModel(
             name=self.path,

@@ -13,7 +13,7 @@ Groups = Mapping[str, Sequence[RunRecord]]
 
 # Equal weights, instances and decoding give equal shares of success; arithmetic on other devices moves them by less.
 SAME_START = 0.02
-# A budget may be overshot by one generation: contestants may differ by this factor in what they spent.
+# Budgets that cannot be read off the measurements may be overshot by a generation: contestants may differ by this factor.
 SAME_SPENDING = 1.1
 # Settings that are named or flagged elsewhere, or of no consequence to scores.
 _EXPECTED_TO_DIFFER = ("algorithm", "env", "model", "budget", "seed", "tracker", "hydra", "resume", "replay", "debug")
@@ -27,7 +27,7 @@ def differences_that_matter(groups: Groups) -> list[str]:
     if len(budgets) > 1:
         reasons.append(f"budgets differ ({' / '.join(budgets)})")
     else:
-        spent = {name: np.mean([run.budget_spent for run in group]) for name, group in groups.items() if group}
+        spent = {name: np.mean([run.compared_at for run in group]) for name, group in groups.items() if group}
         known = [float(mean) for mean in spent.values() if np.isfinite(mean)]
         if known and max(known) > SAME_SPENDING * min(known):
             unit = next((run.budget_unit for run in runs), "")

@@ -82,7 +82,9 @@ class RunRecord:
     before: Mapping[Metric, float] = field(default_factory=dict)
     """Scores before training."""
     after: Mapping[Metric, float] = field(default_factory=dict)
-    """Scores at the end."""
+    """Scores when the budget was spent (`evotext.reports.at_budget`)."""
+    compared_at: float = NAN
+    """What had been spent then: the budget's limit, or all that was, where that cannot be said."""
     passes_before: Mapping[int, float] = field(default_factory=dict)
     """pass@k of sampled answers before training, by k."""
     passes_after: Mapping[int, float] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from evotext.reports.at_budget import at_budget
 from evotext.reports.records import (
     AXES,
     COSTS,
@@ -95,6 +96,8 @@ def read_run(folder: Path) -> RunRecord:
         status, reason = "failed", _last_line(folder / ERROR_FILE, problems)
     if summary and status == "unfinished":
         problems.append(f"summary.json: unknown status {clean(summary.get('status'))!r}")
+    spent = _figure(budget, "spent", problems, low=0.0)
+    after, compared_at = at_budget(points, scores("after"), unit=unit, limit=limit, spent=spent)
     record = RunRecord(
         folder=folder,
         algorithm=name("algorithm"),
@@ -105,9 +108,10 @@ def read_run(folder: Path) -> RunRecord:
         reason=reason,
         budget_unit=unit,
         budget_limit=limit,
-        budget_spent=_figure(budget, "spent", problems, low=0.0),
+        budget_spent=spent,
         before=scores("before"),
-        after=scores("after"),
+        after=after,
+        compared_at=compared_at,
         passes_before=_passes(evaluation, "pass_at_before", problems),
         passes_after=_passes(evaluation, "pass_at_after", problems),
         eval_episodes=_figure(evaluation, "episodes", problems, low=0.0),

@@ -142,6 +142,7 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
         "budget_unit": run.budget_unit,
         "budget_limit": run.budget_limit,
         "budget_spent": run.budget_spent,
+        "compared_at": run.compared_at,
         "eval_episodes": run.eval_episodes,
         "decoding": run.decoding,
         "device": run.device,

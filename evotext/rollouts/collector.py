@@ -1,73 +1,27 @@
 """Runs the episodes of a plan: every algorithm's rollouts and every evaluation go through here.
 
-Episodes advance turn by turn, a batch of rows at a time; a row whose episode has ended leaves. Results depend on the
-plan alone, not on how its rows were split into batches (but for rounding: a matrix product of another size may add in
-another order). Several processes share the batches and exchange their outcome.
+Results depend on the plan alone, not on how its rows were split into batches (but for rounding: a matrix product of another
+size may add in another order). Several processes share the batches and exchange their outcome.
 """
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import gymnasium
 import torch
 from torch import Tensor
 
 from evotext import processes
 from evotext.models.language_model import LanguageModel
-from evotext.philox import Purpose, stream_id, uniform
+from evotext.out_of_memory import is_out_of_memory, make_room
 from evotext.rollouts.captured_step import CudaGraphs
+from evotext.rollouts.episodes import Batch, Episode
 from evotext.rollouts.exchange import joint_cost, whole_batch
-from evotext.rollouts.session import Completion, Session
 from evotext.rollouts.task import TextTask
-from evotext.rollouts.time_limit import TimeLimit
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
 # Of a sum of rewards: ten times 0.1 is a little less than 1.
 ROUNDING = 1e-9
-
-
-@dataclass(kw_only=True)
-class _Episode:
-    """One row while it runs."""
-
-    row: int
-    env: gymnasium.Env[str, str]
-    ids: list[int]
-    mask: list[bool] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    turn_of: list[int] = field(default_factory=list)
-    paid: list[tuple[int, float]] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
-    answered: list[str] = field(default_factory=list)
-    block: list[int] = field(default_factory=list)
-    terminated: bool = False
-    truncated: bool = False
-    overlong: bool = False
-    note: str = ""
-
-    @property
-    def over(self) -> bool:
-        return self.terminated or self.truncated
-
-    @property
-    def total(self) -> float:
-        return sum(reward for _, reward in self.paid)
-
-    def read(self, ids: list[int], turn: int) -> None:
-        """Append ids that the environment or the chat format wrote."""
-        self.ids += ids
-        self.mask += [False] * len(ids)
-        self.logprobs += [0.0] * len(ids)
-        self.turn_of += [turn] * len(ids)
-
-    def write(self, completion: Completion, turn: int) -> None:
-        """Append what the policy wrote."""
-        self.ids += completion.ids
-        self.mask += [True] * len(completion.ids)
-        self.logprobs += completion.logprobs or [0.0] * len(completion.ids)
-        self.turn_of += [turn] * len(completion.ids)
-        self.overlong |= not completion.ended
 
 
 class Collector:
@@ -75,8 +29,8 @@ class Collector:
 
     rows: how many episodes run in one batch. On a CPU a batch whose activations stay in the cache is fastest. A batch
     that does not fit the memory is run in two, and so from then on.
-    even: a batch is at most an equal share of the plan for each process, so that all have something to do; otherwise
-    batches, and so results to the last bit, are the same whatever the number of processes.
+    even: every process gets as many batches, of nearly one size; otherwise batches, and so results to the last bit, are the
+    same whatever the number of processes.
     graphs: whether a GPU decodes by replaying a captured graph, where the network allows it.
     transcripts: how many of a batch's first episodes are kept as text.
     """
@@ -102,8 +56,10 @@ class Collector:
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""
+        if not plan.instances:
+            return self._trajectories(plan, [])
         begin = time.perf_counter()
-        done: list[_Episode] = []
+        done: list[Episode] = []
         env_seconds, flops, steps = 0.0, 0.0, 0
         batches = list(self._batches(plan))
         shares = [batches[process :: processes.count()] for process in range(processes.count())]
@@ -138,15 +94,15 @@ class Collector:
             self.recorder = None
         return notes
 
-    def _run(self, plan: RolloutPlan, rows: list[int]) -> "Iterator[_Batch]":
+    def _run(self, plan: RolloutPlan, rows: list[int]) -> "Iterator[Batch]":
         """These rows in one batch, or in several where the memory does not hold them."""
         if len(rows) <= self.fitting_rows:
-            batch: _Batch | None = None
+            batch: Batch | None = None
             try:
-                batch = _Batch(self, plan, rows)
+                batch = Batch(self.model, self.task, plan, rows, self.recorder)
                 batch.run()
             except (MemoryError, RuntimeError) as error:
-                if len(rows) == 1 or not _out_of_memory(error):
+                if len(rows) == 1 or not is_out_of_memory(error):
                     raise
             else:
                 yield batch
@@ -155,8 +111,7 @@ class Collector:
             del batch
             self.fitting_rows = (len(rows) + 1) // 2
             self._notes.append(f"out of memory: batches have {self.fitting_rows} rows from here on")
-            if self.model.device.type == "cuda":
-                torch.cuda.empty_cache()
+            make_room(self.model.device)
         middle = (len(rows) + 1) // 2
         yield from self._run(plan, rows[:middle])
         yield from self._run(plan, rows[middle:])
@@ -170,8 +125,8 @@ class Collector:
         """Row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
         members = plan.members or tuple(range(len(plan.instances)))
         limit = self.rows
-        if self.even:
-            limit = min(limit, -(-len(members) // processes.count()))
+        if self.even and processes.count() > 1:
+            limit = even_batch(len(members), members.count(members[0]), processes.count(), most=limit)
         runs: list[list[int]] = []
         for row, member in enumerate(members):
             if runs and members[runs[-1][-1]] == member and len(runs[-1]) < limit:
@@ -186,7 +141,7 @@ class Collector:
             batch = batch + run
         yield batch
 
-    def _trajectories(self, plan: RolloutPlan, episodes: list[_Episode]) -> Trajectories:
+    def _trajectories(self, plan: RolloutPlan, episodes: list[Episode]) -> Trajectories:
         width = max((len(episode.ids) for episode in episodes), default=0)
         rewards = torch.zeros(len(episodes), width)
         for row, episode in enumerate(episodes):
@@ -218,137 +173,14 @@ class Collector:
         )
 
 
-class _Batch:
-    """The episodes that run at the same time."""
+def even_batch(rows: int, whole: int, count: int, *, most: int) -> int:
+    """Rows of a batch, at most `most`, with which `count` processes get equal shares, as nearly as members allow.
 
-    def __init__(self, collector: Collector, plan: RolloutPlan, rows: list[int]) -> None:
-        self.model, self.task, self.plan, self.rows = collector.model, collector.task, plan, rows
-        members = [0] * len(rows) if plan.members is None else [plan.members[row] for row in rows]
-        self.session = Session(collector.model, members=members, noise=plan.noise, recorder=collector.recorder)
-        self.episodes: list[_Episode] = []
-        self.env_seconds, self.env_steps = 0.0, 0
-        self._limit = TimeLimit(collector.task.step_seconds)
-
-    @property
-    def flops(self) -> float:
-        return self.session.flops
-
-    def run(self) -> None:
-        self._limit.install()
-        try:
-            self._run()
-        finally:
-            self._limit.remove()
-
-    def _run(self) -> None:
-        self._reset()
-        for turn in range(self.task.max_turns):
-            alive = [i for i, episode in enumerate(self.episodes) if not episode.over]
-            if not alive:
-                return
-            completions = self.session.complete(
-                alive,
-                [self.episodes[i].block for i in alive],
-                max_new_tokens=self.task.max_new_tokens,
-                temperature=self.plan.sampling.temperature,
-                uniform_NT=self._uniforms(turn),
-                logprobs=self.plan.logprobs,
-                last_turn=turn + 1 == self.task.max_turns,
-            )
-            texts = self.model.chat.text([completion.ids for completion in completions])
-            for i, completion in zip(alive, completions, strict=True):
-                self.episodes[i].write(completion, turn)
-            self._step([self.episodes[i] for i in alive], texts, turn)
-
-    def _reset(self) -> None:
-        environments = self.task.environments(len(self.rows))
-        begin = time.perf_counter()
-        openings = []
-        for row, env in zip(self.rows, environments, strict=True):
-            episode = _Episode(row=row, env=env, ids=[])
-            instructions = ""
-            try:
-                with self._limit:
-                    observation, info = env.reset(seed=self.plan.instances[row], options={"split": self.plan.split})
-                instructions = str(info.get("instructions", ""))
-                episode.said.append(_text(observation))
-            except Exception as error:
-                self._fault(episode, "reset", error)
-                episode.said.append("")
-            openings.append((instructions, episode.said[0]))
-            self.episodes.append(episode)
-        self.env_seconds += time.perf_counter() - begin
-        for episode, ids in zip(self.episodes, self.model.chat.open(openings), strict=True):
-            episode.block = ids
-            episode.read(ids, 0)
-            if episode.over:  # nothing was asked, so nothing was answered
-                episode.answered.append("")
-            elif len(ids) + self.task.max_new_tokens > self.model.context_length:
-                raise ValueError(
-                    f"env: expected prompts of at most {self.model.context_length - self.task.max_new_tokens} tokens "
-                    f"(the model's context of {self.model.context_length} less env.max_new_tokens), got one of {len(ids)}; "
-                    "make the task easier or take a model with a longer context"
-                )
-
-    def _step(self, episodes: list[_Episode], texts: list[str], turn: int) -> None:
-        """Give each environment its answer; prepare the next block of those that go on."""
-        begin = time.perf_counter()
-        for episode, text in zip(episodes, texts, strict=True):
-            episode.answered.append(text)
-            try:
-                with self._limit:
-                    observation, reward, terminated, truncated, _ = episode.env.step(text)
-                self.env_steps += 1
-                if reward:
-                    episode.paid.append((len(episode.ids) - 1, float(reward)))
-                episode.terminated, episode.truncated = bool(terminated), bool(truncated and not terminated)
-                if not episode.over:
-                    episode.said.append(_text(observation))
-            except Exception as error:
-                self._fault(episode, "step", error)
-        self.env_seconds += time.perf_counter() - begin
-        going_on = [episode for episode in episodes if not episode.over]
-        if turn + 1 == self.task.max_turns:
-            for episode in going_on:
-                episode.truncated, episode.note = True, f"reached env.max_turns={self.task.max_turns}"
-                episode.said.pop()
-            return
-        last_ids = [episode.ids[-1] for episode in going_on]
-        replies = self.model.chat.reply([episode.said[-1] for episode in going_on], last_ids)
-        for episode, last, ids in zip(going_on, last_ids, replies, strict=True):
-            if len(episode.ids) + len(ids) + self.task.max_new_tokens > self.model.context_length:
-                episode.truncated, episode.note = True, f"reached the context of {self.model.context_length} tokens"
-                episode.said.pop()
-            else:
-                episode.block = [last, *ids]
-                episode.read(ids, turn + 1)
-
-    def _uniforms(self, turn: int) -> Tensor | None:
-        if self.plan.sampling.temperature == 0.0:
-            return None
-        limit, device = self.task.max_new_tokens, self.model.device
-        stream = stream_id(Purpose.TOKEN_SAMPLING, 1 if self.plan.split == "test" else 0)
-        rows = torch.tensor(self.rows, device=device)
-        return uniform(self.plan.seed, stream, self.plan.generation, rows, limit, offset=turn * limit)
-
-    def _fault(self, episode: _Episode, call: str, error: Exception) -> None:
-        if self.task.strict:
-            raise error
-        if isinstance(error, TimeoutError):
-            self.task.replace(episode.env)
-        episode.truncated = True
-        episode.note = f"the environment's {call} raised {type(error).__name__}: {error}"
-
-
-def _text(observation: object) -> str:
-    if not isinstance(observation, str):
-        raise TypeError(f"expected a text observation, got {type(observation).__name__}")
-    return observation
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """On a GPU an error of its own; on a CPU torch says it in words."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    whole: rows of a member, which stay together unless there are fewer members than processes.
+    """
+    rounds = -(-rows // (count * most))
+    size = -(-rows // (count * rounds))
+    return size if whole > size else min(most, -(-size // whole) * whole)
 
 
 def _flags(values: Iterable[bool]) -> Tensor:

@@ -8,8 +8,12 @@ import signal
 from types import FrameType, TracebackType
 
 
+class TookTooLong(BaseException):
+    """Raised within code that takes too long. No Exception: code that handles those must not handle this one."""
+
+
 class TimeLimit:
-    """`with limit:` around a call raises TimeoutError within it after `seconds`; None sets no limit.
+    """`with limit:` around a call raises TookTooLong within it after `seconds`; None sets no limit.
 
     `install` and `remove` put the signal's handler in place and the previous one back; in between, entering is cheap.
     """
@@ -38,7 +42,7 @@ class TimeLimit:
     def __enter__(self) -> None:
         if self._installed and self._seconds is not None:
             self._armed = True
-            # And again, should the code swallow the first exception.
+            # And again, should the code swallow the first one (a bare `except:` does).
             signal.setitimer(signal.ITIMER_REAL, self._seconds, self._seconds)
 
     def __exit__(
@@ -48,4 +52,4 @@ class TimeLimit:
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         if self._armed:
-            raise TimeoutError(f"it took longer than env.step_seconds={self._seconds:g}")
+            raise TookTooLong(f"longer than env.step_seconds={self._seconds:g}")

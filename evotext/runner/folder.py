@@ -21,6 +21,16 @@ def check_new(folder: Path) -> None:
         )
 
 
+def check_inside(folder: Path) -> None:
+    """Raises ValueError for a run's folder with a link that leads out of it: resuming cuts and removes files in there."""
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"resume: expected a run's folder with nothing but its own files, got a link, {path}, that leads to "
+                f"{path.resolve()}; put a copy in its place"
+            )
+
+
 def is_completed(folder: Path, budget: Budget) -> bool:
     """Whether the folder's run has come to the end of this budget, by its own summary."""
     try:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from evotext import processes
 from evotext.models.language_model import LanguageModel
@@ -164,7 +165,7 @@ class Run:
         self._log_generation(batch, report, processes.bytes_sent() - sent)
         if fault:
             self._drop(fault, progress)
-        progress.generation(self._fraction, float(batch.return_B.mean()), at.cost)
+        progress.generation(self._fraction, _mean(batch.return_B), at.cost)
         points = self._evaluator.points
         due = self._fraction >= 1.0 or int(self._fraction * points) > int(before * points)
         if due:
@@ -222,13 +223,13 @@ class Run:
 
     def _log_generation(self, batch: Trajectories, report: UpdateReport, sent: int) -> None:
         shared = {
-            "return_mean": float(batch.return_B.mean()),
-            "success_rate": float(batch.success_B.double().mean()),
             "rollout_seconds": batch.cost.rollout_seconds,
-            "env_seconds": batch.cost.env_seconds,
+            "env_seconds": batch.cost.env_seconds + report.cost.env_seconds,
             "update_seconds": report.cost.update_seconds,
             "dropped_generations": float(self._at.dropped),
         }
+        if len(batch.return_B):
+            shared |= {"return_mean": _mean(batch.return_B), "success_rate": _mean(batch.success_B.double())}
         if processes.count() > 1:
             shared |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
         self._log("train", shared | report.metrics)
@@ -285,8 +286,15 @@ def _returns_fault(batch: Trajectories) -> str:
     One return that is not finite spoils a population's fitness; policy gradients leave such rows out themselves.
     """
     finite_B = batch.return_B.isfinite()
+    if not len(finite_B):
+        return ""
     spoilt = not bool(finite_B.any()) if batch.plan.noise is None else not bool(finite_B.all())
     return f"{int((~finite_B).sum())} of {len(finite_B)} returns are not finite" if spoilt else ""
+
+
+def _mean(values_B: Tensor) -> float:
+    """NaN of a generation without rollouts."""
+    return float(values_B.mean())
 
 
 def readable(transcript: Transcript) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evotext.config_messages import without_secrets
 from evotext.library import optional
 from evotext.runner.hyperparameters import hyperparameters
 from evotext.runner.trackers import ended_well, figures
@@ -42,7 +43,9 @@ class MLflow:
                     client.log_param(run_id, key, value)
         except self._mlflow.exceptions.MlflowException as error:
             where = self._tracking_uri or self._mlflow.get_tracking_uri()
-            raise ValueError(f"tracker.tracking_uri: expected MLflow at {where}, got {error}") from error
+            raise ValueError(
+                without_secrets(f"tracker.tracking_uri: expected MLflow at {where}, got {error}")
+            ) from error
         return MLflowRun(client, run_id, mlflow=self._mlflow, folder=folder)
 
     def _experiment_id(self, client: Any) -> str:
@@ -95,4 +98,5 @@ class MLflowRun:
             call()
         except self._mlflow.exceptions.MlflowException as error:
             self._lost = True
-            print(f"note: MLflow is lost, the run goes on without it: {error}", file=sys.stderr)
+            reason = without_secrets(str(error))
+            print(f"note: MLflow is lost, the run goes on without it: {reason}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """What a person sees while a run goes on: a bar on a terminal, a line for each evaluation elsewhere."""
 
+import math
 from types import TracebackType
 
 from rich.console import Console
@@ -43,10 +44,11 @@ class RunProgress:
         self._bar.stop()
 
     def generation(self, fraction: float, mean_return: float, cost: Cost) -> None:
-        """After each generation: share of the budget spent, mean return of its episodes, cost so far."""
+        """After each generation: share of the budget spent, mean return of its episodes (NaN: it had none), cost so far."""
         left = cost.seconds * (1 - fraction) / fraction if fraction > 0 else float("inf")
+        shown = "" if math.isnan(mean_return) else f"return {mean_return:.2f}  "
         figures = (
-            f"return {mean_return:.2f}  held-out {self._success:.2f}  "
+            f"{shown}held-out {self._success:.2f}  "
             f"{cost.generated_tokens / max(cost.seconds, 1e-9):,.0f} tok/s  {_clock(max(left, 0.0))} left"
         )
         self._bar.update(self._task, completed=min(fraction, 1.0), figures=figures)

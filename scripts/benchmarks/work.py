@@ -35,11 +35,15 @@ def collector(
     new_tokens: int | None = None,
     uneven: bool = False,
     task: TextTask | None = None,
+    even: bool = False,
     graphs: bool = True,
 ) -> Collector:
-    """The rollout engine on a task, if none is given the benchmark's. rows: of a batch; None takes what a run would."""
+    """The rollout engine on a task, if none is given the benchmark's. rows: of a batch; None takes what a run would.
+
+    even: several processes get equal shares.
+    """
     task = task or workload(new_tokens or setting.new_tokens, uneven=uneven)
-    return Collector(model, task, rows=rows or rows_at_once(None, setting.device), graphs=graphs)
+    return Collector(model, task, rows=rows or rows_at_once(None, setting.device), even=even, graphs=graphs)
 
 
 def plain_plan(rows: int, repeat: int, temperature: float = 0.0) -> RolloutPlan:

@@ -25,6 +25,29 @@ def test_clipped_surrogate_by_hand(ratio: float, advantage: float, loss: float, 
     assert gradient.item() == pytest.approx(slope)
 
 
+@pytest.mark.parametrize("bound", [0.8, 1.3])
+@pytest.mark.parametrize("advantage", [2.0, -2.0])
+def test_the_loss_has_no_jump_at_the_clips_edges(bound: float, advantage: float) -> None:
+    """At a bound the clipped and the free loss are equal; on its far side one kind of action has no gradient, the other has."""
+    slopes = []
+    for off in (-1e-9, 0.0, 1e-9):
+        rho = torch.tensor(bound + off, dtype=torch.float64, requires_grad=True)
+        loss = clipped_surrogate(rho, torch.tensor(advantage, dtype=torch.float64), 0.2, 0.3, None)
+        assert loss.item() == pytest.approx(-bound * advantage, abs=1e-8)
+        slopes.append(torch.autograd.grad(loss, rho)[0].item())
+    outside, inside = (slopes[0], slopes[2]) if bound < 1 else (slopes[2], slopes[0])
+    assert inside == pytest.approx(-advantage)
+    assert outside == pytest.approx(0.0 if (advantage > 0) == (bound > 1) else -advantage)
+
+
+@pytest.mark.parametrize("ratio", [2.999, 3.0, 3.001])
+def test_a_dual_clip_bounds_a_bad_actions_loss_and_leaves_a_good_ones(ratio: float) -> None:
+    bad, good = (
+        clipped_surrogate(torch.tensor(ratio), torch.tensor(advantage), 0.2, 5.0, 3.0) for advantage in (-2.0, 2.0)
+    )
+    assert bad.item() == pytest.approx(min(2 * ratio, 6.0)) and good.item() == pytest.approx(-2 * ratio)
+
+
 def test_without_dual_clip_a_bad_action_is_unbounded() -> None:
     got = clipped_surrogate(torch.tensor(9.0), torch.tensor(-2.0), 0.2, 0.2, None)
     assert got.item() == pytest.approx(18.0)
@@ -45,6 +68,18 @@ def test_k1_and_k3_have_the_exact_kl_as_their_mean() -> None:
         mean = (p * kl_divergence(p.log(), q.log(), estimator)).sum()  # type: ignore[arg-type]
         torch.testing.assert_close(mean, exact)
     assert (kl_divergence(p.log(), q.log(), "k3") >= 0).all()
+
+
+def test_the_gradients_of_the_estimators_in_a_loss() -> None:
+    """On average over the policy's tokens, at its own weights: of k1 nothing, of k2 the exact KL's, of k3 the reverse KL's."""
+    z = torch.tensor([0.5, -0.2, 0.1], dtype=torch.float64, requires_grad=True)
+    logq = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64).log()
+    p = z.softmax(0)
+    (forward,) = torch.autograd.grad((p * (p.log() - logq)).sum(), z)
+    (reverse,) = torch.autograd.grad((logq.exp() * (logq - z.log_softmax(0))).sum(), z)
+    for estimator, expected in (("k1", torch.zeros(3, dtype=torch.float64)), ("k2", forward), ("k3", reverse)):
+        mean = (p.detach() * kl_divergence(z.log_softmax(0), logq, estimator)).sum()  # type: ignore[arg-type]
+        torch.testing.assert_close(torch.autograd.grad(mean, z)[0], expected)
 
 
 def test_token_weights_by_hand() -> None:

@@ -102,6 +102,42 @@ def test_grpo_off_policy_with_a_penalty(estimator: str) -> None:
     assert_same(gradients[0], gradient_of(model, loss))
 
 
+def test_gspo_off_policy() -> None:
+    """An answer's ratio is the geometric mean of its tokens'; it is clipped as a whole and weighs by the answer's length."""
+    start, model = fresh_model(), fresh_model()
+    algorithm = grpo(
+        clip_low=0.1,
+        clip_high=0.15,
+        baseline="none",
+        ratio="sequence",
+        normalisation="sequence",
+        epochs=2,
+        optimizer=partial(torch.optim.SGD, lr=0.0),
+    )
+    algorithm.start(model, 0)
+    batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
+    nudge(model)
+    gradients: list[list[Tensor]] = []
+    algorithm._stepper.optimizer.register_step_pre_hook(
+        lambda *_: gradients.append([p.grad.clone() for p in model.network.parameters() if p.grad is not None])
+    )
+    algorithm.tell(batch)
+    groups = torch.tensor(batch.plan.groups)
+    loss, clipped_rows = torch.zeros((), dtype=torch.float64), 0
+    for row in range(12):
+        advantage = batch.return_B[row] - batch.return_B[groups == groups[row]].mean()
+        now, then = logprobs_of(model, batch, row), logprobs_of(start, batch, row).detach()
+        written = batch.policy_mask_BT[row].nonzero()[:, 0].tolist()
+        tokens = [batch.tokens_BT[row, t] for t in written]
+        log_ratios = [now[t - 1, token] - then[t - 1, token] for t, token in zip(written, tokens, strict=True)]
+        ratio = torch.stack(log_ratios).mean().exp()
+        inside = ratio.clamp(0.9, 1.15)
+        clipped_rows += ratio.item() != inside.item()
+        loss = loss - torch.minimum(ratio * advantage, inside * advantage) / 12
+    assert 0 < clipped_rows < 12
+    assert_same(gradients[0], gradient_of(model, loss))
+
+
 def test_ppo_off_policy_with_a_critic_and_entropy() -> None:
     model = fresh_model()
     algorithm = ppo(
@@ -118,12 +154,12 @@ def test_ppo_off_policy_with_a_critic_and_entropy() -> None:
     algorithm.start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     with torch.no_grad():
-        algorithm._value.linear.weight.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+        algorithm._critic.head.linear.weight.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
     actions = actions_of(batch, model.device)
     judged = algorithm._judge(actions, batch.truncated_B, Figures())
     nudge(model)
     with torch.no_grad():
-        algorithm._value.linear.bias += 0.08  # some values leave the clip, some do not
+        algorithm._critic.head.linear.bias += 0.08  # some values leave the clip, some do not
     before = weights(model)
     algorithm._improve(judged, 0, Figures())
     got = change(before, model)
@@ -245,7 +281,7 @@ def test_truncated_episodes_bootstrap_and_terminated_ones_do_not() -> None:
         algorithm = ppo(gamma=1.0, gae_lambda=1.0)
         algorithm.start(model, 0)
         with torch.no_grad():
-            algorithm._value.linear.bias.fill_(3.0)
+            algorithm._critic.head.linear.bias.fill_(3.0)
         _, batch = conversation([TWO_TURNS], [1.0], truncated=truncated)
         judged = algorithm._judge(actions_of(batch, model.device), batch.truncated_B, Figures())
         assert judged.advantage_BN[0].tolist() == pytest.approx([expected] * 4)

@@ -88,6 +88,21 @@ def test_the_overlong_penalty() -> None:
     assert found.tolist() == [0.0, 0.0, -0.5, -1.0, -2.0, -2.0]
 
 
+def test_answers_at_the_token_limit_are_compared_but_not_trained_on() -> None:
+    """With `mask_overlong` they are part of their group's mean, and neither of the loss nor of its count of tokens."""
+    model, reference = fresh_model(), fresh_model()
+    before = weights(model)
+    algorithm = grpo(baseline="none", mask_overlong=True)
+    algorithm.start(model, 0)
+    batch = collected(algorithm, model)
+    batch = replace(batch, overlong_B=torch.arange(12) % 4 == 0)
+    algorithm.tell(batch)
+    advantage_B = group_advantages(batch.return_B, torch.tensor(batch.plan.groups), "none")
+    mask_BT = batch.policy_mask_BT & ~batch.overlong_B[:, None]
+    weight_BT = (advantage_B / float(mask_BT.sum()))[:, None] * mask_BT
+    assert_same(change(before, model), written_out_gradient(reference, batch, weight_BT))
+
+
 def test_long_answers_weigh_less_and_the_reported_return_stays() -> None:
     """The step is that of returns with the penalty taken off; metrics know nothing of it."""
     steps, rewards = [], []
@@ -187,6 +202,20 @@ def test_groups_are_gathered_until_there_are_enough() -> None:
 
 def _rows(groups: list[int]) -> list[int]:
     return [3 * group + i for group in groups for i in range(3)]
+
+
+def test_a_group_is_alive_by_its_outcome_and_what_is_discarded_was_charged() -> None:
+    """A penalty on length makes the returns of failed groups differ; they are dead all the same, and have been paid for."""
+    model = fresh_model()
+    algorithm = grpo(refill=3, max_tokens=6, overlong_buffer=5)
+    algorithm.start(model, 0)
+    batch = _paid(collected(algorithm, model), [2])
+    lengths = batch.policy_mask_BT.sum(1).view(4, 3)
+    assert (lengths.amax(1) != lengths.amin(1)).any()
+    report = algorithm.tell(batch)
+    assert report.metrics["groups/held"] == 1.0 and report.metrics["frac_reward_zero_std"] == 0.75
+    assert batch.cost.episodes == 12 and batch.cost.generated_tokens == int(batch.policy_mask_BT.sum())
+    assert report.cost.updates == 1 and report.cost.flops == 0
 
 
 def test_gathering_ends_after_its_rounds() -> None:

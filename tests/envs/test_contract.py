@@ -4,7 +4,6 @@ import copy
 import hashlib
 import json
 import pickle
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,8 +16,6 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import envs
@@ -37,6 +34,29 @@ HEADINGS = (
     "Version History",
 )
 GARBAGE = ("", " ", "\n", "0", "0123456789", "9876543210", "1234567890" * 50, "x", "?", "ok", "\x00", "½²٣", "🙂" * 100)
+
+
+# Recorded results rest on these instances: a task whose default ones change gets a new version.
+INSTANCES = {
+    "evotext/Arithmetic-v0": "31899554810d4759",
+    "evotext/Code-v0": "740c87974be4b8f2",
+    "evotext/Conciseness-v0": "4a0438f9903e61e7",
+    "evotext/Countdown-v0": "e2bb627d89832824",
+    "evotext/FrozenLake-v0": "d3c04e40b70b6666",
+    "evotext/GuessNumber-v0": "91aa7c830cb07b17",
+    "evotext/Hangman-v0": "8ede87b6523cc005",
+    "evotext/Hanoi-v0": "0d04c07ec72bbee9",
+    "evotext/KeyDoor-v0": "92e2a323f39d563f",
+    "evotext/Logic-v0": "d79ddff2c7e7c58e",
+    "evotext/Mastermind-v0": "f2b52d46494de1ff",
+    "evotext/Recall-v0": "655301d2f5946aa1",
+    "evotext/Sokoban-v0": "98689846d59b7497",
+    "evotext/Sort-v0": "4448a0645cafa741",
+    "evotext/StringEdit-v0": "85f302d6270e7993",
+    "evotext/Trade-v0": "1769c94f043eb10d",
+    "evotext/WordProblems-v0": "2990d40f321fb098",
+    "evotext/Wordle-v0": "acfac573b198c43c",
+}
 
 
 def make(env_id: str, **options: Any) -> TextEnv[Any]:
@@ -143,6 +163,12 @@ class TestInstances:
                 assert a.instance == b.instance
                 drawn.add(a.instance)
         assert len(drawn) > 50
+
+    def test_a_version_has_always_the_same_instances(self, env_id: str) -> None:
+        env = make(env_id)
+        said = [env.reset(seed=seed, options={"split": split})[0] for split in ("train", "test") for seed in range(64)]
+        found = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+        assert found == INSTANCES.get(env_id, found), "record a new version's; an old one's never change"
 
     def test_splits_are_disjoint_and_a_quarter_is_test(self, env_id: str) -> None:
         env = make(env_id)
@@ -275,21 +301,6 @@ class TestRewards:
         episodes = [[answer for _, answer in env.demonstrate(rng)] for _ in range(300)]
         instances = [env._draw(rng, "test") for _ in range(100)]
         assert max(np.mean([env.score(i, answers) for i in instances]) for answers in episodes) <= 0.1
-
-    @settings(max_examples=150, deadline=None)
-    @given(text=st.text() | st.text("0123456789+-*/() ok", max_size=60), seed=st.integers(0, 10**6))
-    def test_every_text_is_answered(self, env_id: str, text: str, seed: int) -> None:
-        env = make(env_id)
-        env.reset(seed=seed)
-        assert 0 <= play(env, repeat(text)) <= 1
-
-    @pytest.mark.parametrize("text", ["9" * 10**6, "(" * 10**6, " " * 10**6, "1+" * 10**6, "\ud800" * 1000])
-    def test_huge_answers_cost_little(self, env_id: str, text: str) -> None:
-        env = make(env_id, render_mode="ansi")
-        env.reset(seed=0)
-        begin = time.perf_counter()
-        assert play(env, repeat(text)) == 0
-        assert time.perf_counter() - begin < 2  # milliseconds; a scorer of quadratic cost takes minutes
 
 
 @pytest.mark.parametrize("env_id", IDS)

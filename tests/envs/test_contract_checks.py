@@ -1,5 +1,8 @@
 """The checks that anybody can run on an environment: native tasks pass, and each broken one is found out."""
 
+import sys
+import time
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -10,6 +13,7 @@ from gymnasium.spaces import Text
 import envs
 from envs.contract import CHECKS
 from envs.spaces import FreeText
+from tests.scripts_in_process import status_of
 
 Answered = tuple[Any, Any, bool, bool, dict[str, Any]]
 COUNTS = {"shared": 0}
@@ -100,3 +104,43 @@ def test_a_users_environment_passes_every_check() -> None:
 )
 def test_a_broken_environment_is_found_out(broken: Any, name: str, words: str) -> None:
     assert words in CHECKS[name](broken, 3)
+
+
+class Missing(Fine):
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        raise RuntimeError("no data file")
+
+
+class Leaving(Fine):
+    def step(self, action: str) -> Answered:
+        sys.exit(5)
+
+
+class Hanging(Fine):
+    def step(self, action: str) -> Answered:
+        while True:
+            with suppress(Exception):
+                time.sleep(10)
+
+
+for _name, _kind in (("Fine", Fine), ("Missing", Missing), ("Leaving", Leaving), ("Hanging", Hanging)):
+    gymnasium.register(f"checked/{_name}-v0", _kind, reward_threshold=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "failures", "words"),
+    [
+        ("Fine", 0, "every text is answered"),
+        ("Missing", 8, "RuntimeError: no data file"),
+        ("Leaving", 8, "SystemExit: 5"),
+        ("Hanging", 8, "took longer than env.step_seconds=0.2"),
+    ],
+)
+def test_the_command_goes_through_every_check_whatever_the_environment_does(
+    name: str, failures: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("env=gym", f"env.id={__name__}:checked/{name}-v0", f"+env.step_seconds={0.2 if name == 'Hanging' else 60}")
+    status = status_of("check_env", *asked, monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == len(CHECKS) and said.count("FAILED") == failures and words in said
+    assert status == (1 if failures else 0)

@@ -125,6 +125,18 @@ class TestTextArena:
         assert random.getstate() == before
         assert first == list(numbers(twin, range(20))) and len(set(first)) > 5
 
+    def test_a_wrapped_variant_is_the_plain_game(self) -> None:
+        env, wrapped = TextArena(game="Bandit-v0"), TextArena(game="Bandit-v0-train")
+        assert env.reset(seed=2)[0] == env.reset(seed=2)[0] == wrapped.reset(seed=2)[0]
+        assert env.step("[red]") == wrapped.step("[red]")
+
+    @pytest.mark.parametrize("game", ["Countdown-v0", "Cryptarithm-v0", "Slitherlink-v0"])
+    def test_an_answer_that_a_game_mistakes_for_a_message_is_left_out(self, game: str) -> None:
+        env = TextArena(game=game)
+        env.reset(seed=2)
+        said, reward, terminated, *_ = env.step("0123456789")
+        assert "invalid move" in said and "0123456789" not in said and (reward, terminated) == (0.0, False)
+
     def test_a_game_is_played_to_its_end(self) -> None:
         env = TextArena(game="GuessTheNumber-v0")
         opening, _ = env.reset(seed=3)

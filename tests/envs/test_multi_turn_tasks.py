@@ -285,6 +285,36 @@ def test_sokoban_has_no_shorter_solution(options: dict[str, int]) -> None:
         assert min(solved) == env._moves
 
 
+def solved_slowly(player: grids.Square, boxes: frozenset[grids.Square], goals: Any, free: Any) -> str | None:
+    """Breadth first over every position, those without a future too."""
+    ways = {(player, boxes): ""}
+    queue = [(player, boxes)]
+    for state in queue:
+        if state[1] == goals:
+            return ways[state]
+        for move in "ldru":
+            following = sokoban.moved(*state, move, free)
+            if following not in ways:
+                ways[following] = ways[state] + move
+                queue.append(following)
+    return None
+
+
+@pytest.mark.parametrize("boxes", [1, 2])
+def test_sokoban_is_solved_as_by_looking_at_everything(boxes: int) -> None:
+    """Positions without a future are left out, and the solution is the same one; or there is none."""
+    rng = np.random.default_rng(0)
+    squares, lengths = grids.squares(3, 4), set()
+    for _ in range(60):
+        player, *others = [squares[i] for i in rng.permutation(12)[: 2 + 2 * boxes].tolist()]
+        stand, goals, free = frozenset(others[:boxes]), frozenset(others[boxes:-1]), frozenset(squares) - {others[-1]}
+        slowly = solved_slowly(player, stand, goals, free)
+        assert sokoban.solution(player, stand, goals, free) == slowly
+        assert sokoban.solution(player, stand, goals, free, 5) == (slowly if slowly and len(slowly) <= 5 else None)
+        lengths.add(len(slowly) if slowly else None)
+    assert None in lengths and len(lengths) > 3
+
+
 def test_sokoban_draws_what_others_draw() -> None:
     env = sokoban.Sokoban(rows=3, columns=3, walls=1)
     room = sokoban.Room((0, 1), frozenset({(1, 1)}), frozenset({(2, 1)}), frozenset({(0, 0)}))

@@ -63,7 +63,8 @@ def test_word_problems(options: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("slack", "answer", "reward"),
     [(0, "12", 1), (0, " 12\n", 1), (0, "12.", 0), (0, "it is 12", 0), (0, "012", 0), (0, "13", 0), (6, "it is 12", 1),
-     (5, "it is 12", 0), (6, "12 or 13", 0), (6, "12 12", 0), (6, "11 12", 0), (40, "it is 1 2", 0), (40, "١٢", 0)],
+     (5, "it is 12", 0), (6, "12 or 13", 0), (6, "12 12", 0), (6, "11 12", 0), (40, "it is 1 2", 0), (40, "١٢", 0),
+     (40, "it is -12", 0), (40, "12 ١٣", 0), (40, "it is 12.5", 0), (40, "it is ٣12", 0), (40, "it's 12.", 1)],
 )  # fmt: skip
 def test_conciseness(slack: int, answer: str, reward: float) -> None:
     assert Conciseness(slack=slack).score(Question(0, 11), [answer]) == reward

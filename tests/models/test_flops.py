@@ -13,6 +13,7 @@ from evotext.rollouts.collector import Collector
 from evotext.types import Cost
 from optimizers.perturbations import FullRank, LowRank
 from tests.baselines.test_algorithms import grpo, ppo
+from tests.baselines.test_sft import sft
 from tests.optimizers.test_eggroll import eggroll
 from tests.rollouts.test_collector import chatter
 from tests.small_models import CONFIGS, small_model
@@ -67,6 +68,13 @@ def test_a_generation_of_ppo_costs_what_torch_counts() -> None:
     """But for the value head's own vector, one weight in some hundreds of the trunk's."""
     cost, counter = one_generation(ppo(epochs=3, minibatches=2, kl_coefficient=0.1))
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_a_generation_of_sft_costs_what_torch_counts() -> None:
+    """Forward and backward of every epoch, by the answers' tokens at the output head: exactly."""
+    cost, counter = one_generation(sft(epochs=2, minibatches=2))
+    assert cost.flops == counter.get_total_flops()
+    assert 0 < cost.backward_flops < cost.flops
 
 
 @pytest.mark.parametrize("perturbation", [LowRank(rank=2, vectors="frozen"), FullRank(vectors="frozen")])

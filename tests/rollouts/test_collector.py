@@ -124,7 +124,17 @@ def test_a_prompt_longer_than_the_context_is_refused(model: LanguageModel) -> No
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("reset", "broken at reset"), ("step", "broken at step"), ("type", "int"), ("hang", "env.step_seconds=0.5")],
+    [
+        ("reset", "broken at reset"),
+        ("step", "broken at step"),
+        ("exit", "step raised SystemExit: 3"),
+        ("type", "int"),
+        ("surrogate", "surrogates not allowed"),
+        ("nan", "expected a finite reward, got nan"),
+        ("none", "NoneType"),
+        ("hang", "step took longer than env.step_seconds=0.5"),
+        ("stubborn", "step took longer than env.step_seconds=0.5"),
+    ],
 )
 def test_a_faulty_environment_ends_its_own_episode_only(model: LanguageModel, fault: str, reason: str) -> None:
     batch = collect(model, chatter(fault=fault, step_seconds=0.5), plan())
@@ -157,9 +167,13 @@ def test_outside_the_main_thread_there_is_no_time_limit_and_no_error(model: Lang
     assert torch.equal(batch.return_B, collect(model, chatter(), plan()).return_B)
 
 
-def test_a_strict_task_passes_the_fault_on(model: LanguageModel) -> None:
-    with pytest.raises(RuntimeError, match="broken at step"):
-        collect(model, chatter(fault="step", strict=True), plan())
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [("step", "broken at step"), ("exit", "step raised SystemExit: 3"), ("stubborn", "step took longer than")],
+)
+def test_a_strict_task_passes_the_fault_on(model: LanguageModel, fault: str, reason: str) -> None:
+    with pytest.raises(RuntimeError, match=reason):
+        collect(model, chatter(fault=fault, strict=True, step_seconds=0.5), plan())
 
 
 def test_a_task_without_a_threshold_wants_one() -> None:

@@ -1,5 +1,8 @@
 """Environments for tests, registered under `toy/`: well-behaved and badly behaved ones."""
 
+import sys
+import time
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
@@ -29,6 +32,15 @@ class Chatter(gymnasium.Env[str, str]):
             raise RuntimeError("broken at step")
         while self.fault == "hang" and self.seed_given == 0:
             pass
+        while self.fault == "stubborn" and self.seed_given == 0:
+            with suppress(Exception):
+                time.sleep(10)
+        if self.fault == "exit" and self.seed_given % 4 == 0:
+            sys.exit(3)
+        if self.fault == "surrogate" and self.left:
+            return "\ud800", 0.0, False, False, {}
+        if self.fault in ("nan", "none"):
+            return "", {"nan": float("nan"), "none": None}[self.fault], False, False, {}  # type: ignore[return-value]
         if self.fault == "type" and self.left:
             return 7, 0.0, False, False, {}
         over = self.left == 0

@@ -41,7 +41,7 @@ SMALL = {
     "micro_rows": 3,
     "values": 2,
 }
-SMALL_FOR = {"mezo": {"population": 2, "prompts": 6}}
+SMALL_FOR: dict[str, dict[str, Any]] = {"mezo": {"population": 2, "prompts": 6}}
 EPISODES = 12  # of a generation, whatever the algorithm
 
 
@@ -54,6 +54,8 @@ def small_algorithm(name: str) -> tuple[Any, Any]:
         for key, value in (SMALL | SMALL_FOR.get(name, {})).items():
             if key in config.algorithm:
                 config.algorithm[key] = value
+        if name == "sft":
+            config.algorithm.demonstrations.solved = False  # one episode each: as many as the others take
         if "kl_coefficient" in config.algorithm:
             config.algorithm.kl_coefficient = 0.05  # a reference is state, too
     return build(config, "algorithm"), build(config, "adapter")

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,31 @@ def test_a_run_without_any_signal_says_so(
     run(tmp_path, skipped=skipped)[0].train()
     said = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("nothing was learned: in every generation all answers") for line in said) == told
+
+
+class Reading(Counting):
+    """Learns from something else than episodes of its own: two that it charges itself."""
+
+    def ask(self, generation: int) -> RolloutPlan:
+        return replace(super().ask(generation), instances=(), groups=())
+
+    def tell(self, batch: Trajectories) -> UpdateReport:
+        assert batch.tokens_BT.shape == (0, 0) and batch.cost == Cost() and batch.transcripts == ()
+        return replace(super().tell(batch), cost=Cost(updates=1, episodes=2, env_seconds=0.5))
+
+
+def test_a_generation_without_rollouts_is_charged_by_its_report(tmp_path: Path) -> None:
+    """No return is logged that nobody earned, and the budget ends all the same."""
+    training, _ = run(tmp_path)
+    training._algorithm = Reading()
+    training._algorithm.start(training._model, 7)
+    training._budget = Budget(unit="episodes", limit=6)
+    summary = training.train()
+    assert summary["status"] == "completed" and summary["dropped_generations"] == 0
+    assert summary["budget"]["spent"] == 6  # type: ignore[index]
+    lines = records(tmp_path, "train")
+    assert [line["episodes"] for line in lines] == [2, 4, 6]
+    assert all(line["env_seconds"] == 0.5 and "return_mean" not in line for line in lines)
 
 
 def test_a_stop_lets_the_generation_end_and_records_it(tmp_path: Path) -> None:

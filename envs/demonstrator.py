@@ -1,0 +1,58 @@
+"""Demonstrations of one task as it is configured: its options, wrappers and limits, played by its own demonstrator."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from envs.text_env import TextEnv
+from evotext.rollouts.task import TextTask
+from evotext.types import Demonstration
+
+MOST_TRIES = 1000
+
+
+def task_demonstrations(count: int, seed: int, *, task: TextTask, solved: bool) -> Iterator[Demonstration]:
+    """`count` training episodes as a pure function of the arguments, each played turn by turn by `TextEnv.imitate`.
+
+    solved: only episodes that reach the task's `success_return`; those that do not are thrown away and counted.
+    Raises ValueError at once for a task without a demonstrator.
+    """
+    env = task.environments(1)[0].unwrapped
+    if not isinstance(env, TextEnv):
+        raise ValueError(
+            f"algorithm.demonstrations: expected a task with demonstrations, got {task.name}, whose {type(env).__name__} is "
+            "no envs.TextEnv; name a function (count, seed) of your own by algorithm.demonstrations._target_"
+        )
+    return _played(count, seed, task, env, solved)
+
+
+def _played(count: int, seed: int, task: TextTask, player: TextEnv[object], solved: bool) -> Iterator[Demonstration]:
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        for tries in range(1, MOST_TRIES + 1):
+            instructions, turns, total = _episode(rng, task, player)
+            if not solved or total >= task.success_return:
+                yield Demonstration(turns=turns, instructions=instructions, played=tries)
+                break
+        else:
+            raise ValueError(
+                f"algorithm.demonstrations.solved: expected an episode of {task.name} that reaches "
+                f"{task.success_return:g}, got none in {MOST_TRIES}; set it to false, or look at the task's wrappers"
+            )
+
+
+def _episode(
+    rng: np.random.Generator, task: TextTask, player: TextEnv[object]
+) -> tuple[str, tuple[tuple[str, str], ...], float]:
+    """Instructions, turns and return of one training episode, seen through the task's wrappers."""
+    env = task.environments(1)[0]
+    observation, info = env.reset(seed=2 * int(rng.integers(2**30)), options={"split": "train"})  # even: training
+    turns, total = [], 0.0
+    for _ in range(task.max_turns):
+        answer = player.imitate(rng)
+        turns.append((observation, answer))
+        observation, reward, terminated, truncated, _ = env.step(answer)
+        total += float(reward)
+        if terminated or truncated:
+            break
+    return str(info.get("instructions", "")), tuple(turns), total

@@ -1,0 +1,96 @@
+"""Episodes that a limit cut off: what they would have earned is not known, and is not taken for nothing."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from baselines import GRPO
+from baselines.advantages import group_advantages
+from evotext.rollouts.collector import Collector
+from evotext.types import Trajectories
+from tests.baselines.test_algorithms import change, fresh_model, grpo, settings, weights, written_out_gradient
+from tests.baselines.test_memory import assert_same
+from tests.baselines.test_objectives import TWO_TURNS, conversation
+from tests.rollouts.test_collector import chatter
+
+CUT = torch.tensor([1, 4, 5, 6, 7, 8])  # one of the first group, two of the second, all of the third, none of the last
+
+
+def cut_off(algorithm: Any, model: Any) -> Trajectories:
+    """A batch of four groups of three, some rows cut off before they were paid anything."""
+    algorithm.start(model, 0)
+    batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
+    truncated_B, return_B = torch.zeros(12, dtype=torch.bool), batch.return_B.clone()
+    truncated_B[CUT], return_B[CUT] = True, 0.0
+    return replace(batch, truncated_B=truncated_B, terminated_B=~truncated_B, return_B=return_B)
+
+
+@pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out", "batch", "best"])
+def test_they_are_neither_compared_nor_trained_on(baseline: str) -> None:
+    """The step is that of the finished episodes alone; a group of which one is left has nothing to be compared with."""
+    model, reference = fresh_model(), fresh_model()
+    before = weights(model)
+    algorithm = grpo(baseline=baseline)
+    batch = cut_off(algorithm, model)
+    algorithm.tell(batch)
+    kept = ~batch.truncated_B
+    groups = torch.tensor(batch.plan.groups)
+    advantage_B = torch.zeros(12, dtype=torch.float64)
+    advantage_B[kept] = group_advantages(batch.return_B[kept], groups[kept], baseline)  # type: ignore[arg-type]
+    assert advantage_B[3] == 0.0 or baseline == "batch"
+    mask_BT = batch.policy_mask_BT & kept[:, None]
+    weight_BT = (advantage_B / float(mask_BT.sum()))[:, None] * mask_BT
+    assert_same(change(before, model), written_out_gradient(reference, batch, weight_BT))
+
+
+def test_counted_they_are_worth_what_they_had_earned() -> None:
+    model, reference = fresh_model(), fresh_model()
+    before = weights(model)
+    algorithm = grpo(unfinished="counted")
+    batch = cut_off(algorithm, model)
+    algorithm.tell(batch)
+    advantage_B = group_advantages(batch.return_B, torch.tensor(batch.plan.groups), "std")
+    weight_BT = (advantage_B / float(batch.policy_mask_BT.sum()))[:, None] * batch.policy_mask_BT
+    assert_same(change(before, model), written_out_gradient(reference, batch, weight_BT))
+
+
+@pytest.mark.parametrize("preset", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce", "best_of_n"])
+def test_every_preset_leaves_them_out(preset: str) -> None:
+    """A batch in which nothing was finished teaches nothing, whatever it had earned."""
+    model = fresh_model()
+    before = weights(model)
+    rows = {"prompts": 12, "group_size": 1} if preset == "reinforce" else {}
+    algorithm = GRPO(**settings(preset, **rows, kl_coefficient=0.0, refill=None))
+    algorithm.start(model, 0)
+    batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
+    report = algorithm.tell(replace(batch, truncated_B=torch.ones(12, dtype=torch.bool)))
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
+    assert report.metrics["skipped"] == 1.0 and report.metrics["completions/unfinished_ratio"] == 1.0
+
+
+def test_what_the_task_ends_itself_is_worth_what_it_paid() -> None:
+    """Two episodes with the same words: ended by the task without a reward, one is a failure; cut off, it is nothing."""
+    moved = []
+    for truncated in (False, True):
+        model = fresh_model()
+        before = weights(model)
+        algorithm = grpo(baseline="none", optimizer=partial(torch.optim.SGD, lr=1.0))
+        algorithm.start(model, 0)
+        _, batch = conversation([TWO_TURNS, TWO_TURNS[:4]], [0.0, 1.0])
+        ends = torch.tensor([truncated, False])
+        algorithm.tell(replace(batch, truncated_B=ends, terminated_B=~ends))
+        moved.append(sum(float(x.abs().sum()) for x in change(before, model)))
+    assert moved[0] > 0 and moved[1] == 0.0
+
+
+def test_gathering_does_not_count_them_as_a_signal() -> None:
+    """With what is left all equal there is no signal, although the row that was cut off had earned less."""
+    model = fresh_model()
+    algorithm = grpo(refill=5)
+    batch = cut_off(algorithm, model)
+    return_B = torch.where(batch.truncated_B, 0.0, 1.0).double()
+    report = algorithm.tell(replace(batch, return_B=return_B))
+    assert report.metrics["groups/held"] == 0.0
