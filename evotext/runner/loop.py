@@ -93,7 +93,10 @@ class Run:
         reason: str | None = None
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
-            with RunProgress(title, shown=processes.rank() == 0) as progress, stop_on_signals(progress.say) as stop:
+            with (
+                RunProgress(title, instances=self._evaluator.instances, shown=processes.rank() == 0) as progress,
+                stop_on_signals(progress.say) as stop,
+            ):
                 self._start = self._start or self._starting_policy()
                 if self._at.last is None:
                     self._at.evaluation_cost += self._start.cost
@@ -125,8 +128,8 @@ class Run:
         if at.first is None or at.last is None:
             return "stopped before the first measurement"
         return (
-            f"held-out success {at.first.success:.3f} -> {at.last.success:.3f} in {at.cost.episodes:,} episodes, "
-            f"{at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
+            f"{self._evaluator.instances} success {at.first.success:.3f} -> {at.last.success:.3f} "
+            f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
         )
 
     @property

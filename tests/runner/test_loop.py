@@ -6,7 +6,7 @@ import signal
 from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -111,6 +111,17 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFi
     assert any((tmp_path / "tensorboard").iterdir())
     tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert float(next(tuned.parameters()).detach().view(-1)[0]) == pytest.approx(before + 6)
+
+
+@pytest.mark.parametrize(("split", "named"), [("test", "held-out"), ("validation", "validation")])
+def test_what_is_measured_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: Literal["test", "validation"], named: str
+) -> None:
+    training, _ = run(tmp_path, updates=1)
+    training._evaluator = Evaluator(episodes=5, points=1, temperature=0.0, samples=0, split=split)
+    training.train()
+    assert training.outcome.startswith(f"{named} success 1.000 -> 1.000")
+    assert f"100%  {named} success 1.000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("skipped", "told"), [(range(6), 1), (range(5), 0), ((), 0)])
