@@ -104,13 +104,13 @@ def splits_differ(make: Make, turns: int) -> str:
 
 
 def garbage_is_not_paid(make: Make, turns: int) -> str:
-    """Neither garbage nor the prompt earns anything."""
+    """Neither garbage nor the prompt earns anything: a finding where none of it can be a right answer."""
     env = make()
     for seed in SEEDS:
         observation, info = env.reset(seed=seed)
         for text in (*GARBAGE, observation, str(info.get("instructions", ""))):
             if (paid := sum(reward for _, reward, _ in episode(env, seed, [text], turns))) > 0:
-                return f"seed {seed} paid {paid:g} for {text[:60]!r}"
+                return f"seed {seed} paid {paid:g} for {text[:60]!r}; no fault if that is a right answer here"
     return ""
 
 

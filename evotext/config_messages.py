@@ -147,7 +147,8 @@ def _explain_choice(error: MissingConfigException) -> str:
         return one_line(re.split(r"\n*(Config s|S)earch path:", str(error))[0])
     options = sorted(option.removeprefix(group + "/") for option in error.options)
     listed = " or ".join(filter(None, [", ".join(options[:-1]), options[-1] if options else ""]))
-    return f"{group}: expected {listed or 'nothing, since there is none'}, got {shown(choice)}{suggestion(choice, options)}"
+    advice = suggestion(choice, options) or "; groups of your own need --config-dir DIR"
+    return f"{group}: expected {listed or 'nothing, since there is none'}, got {shown(choice)}{advice}"
 
 
 def _explain_key(error: ConfigKeyError | ConfigAttributeError) -> str:
@@ -173,6 +174,8 @@ def _reworded(line: str) -> str:
         return f"{twice.group(1)}: expected a new key after +, got one that is there; leave the + out"
     if twice := re.match(r"Multiple values for ([^.]*)\.", line):
         return f"{twice.group(1)}: expected one choice, got several; leave the + out"
+    if group := re.match(r"Could not override '([^']*)'\. No match in the defaults list", line):
+        return f"{group.group(1)}: expected a group that this script lets choose, got another; see --help"
     if folder := re.match(r"provider=.*, path=(.*) is not available\.", line):
         return f"hydra.searchpath: expected folders with configurations, got {folder.group(1)!r}"
     if folder := re.match(r"Additional config directory (.*) not found", line):

@@ -1,7 +1,13 @@
-"""Hydra's plugins for sweeps: which package each needs, and the project's presets for them."""
+"""Hydra's plugins for sweeps: which package each needs, the project's presets for them, and what is said at a sweep's end."""
 
 import re
+import shlex
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
 
 from evotext.config_errors import ConfigError
 
@@ -15,6 +21,16 @@ PACKAGES = {
     },
     "sweeper": {"optuna": "hydra-optuna-sweeper"},
 }
+
+
+class HowToCompare(Callback):
+    """At a sweep's end, one that was not stopped, a line with the command that compares its runs."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """See Hydra's `Callback`."""
+        folder = Path(config.hydra.sweep.dir)
+        words = shlex.join([str(folder), f"out={folder / 'report'}"])
+        print(f"to compare these runs: python scripts/compare.py {words}", flush=True)
 
 
 def expand_presets(words: list[str]) -> list[str]:

@@ -56,7 +56,7 @@ def chosen(config: DictConfig) -> tuple[list[str], Setting]:
             raise ValueError(f"suite: expected some of {', '.join(SUITES)}, got {suite!r}{near(str(suite), SUITES)}")
     if "trl" in suites and not importlib.util.find_spec("trl"):
         raise ValueError(
-            "suite=trl: expected TRL to be installed, found none; run: pip install -c constraints.txt -e .[trl]"
+            "suite=trl: expected TRL to be installed, found none; run: pip install -c constraints.txt -e '.[trl]'"
         )
     for key in ("members", "prompts", "rank", "new_tokens", "repeats"):
         value = config[key]

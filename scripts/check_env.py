@@ -1,4 +1,4 @@
-"""Check an environment of text: `python scripts/check_env.py env=gym env.id=my_tasks:mine/Shout-v0`."""
+"""Check an environment of text: `python scripts/check_env.py env=gym env.id=my_tasks:mine/Descend-v0`."""
 
 import sys
 from collections.abc import Callable

@@ -163,7 +163,7 @@ def near(word: str, known: tuple[str, ...]) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in (["-h"], ["--help"]):
+    if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         sys.exit(0)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -174,5 +174,5 @@ if __name__ == "__main__":
     except BrokenPipeError:  # the reader has left (`| head`); the files were written before the first line
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ValueError as error:
-        print(f"compare.py: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,6 @@
 """Tune every algorithm with equal numbers of trials, run the best settings over seeds, and report.
 
-    python scripts/head_to_head.py algorithm=eggroll,grpo,ppo env=sort,recall seed=0,1,2 trials=4 budget=quick
+    python scripts/head_to_head.py algorithm=eggroll,grpo,ppo env=sort,recall seed=0,1,2,3,4 trials=4 budget=quick
 
 algorithm, env, seed   lists, as in a sweep of train.py
 trials=4               settings tried for each algorithm and task, the shipped one first; 1: no tuning
@@ -8,7 +8,7 @@ jobs=1                 runs at once; each gets its share of the cores
 out=runs/head_to_head  where everything goes; started again, finished runs in it are not run again
 space=DIR              folder with ALGORITHM.yaml, the values to try (conf/search)
 
-What no word says is in conf/head_to_head/default.yaml. Every other word goes to each run, as to train.py: budget=quick,
+Defaults: conf/head_to_head/default.yaml. Every other argument goes to each run, as to train.py: budget=quick,
 model=hf model.path=DIR, env.delay=4.
 
 Trials run on a seed that no reported run has and are judged on validation instances, so that the held-out ones stay
@@ -25,7 +25,7 @@ from pathlib import Path
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
@@ -52,8 +52,11 @@ def main(words: list[str]) -> int:
     threads = max(1, (os.cpu_count() or 1) // at_once)
     run = partial(run_in_process, script=ROOT / "scripts" / "train.py", threads=threads)
 
-    shipped = {name: shipped_values(name, envs[0], spaces[name], passed_on) for name in spaces}
+    configs = {name: composed(name, envs[0], passed_on) for name in algorithms}
+    shipped = {name: {key: OmegaConf.select(configs[name], key) for key in space} for name, space in spaces.items()}
     tuning = tuning_jobs(algorithms, envs, spaces, count, passed_on, out, shipped)
+    reported_count = len(algorithms) * len(envs) * len(seeds)
+    console.print(announcement(len(tuning), reported_count, at_once, configs[algorithms[0]].budget), soft_wrap=True)
     failures = execute(tuning, run, at_once=at_once, title="tuning", console=console)
     chosen = best(tuning) if tuning else {(algorithm, env): () for env in envs for algorithm in algorithms}
     if tuning:
@@ -122,14 +125,24 @@ def read_space(file: Path) -> Space:
     return space
 
 
-def shipped_values(algorithm: str, env: str, space: Space, words: list[str]) -> dict[str, object]:
-    """What a run has for the space's keys unless a trial changes it. Raises ValueError for words that make no configuration."""
+def composed(algorithm: str, env: str, words: list[str]) -> DictConfig:
+    """The configuration of a run as shipped. Raises ValueError for words that make none."""
     try:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = compose("config", [f"algorithm={algorithm}", f"env={env}", *words])
+            return compose("config", [f"algorithm={algorithm}", f"env={env}", *words])
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(explain(error)) from error
-    return {key: OmegaConf.select(config, key) for key in space}
+
+
+def announcement(trials: int, reported: int, at_once: int, budget: DictConfig) -> str:
+    """How many runs there are, and where their budget is a time, how long they train in all."""
+    text = f"{trials + reported} runs: {trials} trials of tuning, {reported} reported"
+    if budget.get("unit") != "seconds":
+        return text
+    minutes = (-(-trials // at_once) - (-reported // at_once)) * float(budget.limit) / 60
+    return (
+        f"{text}; at {budget.limit:g} s of training each, at least {minutes:,.0f} minutes unless some are done already"
+    )
 
 
 def write_tuning(rows: list[dict[str, object]], file: Path) -> None:
@@ -157,13 +170,13 @@ def line(failure: Failure) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in (["-h"], ["--help"]):
+    if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         sys.exit(0)
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        print("interrupted; started again with the same words it goes on from here", file=sys.stderr)
+        print("interrupted; started again with the same arguments it goes on from here", file=sys.stderr)
         sys.exit(130)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

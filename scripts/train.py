@@ -5,6 +5,7 @@ folder holds.
 """
 
 import os
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -74,6 +75,8 @@ def main(config: DictConfig) -> float | None:
     if first:
         print(f"{summary['status']}: {run.outcome}  ->  {folder}")
     if summary["status"] == "interrupted":
+        if first and checkpointing.keep:
+            print(f"to go on with it: python scripts/train.py resume={shlex.quote(str(folder))}")
         raise Interrupted
     return run.success
 

@@ -44,6 +44,7 @@ CONFIGURATION = {
         optimizer: {{_target_: torch.optim.Adam, _partial_: true, lr: 0.1}}
     """,
     "algorithm/smaller.yaml": f"{{_target_: {HERE}.Part, rank: '???'}}",
+    "search/small.yaml": "{}",
     "budget/short.yaml": "{_target_: evotext.runner.budget.Budget, unit: updates, limit: 3}",
 }
 

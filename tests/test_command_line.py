@@ -25,7 +25,8 @@ def app(tmp_path: Path) -> App:
     [
         # names
         ("algorithm=smal", "algorithm: expected small or smaller, got 'smal'; did you mean small or smaller?"),
-        ("algorithm=zzz", "algorithm: expected small or smaller, got 'zzz'"),
+        ("algorithm=zzz", "expected small or smaller, got 'zzz'; groups of your own need --config-dir DIR"),
+        ("search=small", "search: expected a group that this script lets choose, got another; see --help"),
         ("algorithm=", "algorithm: expected small or smaller, got ''"),
         ("algorithm=null", "algorithm: expected the name of a configuration, got null"),
         ("algorithm=3", "algorithm: expected the name of a configuration, got 3"),

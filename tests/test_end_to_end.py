@@ -133,8 +133,9 @@ def test_control_c_ends_a_run_cleanly(tmp_path: Path, cache: Path) -> None:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
+    assert out.splitlines()[-1] == f"to go on with it: python scripts/train.py resume={tmp_path / 'run'}"
     assert "Traceback" not in errors
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["status"] == "interrupted"
@@ -187,5 +188,5 @@ def test_a_missing_optional_package_is_one_line_that_says_what_to_install(
         monkeypatch.setitem(sys.modules, package, None)
         assert status_of("train", word, f"hydra.run.dir={tmp_path / package}", monkeypatch=monkeypatch) == 2
         errors = capfd.readouterr().err
-        assert errors.count("\n") == 1 and "pip install 'evotext[" in errors
+        assert errors.count("\n") == 1 and "pip install -c constraints.txt -e '.[" in errors
         assert errors.startswith(f"error: {word.partition('=')[0]}: expected the package {package}")

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
 
 from evotext.config_errors import ConfigError
 from evotext.sweep_plugins import PACKAGES, expand_presets
@@ -78,6 +80,16 @@ class Sweep:
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
     return Sweep(tmp_path)
+
+
+def test_the_end_of_a_sweep_says_how_to_compare_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", [f"hydra.sweep.dir='{tmp_path}/a b'"], return_hydra_config=True)
+    Callbacks(config).on_multirun_end(config=config, config_name="config")
+    folder = f"{tmp_path}/a b"
+    said = capsys.readouterr().out
+    assert said == f"to compare these runs: python scripts/compare.py '{folder}' 'out={folder}/report'\n"
 
 
 def test_every_preset_is_of_a_known_plugin() -> None:

@@ -1,7 +1,8 @@
 """`model=tiny`: a Llama of about one million parameters on characters, warmed up once and cached.
 
 It is warmed up on demonstrations that mix behaviours on purpose, so that it knows the tasks' formats and has the skill
-but not the habit: success of 0.1 to 0.3 before tuning, the situation that post-training starts from.
+but not the habit: success of 0.1 to 0.3 before tuning on most tasks (docs/results/environments.md has all of them), the
+situation that post-training starts from.
 """
 
 import hashlib
@@ -123,6 +124,8 @@ def _progress(steps: int) -> Iterator[Callable[[int, float], None]]:
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         if not console.is_terminal:
-            console.print("warming up the built-in model (once, about a minute)")
-        task = bar.add_task("warming up the built-in model (once)", total=steps, loss=float("nan"))
+            console.print("warming up the built-in model for this task (once, then cached)")
+        task = bar.add_task(
+            "warming up the built-in model for this task (once, then cached)", total=steps, loss=float("nan")
+        )
         yield lambda done, loss: bar.update(task, completed=done, loss=loss)

@@ -23,13 +23,18 @@ PALETTES: Mapping[str, Sequence[str]] = {
 }
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
-METRIC_TITLES: Mapping[Metric, str] = {"success": "Held-out success", "return": "Held-out return"}
 LOGARITHMIC = 8
 """Values of a swept option that differ by this factor are drawn on a logarithmic axis."""
 # Points of a curve in words: shares of the longest curve.
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 Figure = dict[str, object]
+
+
+def metric_title(metric: Metric, tasks: Sequence[Task]) -> str:
+    """What is drawn upwards: of held-out instances, unless runs were measured on others."""
+    kinds = {task.instances for task in tasks} or {"held-out"}
+    return f"Held-out {metric}" if kinds == {"held-out"} else f"{metric.capitalize()} ({' and '.join(sorted(kinds))})"
 
 
 def styles(comparison: Comparison) -> dict[str, int]:
@@ -65,12 +70,15 @@ def learning_curves(task: Task, axis: Axis, metric: Metric, style: Mapping[str, 
         if band:
             bands += _band(band, contestant.name, look)
             means.append(_mean(band, contestant.name, look, f"after {{}} {AXES[axis].lower()}"))
-    return {"data": [*bands, *faint, *means], "layout": _layout(AXES[axis], METRIC_TITLES[metric], metric == "success")}
+    return {
+        "data": [*bands, *faint, *means],
+        "layout": _layout(AXES[axis], metric_title(metric, [task]), metric == "success"),
+    }
 
 
 def sweep_curves(sweep: Sweep, metric: Metric, style: Mapping[str, int]) -> Figure:
     """Final score over the option's values."""
-    figure = _lines(sweep.lines, style, sweep.option, METRIC_TITLES[metric], metric == "success", "at {}")
+    figure = _lines(sweep.lines, style, sweep.option, metric_title(metric, sweep.tasks), metric == "success", "at {}")
     if spread(sweep.values):
         axis: Figure = {"type": "log", "tickvals": list(sweep.values), "ticktext": [f"{v:g}" for v in sweep.values]}
         figure["layout"] |= {"xaxis": figure["layout"]["xaxis"] | axis}  # type: ignore[index, operator]
@@ -82,12 +90,10 @@ def spread(values: Sequence[float]) -> bool:
     return values[0] > 0 and values[-1] / values[0] >= LOGARITHMIC
 
 
-def profile_curves(overall: Overall, style: Mapping[str, int]) -> Figure:
-    """Performance profiles: the share of runs that reach more than a score."""
+def profile_curves(overall: Overall, title: str, style: Mapping[str, int]) -> Figure:
+    """Performance profiles: the share of runs that reach more than a score. title: what the score is."""
     lines = {profile.name: profile.above for profile in overall.profiles}
-    return _lines(
-        lines, style, METRIC_TITLES["success"], "Share of runs above it", True, "of runs above {}", marked=False
-    )
+    return _lines(lines, style, title, "Share of runs above it", True, "of runs above {}", marked=False)
 
 
 def _lines(
@@ -127,7 +133,7 @@ def described(task: Task, axis: Axis, metric: Metric) -> str:
         for c in task.contestants
         if axis in c.bands
     ]
-    return f"{METRIC_TITLES[metric]} on {task.name} against {AXES[axis].lower()}: " + (
+    return f"{metric_title(metric, [task])} on {task.name} against {AXES[axis].lower()}: " + (
         "; ".join(ends) or "no curves yet"
     )
 

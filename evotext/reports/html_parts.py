@@ -6,10 +6,10 @@ from evotext.reports import formats
 from evotext.reports.across import Sweep
 from evotext.reports.comparison import Comparison
 from evotext.reports.figures import (
-    METRIC_TITLES,
     axes_of,
     described,
     learning_curves,
+    metric_title,
     points_in_words,
     profile_curves,
     styles,
@@ -37,6 +37,7 @@ def task_part(task: Task, number: int, comparison: Comparison) -> Part:
         "name": task.name,
         "verdict": verdict(task),
         "setting": setting(task),
+        "instances": task.instances,
         "unfair": task.unfair,
         "notes": task.notes,
         "figures": {axis: learning_curves(task, axis, comparison.metric, style) for axis in axes},
@@ -57,6 +58,7 @@ def overall_part(comparison: Comparison) -> Part | None:
     style = styles(comparison)
     finding = overall_verdict(overall)
     names = [profile.name for profile in overall.profiles]
+    title = metric_title("success", [task for task in comparison.tasks if task.name in overall.tasks])
     return {
         "id": "overall",
         "verdict": finding[0].upper() + finding[1:] + ".",
@@ -68,8 +70,8 @@ def overall_part(comparison: Comparison) -> Part | None:
         ],
         "duels": _duels(overall.duels),
         "matrix": matrix(names, overall.duels),
-        "figures": {"any": profile_curves(overall, style)},
-        "descriptions": {"any": f"Share of runs above each held-out success, over {len(overall.tasks)} tasks"},
+        "figures": {"any": profile_curves(overall, title, style)},
+        "descriptions": {"any": f"Share of runs above each {title.lower()}, over {len(overall.tasks)} tasks"},
     }
 
 
@@ -98,7 +100,8 @@ def sweep_part(sweep: Sweep, identity: str, comparison: Comparison) -> Part:
         "rows": rows,
         "figures": {"any": sweep_curves(sweep, comparison.metric, styles(comparison))},
         "descriptions": {
-            "any": f"{METRIC_TITLES[comparison.metric]} at the end against {sweep.option} of {sweep.name}: {finding}"
+            "any": f"{metric_title(comparison.metric, sweep.tasks)} at the end "
+            f"against {sweep.option} of {sweep.name}: {finding}"
         },
     }
 

@@ -15,7 +15,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from evotext.reports.comparison import Comparison
-from evotext.reports.figures import METRIC_TITLES, PALETTES, first_axis
+from evotext.reports.figures import PALETTES, first_axis, metric_title
 from evotext.reports.html_parts import overall_part, run_part, sweep_part, task_part, tuning_part
 from evotext.reports.records import AXES
 from evotext.reports.repeat import command, configurations, versions
@@ -45,7 +45,7 @@ def html_report(comparison: Comparison, *, made: datetime, refresh: int | None =
         refresh=refresh,
         answer=answer(comparison),
         metric=comparison.metric,
-        metric_title=METRIC_TITLES[comparison.metric],
+        metric_title=metric_title(comparison.metric, comparison.tasks),
         overall=overall_part(comparison),
         sweeps=[
             sweep_part(sweep, f"sweep-{i}", comparison) | {"tasks": [parts[task.name] for task in sweep.tasks]}

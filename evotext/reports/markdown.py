@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from evotext.reports import formats
 from evotext.reports.across import Sweep
 from evotext.reports.comparison import Comparison
-from evotext.reports.figures import METRIC_TITLES
+from evotext.reports.figures import metric_title
 from evotext.reports.repeat import command
 from evotext.reports.tables import COST_TITLES, cost_cell, passes_cell, shown_cost, title, what_happened
 from evotext.reports.tasks import Duel, Task
@@ -17,7 +17,7 @@ from evotext.reports.verdicts import answer, explained, setting, sweep_verdict, 
 def markdown(comparison: Comparison, picture: str) -> str:
     """The report for a pull request. picture: path of the static picture, relative to it."""
     lines = [f"# {_plain(title(comparison))}", "", *[_plain(sentence) + "\n" for sentence in answer(comparison)]]
-    lines += [f"![{METRIC_TITLES[comparison.metric]} over training]({picture})", ""]
+    lines += [f"![{metric_title(comparison.metric, comparison.tasks)} over training]({picture})", ""]
     lines += _overall(comparison) + [line for sweep in comparison.sweeps for line in _sweep(sweep)]
     for task in comparison.tasks:
         lines += [f"## {_plain(task.name)}", "", _plain(" ".join([verdict(task), setting(task)]).strip()), ""]

@@ -9,7 +9,7 @@ import numpy as np
 
 from evotext.reports.comparison import Comparison
 from evotext.reports.curves import Band
-from evotext.reports.figures import METRIC_TITLES, PALETTES, spread, styles
+from evotext.reports.figures import PALETTES, metric_title, spread, styles
 from evotext.reports.formats import count
 from evotext.reports.records import AXES, Axis, Metric
 
@@ -66,7 +66,7 @@ def picture(comparison: Comparison, axis: Axis) -> str:
     legend = _legend(style)
     top = LEGEND_HEIGHT + (len(legend) - 1) * LEGEND_LINE
     height = top + -(-len(panels) // columns) * PANEL_HEIGHT
-    metric = METRIC_TITLES[comparison.metric]
+    metric = metric_title(comparison.metric, comparison.tasks)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         f'font-family="{FONTS}" font-size="13" role="img">',
@@ -77,7 +77,7 @@ def picture(comparison: Comparison, axis: Axis) -> str:
     for i, panel in enumerate(panels):
         left, down = i % columns * WIDTH / columns, top + i // columns * PANEL_HEIGHT
         parts.append(f'<g transform="translate({left:.1f} {down:g})">')
-        parts += _panel(panel, comparison.metric, WIDTH / columns, titled=i % columns == 0)
+        parts += _panel(panel, comparison.metric, WIDTH / columns, title=metric if i % columns == 0 else "")
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
 
@@ -136,7 +136,7 @@ def _legend(style: Mapping[str, int]) -> list[list[str]]:
     return lines
 
 
-def _panel(panel: _Panel, metric: Metric, width: float, *, titled: bool) -> list[str]:
+def _panel(panel: _Panel, metric: Metric, width: float, *, title: str) -> list[str]:
     drawn, end = panel.lines, panel.end
     low, high = _score_range([band for _, band in drawn], metric)
     inner_width, inner_height = width - LEFT - RIGHT, PANEL_HEIGHT - TOP - BOTTOM
@@ -161,10 +161,10 @@ def _panel(panel: _Panel, metric: Metric, width: float, *, titled: bool) -> list
         f'<text x="{LEFT + inner_width / 2:.1f}" y="{bottom + 36}" text-anchor="middle" fill="{MUTED}">'
         f"{escape(panel.x_title)}</text>"
     )
-    if titled:
+    if title:
         parts.append(
             f'<text transform="translate(13 {middle:.1f}) rotate(-90)" text-anchor="middle" fill="{MUTED}">'
-            f"{escape(METRIC_TITLES[metric])}</text>"
+            f"{escape(title)}</text>"
         )
     for look, band in drawn:
         if band.low is not None and band.high is not None:

@@ -59,6 +59,10 @@ class EpisodeSample:
     texts: tuple[str, ...]
 
 
+ON_VALIDATION = " on validation instances"
+"""How a record's decoding ends where validation instances were measured and not the held-out ones."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """One run's folder, read as far as it can be read."""
@@ -104,6 +108,11 @@ class RunRecord:
     samples: tuple[EpisodeSample, ...] = ()
     problems: tuple[str, ...] = ()
     """What was wrong with the files, in words."""
+
+    @property
+    def validated(self) -> bool:
+        """Whether its scores are those of validation instances."""
+        return self.decoding.endswith(ON_VALIDATION)
 
     def settings_of(self, group: str) -> dict[str, str]:
         """The leaves below a config group, without the group's name."""

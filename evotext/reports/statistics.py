@@ -30,7 +30,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 PROFILE_RESAMPLES = 2_000
 FEWEST_RUNS = 3
-"""Below this no interval is given and no claim is made."""
+"""Below this no interval is given, and so no claim made."""
 MOST_SPLITS = 20_000
 # Scores are shares of a few hundred episodes: sums that differ by less than this differ by rounding alone.
 ROUNDING = 1e-9

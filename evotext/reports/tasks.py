@@ -3,6 +3,8 @@
 A task is an environment with its options and a model; a contestant is an algorithm with its hyperparameters.
 """
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,6 +79,28 @@ class Task:
     """Why these runs cannot be compared; a claim is made only if there is no such reason."""
     notes: tuple[str, ...]
     """What a reader should know besides."""
+
+    @property
+    def instances(self) -> str:
+        """What was measured: `held-out`, `validation`, or both in turn."""
+        runs = [run for contestant in self.contestants for run in (*contestant.counted, *contestant.others)]
+        return kind_of_instances(runs)
+
+
+def kind_of_instances(runs: Sequence[RunRecord]) -> str:
+    """`held-out`, `validation`, or `held-out and validation`; held-out where no run says."""
+    kinds = sorted({"validation" if run.validated else "held-out" for run in runs if run.decoding})
+    return " and ".join(kinds) or "held-out"
+
+
+def fewest_for_a_claim(contestants: int) -> int:
+    """Seeds of each below which no pair of so many contestants can be significant on one task.
+
+    Of n runs a side that do not overlap, 2 of the C(2n, n) splits are as far apart; Holm multiplies by the number of pairs.
+    """
+    pairs = max(1, math.comb(contestants, 2))
+    enough = (n for n in itertools.count(FEWEST_RUNS) if pairs * 2 / math.comb(2 * n, n) < SIGNIFICANCE)
+    return next(enough)
 
 
 def contestant_of(name: str, runs: Sequence[RunRecord], metric: Metric, seed: int, notes: list[str]) -> Contestant:

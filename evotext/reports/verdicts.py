@@ -1,7 +1,7 @@
 """What the figures support, in words.
 
-A claim needs at least three runs a side, intervals that do not overlap, and a permutation test that remains significant
-after correction for the number of pairs. Everything else is called unclear.
+A claim needs three runs a side, for intervals; intervals that do not overlap; and a permutation test that remains significant
+after correction for the number of pairs, which takes more runs (`fewest_for_a_claim`). Everything else is called unclear.
 """
 
 import math
@@ -11,8 +11,9 @@ from evotext.reports.across import Overall, Sweep
 from evotext.reports.comparison import Comparison
 from evotext.reports.fairness import distinct
 from evotext.reports.formats import listed, score
+from evotext.reports.records import ON_VALIDATION
 from evotext.reports.statistics import FEWEST_RUNS, Estimate, aggregate_name
-from evotext.reports.tasks import SIGNIFICANCE, Contestant, Duel, Task
+from evotext.reports.tasks import SIGNIFICANCE, Contestant, Duel, Task, fewest_for_a_claim, kind_of_instances
 
 MOST_NAMES = 4
 """More tasks than this are counted rather than named in the answer."""
@@ -84,9 +85,9 @@ def setting(task: Task) -> str:
         if run.budget_limit > 0
     )
     episodes = distinct(f"{run.eval_episodes:,.0f}" for run in runs if run.eval_episodes > 0)
-    decodings = distinct(run.decoding for run in runs)
+    decodings = distinct(run.decoding.removesuffix(ON_VALIDATION) for run in runs)
     parts = [f"Budget of a run: {' or '.join(budgets)}"] if budgets else []
-    parts += [f"measured on {' or '.join(episodes)} held-out episodes"] if episodes else []
+    parts += [f"measured on {' or '.join(episodes)} {task.instances} episodes"] if episodes else []
     parts += [f"decoding: {' or '.join(decodings)}"] if decodings else []
     return "; ".join(parts) + "." if parts else ""
 
@@ -184,16 +185,23 @@ def _task_by_task(tasks: Sequence[Task]) -> list[str]:
 def _basis(comparison: Comparison, tasks: Sequence[Task]) -> str:
     counts = sorted({len(c.counted) for task in tasks for c in ranked(task)})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    what = "success on held-out instances" if comparison.metric == "success" else "return on held-out instances"
+    instances = kind_of_instances([run for task in tasks for c in ranked(task) for run in c.counted])
+    what = f"{comparison.metric} on {instances} instances"
     plural = "seed" if counts[-1] == 1 else "seeds"
     basis = f"Figures are the {aggregate_name(counts[0])} {what} over {seeds} {plural} for each algorithm and task"
     if len(counts) > 1 and counts[0] < 4 <= counts[-1]:
         basis = basis.replace(" mean ", " mean (interquartile from four seeds on) ", 1)
+    algorithms = max(len(ranked(task)) for task in tasks)
+    wanted = fewest_for_a_claim(algorithms)
+    among = f"a claim among {algorithms} algorithms on one task takes at least {wanted} seeds of each"
     if counts[0] < FEWEST_RUNS:
-        return f"{basis}, and fewer than {FEWEST_RUNS} are too few for an interval or a claim."
+        return f"{basis}; fewer than {FEWEST_RUNS} are too few for an interval" + (
+            f", and {among}." if algorithms > 1 else "."
+        )
     return (
         f"{basis}, and a lead counts as clear where 95% intervals do not overlap and equal algorithms would differ "
-        f"as much in fewer than 1 of {round(1 / SIGNIFICANCE)} comparisons."
+        f"as much in fewer than 1 of {round(1 / SIGNIFICANCE)} comparisons"
+        f"{f'; {among}' if algorithms > 1 and counts[0] < wanted else ''}."
     )
 
 

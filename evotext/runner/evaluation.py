@@ -59,6 +59,11 @@ class Evaluator:
         self.split = split
 
     @property
+    def instances(self) -> str:
+        """What kind of instances are measured, in a word."""
+        return "held-out" if self.split == "test" else "validation"
+
+    @property
     def decoding(self) -> str:
         """The decoding in words, for records; where it is not the held-out instances that are decoded, which ones."""
         decoding = "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"

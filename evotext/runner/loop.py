@@ -29,6 +29,10 @@ from evotext.types import Cost, Trajectories, Transcript, UpdateReport
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
 MOST_DROPPED = 10
+NO_SIGNAL = (
+    "nothing was learned: in every generation all answers got the same reward; make the task easier, explore more "
+    "(algorithm.temperature, of ES algorithm.sigma), or look at what is answered in episodes.jsonl"
+)
 
 
 class Run:
@@ -89,7 +93,10 @@ class Run:
         reason: str | None = None
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
-            with RunProgress(title, shown=processes.rank() == 0) as progress, stop_on_signals(progress.say) as stop:
+            with (
+                RunProgress(title, instances=self._evaluator.instances, shown=processes.rank() == 0) as progress,
+                stop_on_signals(progress.say) as stop,
+            ):
                 self._start = self._start or self._starting_policy()
                 if self._at.last is None:
                     self._at.evaluation_cost += self._start.cost
@@ -103,6 +110,8 @@ class Run:
                 if self._fraction < 1.0 and status == "completed":
                     status, reason = "interrupted", "stopped by a signal"
                     self._keeper.save(self._at)
+                if self._at.generation and self._at.without_signal == self._at.generation:
+                    progress.say(NO_SIGNAL)
             self._save_model()
         except KeyboardInterrupt:
             status, reason = "interrupted", "stopped at once by a second signal"
@@ -119,8 +128,8 @@ class Run:
         if at.first is None or at.last is None:
             return "stopped before the first measurement"
         return (
-            f"held-out success {at.first.success:.3f} -> {at.last.success:.3f} in {at.cost.episodes:,} episodes, "
-            f"{at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
+            f"{self._evaluator.instances} success {at.first.success:.3f} -> {at.last.success:.3f} "
+            f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
         )
 
     @property
@@ -153,6 +162,7 @@ class Run:
         processes.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
         at.generation += 1
+        at.without_signal += bool(report.metrics.get("skipped"))
         at.dropped += bool(fault)
         at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
         self._log_generation(batch, report, processes.bytes_sent() - sent)

@@ -93,6 +93,11 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}") from None
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and not torch.cuda.device_count():
+        raise ValueError(
+            f"device: expected one that is there, got {name!r}, but torch sees no GPU here; take device=cpu or install a "
+            "CUDA build of torch"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device: expected one of the {torch.cuda.device_count()} GPUs that torch sees, got {name!r}")
     return device

@@ -17,12 +17,13 @@ class _Console(Console):
 
 
 class RunProgress:
-    """Progress over the budget, with the current return, held-out success, speed and time left.
+    """Progress over the budget, with the current return, success, speed and time left.
 
-    shown: False says nothing at all, as in all processes of a run but one.
+    instances: what kind of instances the success is of. shown: False says nothing at all, as in all processes of a run but one.
     """
 
-    def __init__(self, title: str, *, shown: bool = True) -> None:
+    def __init__(self, title: str, *, instances: str, shown: bool = True) -> None:
+        self._instances = instances
         self._title, self._console = title, _Console(stderr=True, highlight=False, quiet=not shown)
         columns = (
             TextColumn("[bold]{task.description}"),
@@ -48,17 +49,17 @@ class RunProgress:
         left = cost.seconds * (1 - fraction) / fraction if fraction > 0 else float("inf")
         shown = "" if math.isnan(mean_return) else f"return {mean_return:.2f}  "
         figures = (
-            f"{shown}held-out {self._success:.2f}  "
+            f"{shown}{self._instances} {self._success:.2f}  "
             f"{cost.generated_tokens / max(cost.seconds, 1e-9):,.0f} tok/s  {_clock(max(left, 0.0))} left"
         )
         self._bar.update(self._task, completed=min(fraction, 1.0), figures=figures)
 
     def evaluation(self, fraction: float, evaluation: Evaluation, cost: Cost) -> None:
-        """After each measurement on held-out instances."""
+        """After each measurement."""
         self._success = evaluation.success
         if not self._console.is_terminal:
             self._console.print(
-                f"{self._title}  {min(fraction, 1):4.0%}  held-out success {evaluation.success:.3f}  "
+                f"{self._title}  {min(fraction, 1):4.0%}  {self._instances} success {evaluation.success:.3f}  "
                 f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}",
                 soft_wrap=True,  # a log's lines are not cut to a terminal's width
             )

@@ -28,6 +28,8 @@ class Standing:
     """That with the greatest mean return; of several the earliest."""
     best_generation: int = 0
     """When it was made."""
+    without_signal: int = 0
+    """Generations that the algorithm reported as `skipped`."""
     dropped: int = 0
     """Generations that were dropped for figures that are not finite."""
     dropped_in_a_row: int = 0

@@ -34,7 +34,7 @@ def test_without_the_library_it_says_what_to_install(
     door: Any, module: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"install it with: pip install 'evotext\[{module.replace('_', '-')}\]'"):
+    with pytest.raises(ImportError, match=rf"-c constraints.txt -e '\.\[{module.replace('_', '-')}\]'"):
         door(**options)
 
 

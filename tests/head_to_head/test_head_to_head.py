@@ -1,6 +1,7 @@
 """Equal trials, no meeting of tuning and reporting, finished jobs are not run again, failures stay alone."""
 
 import json
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from evotext.head_to_head.execute import execute, run_in_process
@@ -147,6 +149,36 @@ def test_a_mistake_is_one_line(words: list[str], message: str, tmp_path: Path) -
     assert message in done.stderr
 
 
+@pytest.mark.parametrize("trials", ["1", "2"])
+def test_a_mistake_is_found_before_any_run_with_and_without_tuning(trials: str, tmp_path: Path) -> None:
+    script = ROOT / "scripts" / "head_to_head.py"
+    words = [f"out={tmp_path}", f"trials={trials}", "env.delay=2", "env=sort"]
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and not list(tmp_path.iterdir())
+
+
+def test_help_wherever_it_stands() -> None:
+    script = ROOT / "scripts" / "head_to_head.py"
+    done = subprocess.run([sys.executable, script, "trials=2", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("Tune every algorithm")
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        (
+            {"unit": "seconds", "limit": 60},
+            "54 runs: 24 trials of tuning, 30 reported; "
+            "at 60 s of training each, at least 27 minutes unless some are done already",
+        ),
+        ({"unit": "episodes", "limit": 100}, "54 runs: 24 trials of tuning, 30 reported"),
+    ],
+)
+def test_what_is_to_come_is_told_first(budget: dict[str, object], told: str) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "head_to_head.py"))
+    assert script["announcement"](24, 30, 2, OmegaConf.create(budget)) == told
+
+
 @pytest.mark.parametrize("words", [["experiment=head_to_head"], ["-m", "env=[sort,recall]", "experiment=head_to_head"]])
 def test_train_knows_the_experiment(words: list[str], tmp_path: Path) -> None:
     script = ROOT / "scripts" / "train.py"
@@ -181,6 +213,7 @@ def test_from_tuning_to_report(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "tuning.json").read_text())
+    assert done.stdout.splitlines()[0] == "6 runs: 4 trials of tuning, 2 reported"
     assert len(rows) == 4 and all(row["episodes"] > 0 for row in rows)
     assert (tmp_path / "report" / "report.html").is_file()
     told = (tmp_path / "report" / "report.md").read_text()

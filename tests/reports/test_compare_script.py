@@ -91,6 +91,12 @@ def test_bad_words_are_one_line_and_status_2(tmp_path: Path, words: list[str], m
     done = compare(*words, cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
     assert message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_help_wherever_it_stands(tmp_path: Path) -> None:
+    done = compare("nowhere", "--help", "out=x", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("Compare runs:") and not done.stderr
 
 
 def test_a_reader_that_leaves_and_a_poor_terminal_are_no_errors(tmp_path: Path) -> None:

@@ -1,14 +1,24 @@
 """Grouping, fairness and verdicts: what may be claimed, and what must be said."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from evotext.reports.comparison import Comparison, _said, compare
+from evotext.reports.figures import metric_title
+from evotext.reports.html_report import html_report
+from evotext.reports.markdown import markdown
+from evotext.reports.picture import picture
 from evotext.reports.runs import find_runs, read_run
-from evotext.reports.verdicts import answer, clear_winner, verdict
+from evotext.reports.tasks import fewest_for_a_claim
+from evotext.reports.verdicts import answer, clear_winner, setting, verdict
+from evotext.runner.evaluation import Evaluator
 from tests.reports.run_folders import write_run
+
+NOW = datetime(2026, 1, 2)
+VALIDATION = Evaluator(episodes=256, points=1, temperature=0.0, samples=0, split="validation")
 
 
 def compared(root: Path) -> Comparison:
@@ -63,7 +73,41 @@ def test_two_seeds_are_too_few(tmp_path: Path) -> None:
     comparison = compared(tmp_path)
     assert "too few seeds for a claim" in answer(comparison)[0]
     assert "mean success on held-out instances over 2 seeds" in answer(comparison)[1]
-    assert "interquartile" not in answer(comparison)[1] and "too few for an interval" in answer(comparison)[1]
+    assert "interquartile" not in answer(comparison)[1]
+    assert answer(comparison)[1].endswith(
+        "; fewer than 3 are too few for an interval, and a claim among 2 algorithms on one task takes at least 4 seeds of each."
+    )
+
+
+@pytest.mark.parametrize("contestants", [2, 3, 4, 5])
+def test_seeds_that_a_claim_takes(tmp_path: Path, contestants: int) -> None:
+    """With as many, runs that do not overlap are a claim; with one fewer they are not, and the report says what it takes."""
+    fewest = fewest_for_a_claim(contestants)
+    for count in (fewest, fewest - 1):
+        scores = {f"algorithm{i}": [0.1 * i + 0.001 * seed for seed in range(count)] for i in range(1, contestants + 1)}
+        write_finals(tmp_path / str(count), scores)
+        comparison = compared(tmp_path / str(count))
+        (task,) = comparison.tasks
+        assert (clear_winner(task) == f"algorithm{contestants}") == (count == fewest)
+        told = f"a claim among {contestants} algorithms on one task takes at least {fewest} seeds of each"
+        assert (told in answer(comparison)[1]) == (count < fewest)
+
+
+def test_validation_instances_are_called_so(tmp_path: Path) -> None:
+    write_finals(
+        tmp_path, {"eggroll": [0.5, 0.6, 0.7], "grpo": [0.8, 0.8, 0.9]}, decoding=VALIDATION.decoding, passes=True
+    )
+    comparison = compared(tmp_path)
+    (task,) = comparison.tasks
+    assert "measured on 256 validation episodes; decoding: greedy." in setting(task)
+    assert "mean success on validation instances over 3 seeds" in answer(comparison)[1]
+    assert metric_title("success", [task]) == "Success (validation)"
+    for text in (
+        picture(comparison, "episodes"),
+        markdown(comparison, "curves.svg"),
+        html_report(comparison, made=NOW),
+    ):
+        assert "Success (validation)" in text and "Held-out" not in text
 
 
 def test_several_tasks_in_one_sentence(tmp_path: Path) -> None:

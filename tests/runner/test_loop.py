@@ -3,9 +3,10 @@
 import json
 import os
 import signal
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -25,10 +26,13 @@ from tests.small_models import small_model
 
 
 class Counting:
-    """Asks for four rows a generation and adds 1 to one weight; does `trouble` at generation 3."""
+    """Asks for four rows a generation and adds 1 to one weight; does `trouble` at generation 3.
 
-    def __init__(self, trouble: Any = None) -> None:
-        self.trouble, self.asked = trouble, 0
+    skipped: generations that it reports to have carried no signal.
+    """
+
+    def __init__(self, trouble: Any = None, skipped: Container[int] = ()) -> None:
+        self.trouble, self.asked, self.skipped = trouble, 0, skipped
 
     def start(self, model: LanguageModel, seed: int) -> None:
         self.model, self.seed = model, seed
@@ -50,7 +54,10 @@ class Counting:
         with torch.no_grad():
             next(self.model.network.parameters()).view(-1)[0] += 1.0
         notes = ("warning: mind the gap",) if batch.plan.generation == 1 else ()
-        return UpdateReport(metrics={"mine": 1.5}, cost=Cost(updates=1, update_seconds=0.125), notes=notes)
+        skipped = float(batch.plan.generation in self.skipped)
+        return UpdateReport(
+            metrics={"mine": 1.5, "skipped": skipped}, cost=Cost(updates=1, update_seconds=0.125), notes=notes
+        )
 
     def state_dict(self) -> dict[str, object]:
         return {}
@@ -59,10 +66,12 @@ class Counting:
         return
 
 
-def run(folder: Path, trouble: Any = None, updates: float = 6) -> tuple[Run, LanguageModel]:
+def run(
+    folder: Path, trouble: Any = None, updates: float = 6, skipped: Container[int] = ()
+) -> tuple[Run, LanguageModel]:
     model = small_model("llama", torch.float32)
     return Run(
-        algorithm=Counting(trouble),
+        algorithm=Counting(trouble, skipped),
         model=model,
         collector=Collector(model, chatter(), rows=8),
         budget=Budget(unit="updates", limit=updates),
@@ -102,6 +111,26 @@ def test_a_run_leaves_a_complete_folder(tmp_path: Path, capsys: pytest.CaptureFi
     assert any((tmp_path / "tensorboard").iterdir())
     tuned = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert float(next(tuned.parameters()).detach().view(-1)[0]) == pytest.approx(before + 6)
+
+
+@pytest.mark.parametrize(("split", "named"), [("test", "held-out"), ("validation", "validation")])
+def test_what_is_measured_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], split: Literal["test", "validation"], named: str
+) -> None:
+    training, _ = run(tmp_path, updates=1)
+    training._evaluator = Evaluator(episodes=5, points=1, temperature=0.0, samples=0, split=split)
+    training.train()
+    assert training.outcome.startswith(f"{named} success 1.000 -> 1.000")
+    assert f"100%  {named} success 1.000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("skipped", "told"), [(range(6), 1), (range(5), 0), ((), 0)])
+def test_a_run_without_any_signal_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], skipped: Container[int], told: int
+) -> None:
+    run(tmp_path, skipped=skipped)[0].train()
+    said = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("nothing was learned: in every generation all answers") for line in said) == told
 
 
 class Reading(Counting):

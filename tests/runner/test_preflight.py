@@ -1,12 +1,13 @@
 """A task that cannot fit the model is refused before anything is trained."""
 
 import pytest
+import torch
 
 from evotext.models.character_tokenizer import character_tokenizer
 from evotext.models.chat import ChatFormat
 from evotext.models.source import Outline
 from evotext.rollouts.task import TextTask
-from evotext.runner.preflight import check_prompts
+from evotext.runner.preflight import check_prompts, choose_device
 
 
 def _outline(context_length: int) -> Outline:
@@ -24,6 +25,17 @@ def _recall(delay: int) -> TextTask:
         strict=False,
         delay=delay,
     )
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(
+        ValueError, match="got 'cuda', but torch sees no GPU here; take device=cpu or install a CUDA build"
+    ):
+        choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="one of the 1 GPUs that torch sees, got 'cuda:1'"):
+        choose_device("cuda:1")
 
 
 def test_episodes_that_fit_are_let_through() -> None:

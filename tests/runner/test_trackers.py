@@ -196,6 +196,7 @@ def test_without_its_package_a_tracker_says_what_to_install(name: str, monkeypat
     conf = Path(__file__).parents[2] / "conf" / "tracker" / f"{name}.yaml"
     config = OmegaConf.create({"tracker": OmegaConf.load(conf)})
     with pytest.raises(
-        ConfigError, match=rf"the package {name}, which is not installed.*pip install 'evotext\[{name}\]'"
+        ConfigError,
+        match=rf"the package {name}, which is not installed.*pip install -c constraints.txt -e '\.\[{name}\]'",
     ):
         build(config, "tracker")
