@@ -56,3 +56,8 @@ def memory(value: float) -> str:
 def listed(words: list[str]) -> str:
     """a, b and c."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def p_value(value: float) -> str:
+    """Three decimals, and never 0, which no test can say."""
+    return "< 0.001" if value < 0.0005 else f"{value:.3f}"

@@ -168,7 +168,7 @@ def _duels(duels: Sequence[Duel]) -> list[Part]:
         {
             "pair": f"{duel.first} over {duel.second}",
             "improvement": f"{formats.score(duel.improvement.value)} {formats.interval(duel.improvement)}",
-            "p_value": f"{duel.p_value:.3f}",
+            "p_value": formats.p_value(duel.p_value),
             "explained": explained(duel),
         }
         for duel in duels

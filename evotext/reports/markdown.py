@@ -101,7 +101,7 @@ def _duels(duels: Sequence[Duel]) -> list[str]:
     for duel in duels:
         improvement = f"{formats.score(duel.improvement.value)} {formats.interval(duel.improvement)}"
         pair = _plain(f"{duel.first} over {duel.second}")
-        lines.append(f"| {pair} | {improvement} | {duel.p_value:.3f} | {explained(duel)} |")
+        lines.append(f"| {pair} | {improvement} | {formats.p_value(duel.p_value)} | {explained(duel)} |")
     return [*lines, ""]
 
 

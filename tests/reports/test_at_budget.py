@@ -6,6 +6,7 @@ import pytest
 
 from evotext.reports.at_budget import at_budget
 from evotext.reports.fairness import differences_that_matter
+from evotext.reports.formats import p_value
 from evotext.reports.records import AXES, NAN, EvaluationPoint, RunRecord
 
 
@@ -53,3 +54,7 @@ def test_generations_of_unequal_size_are_no_unfairness_then() -> None:
 
     assert differences_that_matter({"a": [run(compared_at=100)], "b": [run(compared_at=100)]}) == []
     assert differences_that_matter({"a": [run(compared_at=100)], "b": [run(compared_at=150)]})
+
+
+def test_no_probability_is_zero() -> None:
+    assert [p_value(p) for p in (0.0, 0.0004, 0.0005, 0.17, 1.0)] == ["< 0.001", "< 0.001", "0.001", "0.170", "1.000"]
