@@ -23,6 +23,7 @@ from evotext.runner.preflight import choose_device, prepare_torch
 from evotext.runner.summary import device_name, versions, write_json
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
+TABLE_WIDTH = 120  # where no terminal says: figures' names are long
 SUITES = ("generation", "population", "update", "memory", "environments", "trl", "scaling")
 
 
