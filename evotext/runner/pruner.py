@@ -81,13 +81,16 @@ class _Measured(NamedTuple):
 
 
 def _measured(folder: Path) -> list[_Measured]:
-    """A run's measurements in their order, from the one before training on; empty for a folder that is no run's."""
+    """A run's measurements in their order, from the one before training on.
+
+    Empty for a folder that is no run's, and for a run of an older version, which does not say what it had spent.
+    """
     try:
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
     except OSError:
         return []
     whole = [json.loads(line) for line in lines[:-1]]  # what follows the last line end is still being written
-    return [_Measured(line["eval/spent"], line["eval/success"]) for line in whole if line.get("kind") == "eval"]
+    return [_Measured(line["eval/spent"], line["eval/success"]) for line in whole if "eval/spent" in line]
 
 
 def _setting(folder: Path) -> dict[str, Any] | None:

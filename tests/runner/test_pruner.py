@@ -86,6 +86,13 @@ def test_what_was_spent_is_compared_and_not_the_number_of_the_measurement(tmp_pa
     assert median(warm_up=0.1).behind(neighbour(tmp_path, "slow", [0.0, 0.1, 0.2, 0.24], every=0.125))
 
 
+def test_a_neighbour_that_does_not_say_what_it_spent_is_none(tmp_path: Path) -> None:
+    for i in range(3):
+        folder = neighbour(tmp_path, str(i), [0.1, 0.9])
+        (folder / "metrics.jsonl").write_text('{"kind": "eval", "eval/success": 0.9}\n')
+    assert not median().behind(neighbour(tmp_path, "own", [0.1, 0.0]))
+
+
 def test_a_neighbour_of_an_older_version_is_none(tmp_path: Path) -> None:
     for i in range(3):
         folder = neighbour(tmp_path, str(i), [0.1, 0.9])
