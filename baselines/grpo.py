@@ -35,7 +35,7 @@ from baselines.overlong import longest_answers, overlong_penalty
 from baselines.policy import Scorer
 from baselines.refill import Refill
 from baselines.rollout_metrics import add_gap, gap_notes, group_metrics, rollout_metrics, trained_on_metrics
-from baselines.stepper import Stepper
+from baselines.stepper import Stepper, Steps
 from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -136,19 +136,19 @@ class GRPO:
         """One or more optimizer steps on the batch; none if no group carries a signal, or if more are to be gathered."""
         begin = time.perf_counter()
         self._stepper.learning_rate.follow(batch.plan.generation)
-        figures, updates, dropped = Figures(), 0, 0
+        figures, steps = Figures(), Steps()
         self._tokens_seen += int(batch.length_B.sum())
         metrics = rollout_metrics(batch) | group_metrics(batch)
         rows = self._rows_of(batch, figures)
         if self._gathered is not None:
             metrics["groups/held"] = float(self._gathered.gathered)
         if rows is not None:
-            updates, dropped = self._improve(*rows, batch.plan.generation, figures)
+            steps = self._improve(*rows, batch.plan.generation, figures)
         metrics |= figures.result()
-        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate.now)
+        metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
         notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)
         self._warned |= bool(notes)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, steps.taken))
         cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
         return UpdateReport(metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
@@ -207,9 +207,9 @@ class GRPO:
 
     def _improve(
         self, actions: Actions, advantage_B: Tensor, counts_B: Tensor, generation: int, figures: Figures
-    ) -> tuple[int, int]:
-        """The epochs: steps taken, and steps dropped for a gradient that is not finite."""
-        updates = dropped = 0
+    ) -> Steps:
+        """The epochs."""
+        steps = Steps()
         in_loss = self.kl_coefficient > 0 and self.kl_in == "loss"
         learns_B = counts_B & ((advantage_B != 0) | in_loss) & actions.mask_BN.any(1)
         actions = self._with_old_logprobs(actions, learns_B, figures)
@@ -220,17 +220,12 @@ class GRPO:
                 weight_BN = self._weights(actions, part_K, counts_B)
                 if not bool(learns_B[part_K].any()):
                     continue
-                untouched = updates == 0  # no step taken: this is the policy that the sampler was
+                untouched = steps.taken == 0  # no step taken: this is the policy that the sampler was
                 work = partial(self._accumulate, actions, advantage_B, weight_BN, figures, untouched)
                 row_K = part_K[learns_B[part_K]]
                 self._micro.run(row_K, actions.length_B, work, figures, self._stepper.forget)
-                norm = self._stepper.step()
-                if norm is None:
-                    dropped += 1
-                else:
-                    updates += 1
-                    figures.mean([("grad_norm", norm)], 1.0)
-        return updates, dropped
+                steps.take(self._stepper, figures)
+        return steps
 
     def state_dict(self) -> dict[str, object]:
         """The optimizer's state, the count of tokens, the reference's weights and groups held back, if there are any."""

@@ -38,7 +38,7 @@ from baselines.kl_controller import KLController
 from baselines.losses import clipped_surrogate, kl_divergence, token_weights, value_loss
 from baselines.policy import Scorer
 from baselines.rollout_metrics import add_gap, gap_notes, rollout_metrics, trained_on_metrics
-from baselines.stepper import Stepper
+from baselines.stepper import Stepper, Steps
 from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -156,30 +156,30 @@ class PPO:
         begin = time.perf_counter()
         self._stepper.learning_rate.follow(batch.plan.generation)
         metrics = rollout_metrics(batch)
-        figures, updates, dropped, stopped = Figures(), 0, 0, False
+        figures, steps, stopped = Figures(), Steps(), False
         actions = actions_of(batch, self._model.device)
         kept_K = (actions.mask_BN.any(1) & actions.reward_BN.isfinite().all(1)).nonzero()[:, 0]
         if len(kept_K):
             judged = self._judge(actions.select(kept_K), batch.truncated_B.to(kept_K.device)[kept_K], figures)
-            updates, dropped, stopped = self._improve(judged, batch.plan.generation, figures)
+            steps, stopped = self._improve(judged, batch.plan.generation, figures)
             mask_BN = judged.actions.mask_BN
             metrics["explained_variance"] = _explained_variance(judged.value_BN[mask_BN], judged.target_BN[mask_BN])
             metrics["value_mean"] = float(judged.value_BN[mask_BN].mean())
         self._tokens_seen += int(batch.length_B.sum())
         metrics |= figures.result() | {"stopped_early": float(stopped)}
-        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate.now)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, updates))
+        metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, steps.taken))
         cost += self._policy.spent() + self._critic.spent()
         cost += self._reference.spent() if self._reference is not None else Cost()
         notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)
         self._warned |= bool(notes)
         return UpdateReport(metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
-    def _improve(self, judged: _Judged, generation: int, figures: Figures) -> tuple[int, int, bool]:
-        """The epochs: steps taken, steps dropped for a gradient that is not finite, whether stopped early."""
+    def _improve(self, judged: _Judged, generation: int, figures: Figures) -> tuple[Steps, bool]:
+        """The epochs; whether they stopped early."""
         actions = judged.actions
         used_BN = whitened(judged.advantage_BN, actions.mask_BN) if self.whiten else judged.advantage_BN
-        updates, dropped, value_only = 0, 0, generation < self.value_warm_up
+        steps, value_only = Steps(), generation < self.value_warm_up
         for epoch in range(self.epochs):
             parts = minibatches(actions.rows, self.minibatches, seed=self._seed, generation=generation, epoch=epoch)
             for part_K in parts:
@@ -193,14 +193,9 @@ class PPO:
                 moved = self._micro.run(part_K, actions.length_B, work, figures, self._stepper.forget)
                 if self.target_kl is not None and processes.total(moved) > self.target_kl:
                     self._stepper.forget()
-                    return updates, dropped, True
-                norm = self._stepper.step()
-                if norm is None:
-                    dropped += 1
-                else:
-                    updates += 1
-                    figures.mean([("grad_norm", norm)], 1.0)
-        return updates, dropped, False
+                    return steps, True
+                steps.take(self._stepper, figures)
+        return steps, False
 
     def state_dict(self) -> dict[str, object]:
         """The critic, the optimizer's state, the KL's coefficient, the count of tokens and the reference, if there is one."""

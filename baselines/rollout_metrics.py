@@ -5,6 +5,7 @@ from torch import Tensor
 
 from baselines.actions import Actions
 from baselines.inner_loop import Figures
+from baselines.stepper import Steps
 from evotext.types import Trajectories
 
 
@@ -43,13 +44,13 @@ def group_metrics(batch: Trajectories) -> dict[str, float]:
     }
 
 
-def trained_on_metrics(updates: int, dropped: int, tokens_seen: int, learning_rate: float) -> dict[str, float]:
+def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> dict[str, float]:
     """Of the optimizer's steps. tokens_seen: of the run so far."""
     return {
         "num_tokens": float(tokens_seen),
         "learning_rate": learning_rate,
-        "skipped": float(updates == 0),
-        "nonfinite_gradients": float(dropped),
+        "skipped": float(steps.taken == 0),
+        "nonfinite_gradients": float(steps.dropped),
     }
 
 

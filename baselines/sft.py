@@ -23,7 +23,7 @@ from baselines.inner_loop import Figures, MicroBatches, minibatches
 from baselines.losses import token_weights
 from baselines.policy import Scorer
 from baselines.rollout_metrics import trained_on_metrics
-from baselines.stepper import Stepper
+from baselines.stepper import Stepper, Steps
 from evotext import processes
 from evotext.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -88,10 +88,10 @@ class SFT:
         actions = self._encoded(taught)
         self._tokens_seen += int(actions.length_B.sum())
         figures = Figures()
-        updates, dropped = self._improve(actions, generation, figures)
+        steps = self._improve(actions, generation, figures)
         metrics = figures.result()
-        metrics |= trained_on_metrics(updates, dropped, self._tokens_seen, self._stepper.learning_rate.now)
-        cost = Cost(env_seconds=drawn - begin, update_seconds=time.perf_counter() - drawn, updates=max(1, updates))
+        metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
+        cost = Cost(env_seconds=drawn - begin, update_seconds=time.perf_counter() - drawn, updates=max(1, steps.taken))
         if processes.rank() == 0:  # all processes drew the same ones, and counts of all are added up
             cost += Cost(
                 episodes=sum(demonstration.played for demonstration in taught),
@@ -136,9 +136,9 @@ class SFT:
             device=self._model.device,
         )
 
-    def _improve(self, actions: Actions, generation: int, figures: Figures) -> tuple[int, int]:
-        """The epochs: steps taken, and steps dropped for a gradient that is not finite."""
-        updates = dropped = 0
+    def _improve(self, actions: Actions, generation: int, figures: Figures) -> Steps:
+        """The epochs."""
+        steps = Steps()
         for epoch in range(self.epochs):
             for part_K in minibatches(
                 actions.rows, self.minibatches, seed=self._seed, generation=generation, epoch=epoch
@@ -149,13 +149,8 @@ class SFT:
                 weight_BN = token_weights(inside_BN, "token", rows=len(part_K), max_tokens=1)
                 work = partial(self._accumulate, actions, weight_BN, figures)
                 self._micro.run(part_K, actions.length_B, work, figures, self._stepper.forget)
-                norm = self._stepper.step()
-                if norm is None:
-                    dropped += 1
-                else:
-                    updates += 1
-                    figures.mean([("grad_norm", norm)], 1.0)
-        return updates, dropped
+                steps.take(self._stepper, figures)
+        return steps
 
     def _accumulate(self, actions: Actions, weight_BN: Tensor, figures: Figures, row_K: Tensor) -> None:
         """Add the gradient of some rows."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from baselines.actions import Actions
+from evotext.rollouts.attention_mask import as_read_by
 
 # Two passes with masks cost more per position than one: sharing has to save at least this part of the positions.
 LEAST_SAVING = 0.1
@@ -84,11 +85,7 @@ def _mask(network: PreTrainedModel, openings: Openings) -> Tensor:
     opening_BT = torch.arange(longest, device=device) < length_B[:, None]
     causal_SS = torch.ones(rest, rest, dtype=torch.bool, device=device).tril()
     parts = [opening_BT[:, None, None].expand(rows, 1, rest, longest), causal_SS.expand(rows, 1, rest, rest)]
-    mask_B1SX = torch.cat(parts, dim=-1)
-    if network.config._attn_implementation == "eager":  # adds its mask instead of selecting by it
-        dtype = network.dtype
-        return torch.zeros_like(mask_B1SX, dtype=dtype).masked_fill_(~mask_B1SX, torch.finfo(dtype).min)
-    return mask_B1SX
+    return as_read_by(network, torch.cat(parts, dim=-1))
 
 
 @torch.no_grad()

@@ -2,14 +2,34 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from baselines.inner_loop import Figures
 from evotext import processes
 from evotext.optimizer_factory import OptimizerFactory
 from evotext.schedules.learning_rate import LearningRate
+
+
+@dataclass(kw_only=True)
+class Steps:
+    """Optimizer steps of one generation."""
+
+    taken: int = 0
+    dropped: int = 0
+    """For a gradient that is not finite."""
+
+    def take(self, stepper: "Stepper", figures: Figures) -> None:
+        """One step by the gradients that have been added up; the norm goes into the figures."""
+        norm = stepper.step()
+        if norm is None:
+            self.dropped += 1
+        else:
+            self.taken += 1
+            figures.mean([("grad_norm", norm)], 1.0)
 
 
 class Stepper:

@@ -4,10 +4,30 @@ Only torchrun's own variables count: RANK and WORLD_SIZE alone are also set by c
 """
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 _FOLDER_KEY = "evotext/folder"
+
+
+def local_group(size: int) -> list[dict[str, str]]:
+    """What torchrun would tell each of so many processes of one run on this machine, for those who start them otherwise."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [
+        {
+            "TORCHELASTIC_RUN_ID": "local",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "LOCAL_WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        for rank in range(size)
+    ]
 
 
 def rank() -> int:

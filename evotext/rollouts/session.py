@@ -144,7 +144,7 @@ class Session:
                 self._captured, self._steps_alike = None, 0  # what was recorded is of the larger batch
                 state = self._move([state], smaller, state.cache.layers[0].get_max_length())
                 rectangle, active_B, token_B = smaller, smaller.real_B.clone(), next_N[smaller.row_B]
-            logits_BV, state = self._step(rectangle, state, token_B, active_B, left)
+            logits_BV = self._step(rectangle, state, token_B, active_B, left)
         self._captured, self._steps_alike = None, 0
         if not last_turn:
             self._park(state, rectangle.real_B)
@@ -176,7 +176,7 @@ class Session:
         block_BT, real_BT = _left_padded([block_of[row] for row in rows], rectangle.row_B.device)
         state = self._move(self._stored, rectangle, length + block_BT.shape[1] + max_new_tokens)
         self._stored = []
-        return self._forward(rectangle, state, block_BT, real_BT)
+        return self._forward(rectangle, state, block_BT, real_BT), state
 
     def _prefill(
         self, rectangle: _Rectangle, prompts: list[Sequence[int]], max_new_tokens: int
@@ -195,20 +195,18 @@ class Session:
             valid_BS=torch.zeros(block_BT.shape[0], capacity, dtype=torch.bool, device=device),
         )
         if not shared:
-            return self._forward(rectangle, state, block_BT, real_BT)
+            return self._forward(rectangle, state, block_BT, real_BT), state
         number = {prompt: i for i, prompt in enumerate(first)}
         source_B = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
         leader = torch.tensor(list(first.values()), device=device)
         once = _Rectangle(row_B=rectangle.row_B[leader], real_B=rectangle.real_B[leader], members=rectangle.members)
-        logits_BV, state = self._forward(once, state, block_BT, real_BT)
+        logits_BV = self._forward(once, state, block_BT, real_BT)
         self._position_N[rectangle.row_B] = self._position_N[once.row_B][source_B]
         cache = state.cache.take(source_B, capacity)
         return logits_BV[source_B], _Stored(row_B=rectangle.row_B, cache=cache, valid_BS=state.valid_BS[source_B])
 
-    def _step(
-        self, rectangle: _Rectangle, state: _Stored, token_B: Tensor, active_B: Tensor, left: int
-    ) -> tuple[Tensor, _Stored]:
-        """One decode step of at most `left` that are still to come; recorded where more of the same are to be expected."""
+    def _step(self, rectangle: _Rectangle, state: _Stored, token_B: Tensor, active_B: Tensor, left: int) -> Tensor:
+        """Logits (B, V) after one decode step, recorded where more of the same are to be expected. left: steps at most."""
         ids_B1, start = token_B[:, None], state.cache.length
         position_B1 = self._take_slots(rectangle, state, active_B[:, None])
         self._steps_alike += 1
@@ -221,17 +219,15 @@ class Session:
                 else:
                     self._recorder = None
             if self._captured is not None:
-                return self._captured(ids_B1, position_B1), state
-            return self._run(state, ids_B1, position_B1, start), state
+                return self._captured(ids_B1, position_B1)
+            return self._run(state, ids_B1, position_B1, start)
 
-    def _forward(
-        self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor
-    ) -> tuple[Tensor, _Stored]:
-        """One pass of the network over blocks of new ids; logits (B, V) after the last, and the grown state."""
+    def _forward(self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor) -> Tensor:
+        """One pass of the network over blocks of new ids, by which the state grows; logits (B, V) after the last."""
         start = state.cache.length
         position_BT = self._take_slots(rectangle, state, real_BT)
         with self._applied(rectangle):
-            return self._run(state, ids_BT, position_BT, start), state
+            return self._run(state, ids_BT, position_BT, start)
 
     def _take_slots(self, rectangle: _Rectangle, state: _Stored, real_BT: Tensor) -> Tensor:
         """Give new tokens the next slots, count their operations, and find their positions (B, T)."""

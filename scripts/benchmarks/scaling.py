@@ -5,7 +5,6 @@ population, or the rows of GRPO, is the same for all.
 """
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ import torch
 from benchmarks.cost_model import Link, Work, efficiency, exchange
 from benchmarks.figures import Figure, Measure, Setting, alternate, figure, ratios
 from benchmarks.work import algorithm, collector
-from evotext import processes
+from evotext import processes, torchrun
 from evotext.config_errors import ConfigError
 from evotext.rollouts.exchange import joint_cost
 from evotext.runner.preflight import choose_device, rows_at_once
@@ -133,13 +132,10 @@ class Group:
 def group(setting: Setting, size: int) -> Iterator[Group]:
     """So many processes, started as torchrun would, that wait for work."""
     context = get_context("spawn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     pipes = [context.Pipe() for _ in range(size)]
     started = [
-        context.Process(target=_serve, args=(rank, size, port, setting, pipe[1]), daemon=True)
-        for rank, pipe in enumerate(pipes)
+        context.Process(target=_serve, args=(told, setting, pipe[1]), daemon=True)
+        for told, pipe in zip(torchrun.local_group(size), pipes, strict=True)
     ]
     for process, (_, theirs) in zip(started, pipes, strict=True):
         process.start()
@@ -153,17 +149,9 @@ def group(setting: Setting, size: int) -> Iterator[Group]:
             process.join()
 
 
-def _serve(rank: int, size: int, port: int, setting: Setting, parent: Connection) -> None:
-    """One process: work until the parent hangs up."""
-    os.environ |= {
-        "TORCHELASTIC_RUN_ID": "scaling",
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+def _serve(told: dict[str, str], setting: Setting, parent: Connection) -> None:
+    """One process, as torchrun would start it: work until the parent hangs up."""
+    os.environ |= told
     torch.set_num_threads(1)
     with processes.joined():
         setting = replace(setting, device=choose_device("cuda" if setting.gpu else "cpu"))

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import socket
 import time
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -16,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import open_dict
 
-from evotext import processes
+from evotext import processes, torchrun
 from evotext.config_errors import build
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
@@ -137,16 +136,8 @@ def run_to_the_end(folder: Path, algorithm: str, resume: bool = False, options: 
     run.train()
 
 
-def _as_one_of(rank: int, size: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    os.environ |= {
-        "TORCHELASTIC_RUN_ID": "test",
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+def _as_one_of(told: dict[str, str], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    os.environ |= told
     with processes.joined():
         work(*arguments)
 
@@ -162,10 +153,7 @@ def start(work: Callable[..., None], *arguments: Any) -> BaseProcess:
 
 def together(size: int, work: Callable[..., None], *arguments: Any) -> list[BaseProcess]:
     """Start processes that are one run, as torchrun would."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return [start(_as_one_of, rank, size, port, work, arguments) for rank in range(size)]
+    return [start(_as_one_of, told, work, arguments) for told in torchrun.local_group(size)]
 
 
 def ended(*started: BaseProcess) -> list[int | None]:
