@@ -8,6 +8,7 @@ Colours are Okabe and Ito's, told apart by colour-blind eyes; dashes and markers
 import html
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from evotext.reports.across import Overall, Sweep
 from evotext.reports.comparison import Comparison, natural
@@ -37,10 +38,20 @@ def metric_title(metric: Metric, tasks: Sequence[Task]) -> str:
     return f"Held-out {metric}" if kinds == {"held-out"} else f"{metric.capitalize()} ({' and '.join(sorted(kinds))})"
 
 
-def styles(comparison: Comparison) -> dict[str, int]:
-    """A palette index for each contestant's name, the same in all tasks."""
+class Look(NamedTuple):
+    """How a contestant is drawn; no two of 36 look the same."""
+
+    colour: int
+    """Index into a palette."""
+    pattern: int
+    """Index into dashes and markers."""
+
+
+def styles(comparison: Comparison) -> dict[str, Look]:
+    """The look of each contestant, the same in all tasks. From the seventh on colours come again, with other patterns."""
     names = sorted({contestant.name for task in comparison.tasks for contestant in task.contestants}, key=natural)
-    return {name: i % len(DASHES) for i, name in enumerate(names)}
+    many = len(DASHES)
+    return {name: Look(i % many, (i + i // many) % many) for i, name in enumerate(names)}
 
 
 def axes_of(task: Task, metric: Metric) -> list[Axis]:
@@ -58,7 +69,7 @@ def first_axis(comparison: Comparison) -> Axis:
     return next((axis for axis in AXES if units == {axis}), "episodes")
 
 
-def learning_curves(task: Task, axis: Axis, metric: Metric, style: Mapping[str, int]) -> Figure:
+def learning_curves(task: Task, axis: Axis, metric: Metric, style: Mapping[str, Look]) -> Figure:
     """One line a contestant with its interval as a band, and its runs as faint lines."""
     faint: list[Figure] = []
     bands: list[Figure] = []
@@ -76,7 +87,7 @@ def learning_curves(task: Task, axis: Axis, metric: Metric, style: Mapping[str, 
     }
 
 
-def sweep_curves(sweep: Sweep, metric: Metric, style: Mapping[str, int]) -> Figure:
+def sweep_curves(sweep: Sweep, metric: Metric, style: Mapping[str, Look]) -> Figure:
     """Final score over the option's values."""
     figure = _lines(sweep.lines, style, sweep.option, metric_title(metric, sweep.tasks), metric == "success", "at {}")
     if spread(sweep.values):
@@ -90,7 +101,7 @@ def spread(values: Sequence[float]) -> bool:
     return values[0] > 0 and values[-1] / values[0] >= LOGARITHMIC
 
 
-def profile_curves(overall: Overall, title: str, style: Mapping[str, int]) -> Figure:
+def profile_curves(overall: Overall, title: str, style: Mapping[str, Look]) -> Figure:
     """Performance profiles: the share of runs that reach more than a score. title: what the score is."""
     lines = {profile.name: profile.above for profile in overall.profiles}
     return _lines(lines, style, title, "Share of runs above it", True, "of runs above {}", marked=False)
@@ -98,7 +109,7 @@ def profile_curves(overall: Overall, title: str, style: Mapping[str, int]) -> Fi
 
 def _lines(
     lines: Mapping[str, Band],
-    style: Mapping[str, int],
+    style: Mapping[str, Look],
     x_title: str,
     y_title: str,
     share: bool,
@@ -138,7 +149,7 @@ def described(task: Task, axis: Axis, metric: Metric) -> str:
     )
 
 
-def _mean(band: Band, name: str, look: int, place: str, *, marked: bool = True) -> Figure:
+def _mean(band: Band, name: str, look: Look, place: str, *, marked: bool = True) -> Figure:
     """place: what is said after a value, with {} for where it is."""
     texts = []
     for i, value in enumerate(band.score):
@@ -148,18 +159,18 @@ def _mean(band: Band, name: str, look: int, place: str, *, marked: bool = True) 
         "type": "scatter",
         "mode": "lines+markers" if marked else "lines",
         "name": _text(name),
-        "legendgroup": str(look),
+        "legendgroup": name,
         "x": _numbers(band.cost),
         "y": _numbers(band.score),
         "text": texts,
         "hovertemplate": "%{text}<extra>%{fullData.name}</extra>",
-        "line": {"width": 2.5, "dash": DASHES[look]},
-        "marker": {"size": 6, "symbol": MARKERS[look]},
-        "meta": {"role": "mean", "style": look},
+        "line": {"width": 2.5, "dash": DASHES[look.pattern]},
+        "marker": {"size": 6, "symbol": MARKERS[look.pattern]},
+        "meta": {"role": "mean", "style": look.colour},
     }
 
 
-def _band(band: Band, name: str, look: int) -> list[Figure]:
+def _band(band: Band, name: str, look: Look) -> list[Figure]:
     if band.low is None or band.high is None:
         return []
     return [
@@ -167,19 +178,19 @@ def _band(band: Band, name: str, look: int) -> list[Figure]:
             "type": "scatter",
             "mode": "lines",
             "name": _text(name),
-            "legendgroup": str(look),
+            "legendgroup": name,
             "showlegend": False,
             "hoverinfo": "skip",
             "x": _numbers(band.cost) + _numbers(band.cost)[::-1],
             "y": _numbers(band.high) + _numbers(band.low)[::-1],
             "fill": "toself",
             "line": {"width": 0},
-            "meta": {"role": "band", "style": look},
+            "meta": {"role": "band", "style": look.colour},
         }
     ]
 
 
-def _runs(contestant: Contestant, axis: Axis, metric: Metric, look: int) -> list[Figure]:
+def _runs(contestant: Contestant, axis: Axis, metric: Metric, look: Look) -> list[Figure]:
     traces: list[Figure] = []
     for run in (*contestant.counted, *contestant.others):
         curve = curve_of(run, axis, metric)
@@ -190,13 +201,13 @@ def _runs(contestant: Contestant, axis: Axis, metric: Metric, look: int) -> list
                 "type": "scatter",
                 "mode": "lines",
                 "name": _text(contestant.name),
-                "legendgroup": str(look),
+                "legendgroup": contestant.name,
                 "showlegend": False,
                 "hoverinfo": "skip",
                 "x": _numbers(curve.cost),
                 "y": _numbers(curve.score),
                 "line": {"width": 1, "dash": "solid" if run in contestant.counted else "dot"},
-                "meta": {"role": "run", "style": look},
+                "meta": {"role": "run", "style": look.colour},
             }
         )
     return traces

@@ -6,6 +6,7 @@ from evotext.reports import formats
 from evotext.reports.across import Sweep
 from evotext.reports.comparison import Comparison
 from evotext.reports.figures import (
+    Look,
     axes_of,
     described,
     learning_curves,
@@ -65,7 +66,7 @@ def overall_part(comparison: Comparison) -> Part | None:
         "tasks": formats.listed(list(overall.tasks)),
         "left_out": overall.left_out,
         "rows": [
-            {"name": p.name, "look": style[p.name], "runs": p.score.runs, **_scored(p.score, shares=True)}
+            {"name": p.name, "look": style[p.name].colour, "runs": p.score.runs, **_scored(p.score, shares=True)}
             for p in overall.profiles
         ],
         "duels": _duels(overall.duels),
@@ -175,11 +176,11 @@ def _duels(duels: Sequence[Duel]) -> list[Part]:
     ]
 
 
-def _contestant(contestant: Contestant, look: int, comparison: Comparison) -> Part:
+def _contestant(contestant: Contestant, look: Look, comparison: Comparison) -> Part:
     samples = next((run.samples for run in contestant.counted if len(run.samples) >= 2), ())
     return {
         "name": contestant.name,
-        "look": look,
+        "look": look.colour,
         "seeds": len(contestant.counted),
         "before": formats.score(contestant.before.value) if contestant.before else formats.MISSING,
         **_scored(contestant.after, shares=comparison.metric == "success"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from evotext.reports.comparison import Comparison
 from evotext.reports.curves import Band
-from evotext.reports.figures import PALETTES, metric_title, spread, styles
+from evotext.reports.figures import PALETTES, Look, metric_title, spread, styles
 from evotext.reports.formats import count
 from evotext.reports.records import AXES, Axis, Metric
 
@@ -21,7 +21,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 16, 30, 44
 FONTS = "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"
 INK, MUTED, GRID = "#1b1f24", "#59636e", "#e4e7eb"
 DASHES = ("none", "8 4", "2 4", "8 4 2 4", "14 4", "14 4 2 4")
-# One a palette index, in the order of plotly's markers, drawn around the origin.
+# One a pattern, in the order of plotly's markers, drawn around the origin.
 MARKS = (
     '<circle r="3.4"/>',
     '<rect x="-3.2" y="-3.2" width="6.4" height="6.4"/>',
@@ -38,8 +38,8 @@ class _Panel:
 
     title: str
     x_title: str
-    lines: Sequence[tuple[int, Band]]
-    """A palette index and its line."""
+    lines: Sequence[tuple[Look, Band]]
+    """A look and its line."""
     values: Sequence[float] = ()
     """Where the x axis has its ticks; empty for a range from 0."""
 
@@ -82,7 +82,7 @@ def picture(comparison: Comparison, axis: Axis) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _panels(comparison: Comparison, axis: Axis, style: Mapping[str, int]) -> list[_Panel]:
+def _panels(comparison: Comparison, axis: Axis, style: Mapping[str, Look]) -> list[_Panel]:
     swept = {task.name for sweep in comparison.sweeps for task in sweep.tasks}
     panels = [
         _Panel(
@@ -115,7 +115,7 @@ def ticks(high: float, most: int = 5) -> list[float]:
     return [i * step for i in range(int(high / step + 1e-9) + 1)]
 
 
-def _legend(style: Mapping[str, int]) -> list[list[str]]:
+def _legend(style: Mapping[str, Look]) -> list[list[str]]:
     """Lines of names, each with its colour, dash and mark."""
     lines: list[list[str]] = [[]]
     x = float(LEFT)
@@ -126,11 +126,11 @@ def _legend(style: Mapping[str, int]) -> list[list[str]]:
             lines.append([])
             x = float(LEFT)
         y = 19 + (len(lines) - 1) * LEGEND_LINE
-        colour = PALETTES["light"][look]
+        colour = PALETTES["light"][look.colour]
         lines[-1].append(
             f'<g transform="translate({x:g} {y})"><path d="M0 0H30" stroke="{colour}" stroke-width="2.5" '
-            f'stroke-dasharray="{DASHES[look]}"/><g transform="translate(15 0)" fill="{colour}" stroke="{colour}">'
-            f'{MARKS[look]}</g><text x="38" y="4.5" fill="{INK}">{escape(shown)}</text></g>'
+            f'stroke-dasharray="{DASHES[look.pattern]}"/><g transform="translate(15 0)" fill="{colour}" stroke="{colour}">'
+            f'{MARKS[look.pattern]}</g><text x="38" y="4.5" fill="{INK}">{escape(shown)}</text></g>'
         )
         x += width
     return lines
@@ -170,18 +170,18 @@ def _panel(panel: _Panel, metric: Metric, width: float, *, title: str) -> list[s
         if band.low is not None and band.high is not None:
             around = [*zip(band.cost, band.high, strict=True), *list(zip(band.cost, band.low, strict=True))[::-1]]
             points = " ".join(f"{x(cost):.1f},{y(score):.1f}" for cost, score in around)
-            parts.append(f'<polygon points="{points}" fill="{PALETTES["light"][look]}" opacity="0.15"/>')
+            parts.append(f'<polygon points="{points}" fill="{PALETTES["light"][look.colour]}" opacity="0.15"/>')
     for look, band in drawn:
-        colour = PALETTES["light"][look]
+        colour = PALETTES["light"][look.colour]
         places = [(x(cost), y(score)) for cost, score in zip(band.cost, band.score, strict=True)]
         parts.append(
             f'<polyline points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in places)}" fill="none" stroke="{colour}" '
-            f'stroke-width="2.5" stroke-linejoin="round" stroke-dasharray="{DASHES[look]}"/>'
+            f'stroke-width="2.5" stroke-linejoin="round" stroke-dasharray="{DASHES[look.pattern]}"/>'
         )
         every = max(1, len(places) // 8)
         marked = places[::-1][::every]
         parts += [
-            f'<g transform="translate({a:.1f} {b:.1f})" fill="{colour}" stroke="{colour}">{MARKS[look]}</g>'
+            f'<g transform="translate({a:.1f} {b:.1f})" fill="{colour}" stroke="{colour}">{MARKS[look.pattern]}</g>'
             for a, b in marked
         ]
     return parts

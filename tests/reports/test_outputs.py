@@ -238,9 +238,26 @@ def test_swept_numbers_are_drawn_in_their_order(tmp_path: Path) -> None:
     assert list(styles(compared(tmp_path))) == [f"eggroll (population {n})" for n in (32, 128, 1024)]
 
 
+def test_no_two_of_many_contestants_look_alike(tmp_path: Path) -> None:
+    """Where colours come again, dashes and marks are others, in the picture as in the page."""
+    for population in range(8):
+        write_run(tmp_path / str(population), options={"algorithm": {"population": population}})
+    comparison = compared(tmp_path)
+    style = styles(comparison)
+    assert len(set(style.values())) == len(style) == 8
+    figure = learning_curves(comparison.tasks[0], "episodes", "success", style)
+    means = [trace for trace in figure["data"] if trace["meta"]["role"] == "mean"]  # type: ignore[attr-defined]
+    drawn = {(trace["meta"]["style"], trace["line"]["dash"], trace["marker"]["symbol"]) for trace in means}
+    assert len(drawn) == len({trace["legendgroup"] for trace in means}) == 8
+    root = ElementTree.fromstring(picture(comparison, "episodes"))
+    marks = root.iter("{http://www.w3.org/2000/svg}g")
+    legend = {ElementTree.tostring(mark) for mark in marks if mark.get("transform") == "translate(15 0)"}
+    assert len(legend) == 8
+
+
 def test_styles_are_the_same_on_all_tasks_and_axis_is_the_budgets(comparison: Comparison) -> None:
     style = styles(comparison)
-    assert style == {"eggroll": 0, "grpo": 1, "ppo": 2}
+    assert style == {"eggroll": (0, 0), "grpo": (1, 1), "ppo": (2, 2)}
     assert first_axis(comparison) == "episodes" and len(axes_of(comparison.tasks[0], "success")) == 4
     figure = learning_curves(comparison.tasks[0], "episodes", "success", style)
     assert isinstance(figure["data"], list) and figure["data"]
