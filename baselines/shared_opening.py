@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from baselines.actions import Actions
+from evotext.models.cached_layers import is_recurrent
 from evotext.rollouts.attention_mask import as_read_by
 
 # Two passes with masks cost more per position than one: sharing has to save at least this part of the positions.
@@ -90,7 +91,12 @@ def _mask(network: PreTrainedModel, openings: Openings) -> Tensor:
 
 @torch.no_grad()
 def network_shares(network: PreTrainedModel) -> bool:
-    """Whether sharing is right for this network: asked by one small example, whose states must be those of whole rows."""
+    """Whether sharing is right for this network: asked by one small example, whose states must be those of whole rows.
+
+    Never with recurrent layers, whose states are no function of positions that a mask could choose from.
+    """
+    if is_recurrent(network.config):
+        return False
     vocabulary = network.config.get_text_config().vocab_size
     tokens_BT = torch.tensor([[1, 3, 2, 4, 1], [1, 3, 2, 1, 3]], device=network.device) % vocabulary
     openings = Openings(

@@ -1,5 +1,6 @@
 """`model=hf`: any Hugging Face causal language model, by hub name or local folder."""
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,8 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from evotext.models.cached_layers import ATTENTION, RECURRENT, cache_key, cached_layers
 from evotext.models.chat import ChatFormat
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import Outline
@@ -60,6 +61,10 @@ class HuggingFaceModel:
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"model.path: expected whole weights in {self.path!r}, got: {reason}") from error
+        try:
+            cache_key(network)
+        except ValueError as error:
+            raise ValueError(f"model.path: {error}") from None
         outline = self.outline()
         return LanguageModel(
             name=self.path,
@@ -88,19 +93,21 @@ class HuggingFaceModel:
 def context_length(config: PreTrainedConfig) -> int:
     """Longest conversation that the engine runs with this model, in tokens.
 
-    A sliding attention window limits it too: below that length windowed and full attention are the same.
-    Raises ValueError for models that keep other state than keys and values (state-space, linear attention).
+    A sliding attention window limits it too: below that length windowed and full attention are the same. Layers that keep
+    states of fixed size set no limit. Raises ValueError for models that keep something else.
     """
     text = config.get_text_config()
-    layers = DynamicCache(config=config).layers
-    other = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
+    layers = cached_layers(config)
+    other = {type(layer).__name__ for layer in layers if type(layer) not in (*ATTENTION, RECURRENT)}
     if other:
         raise ValueError(
-            f"model.path: expected a model whose layers all cache keys and values, got {text.model_type} with "
-            f"{', '.join(sorted(other))}; the rollout engine does not run state-space and linear-attention layers"
+            f"model.path: expected a model whose layers keep keys and values or recurrent states, got {text.model_type} "
+            f"with {', '.join(sorted(other))}"
         )
     windows = [layer.get_max_length() for layer in layers]
     limits = [limit for limit in (getattr(text, "max_position_embeddings", None), *windows) if limit and limit > 0]
+    if not limits and all(isinstance(layer, RECURRENT) for layer in layers):
+        return sys.maxsize
     if not limits:
         raise ValueError(f"model.path: expected a configuration with max_position_embeddings, got {text.model_type}")
     return min(limits)

@@ -165,8 +165,8 @@ class PerturbedNetwork:
                 for reason in dict.fromkeys(faults.values())
             )
             raise ValueError(
-                f"cannot perturb these parameters of {type(self.network).__name__}: {reasons}. "
-                f"Leave them out: exclude={summary([*faults, *self._excluded])}"
+                f"cannot perturb some parameters of {type(self.network).__name__}. Leave them out: "
+                f"exclude={summary([*faults, *self._excluded])}. The reasons: {reasons}"
             )
         if not alike(perturbed_BTV, plain_BTV):
             raise ValueError(f"{type(self.network).__name__} computes something else under noise of size zero")

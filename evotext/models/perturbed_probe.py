@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from evotext.models.cached_layers import cache_key
+
 MEMBERS, ROWS_PER_MEMBER, TOKENS = 2, 2, 3
 ROWS = MEMBERS * ROWS_PER_MEMBER
 
@@ -89,10 +91,12 @@ def probe_logits(network: PreTrainedModel) -> Tensor:
     ids_BT = (torch.arange(ROWS * (TOKENS + 1), device=network.device) * 7 % vocabulary).view(ROWS, TOKENS + 1)
     mask_BT = torch.ones_like(ids_BT)
     prompt = network(input_ids=ids_BT[:, :TOKENS], attention_mask=mask_BT[:, :TOKENS], use_cache=True)
-    cache = prompt.get("past_key_values")
+    key = cache_key(network)
+    cache = prompt.get(key)
     if cache is None:
         return prompt.logits
-    step = network(input_ids=ids_BT[:, TOKENS:], attention_mask=mask_BT, past_key_values=cache, use_cache=True)
+    seen_BT = mask_BT if key == "past_key_values" else None  # layers that keep states alone have no mask for a step
+    step = network(input_ids=ids_BT[:, TOKENS:], attention_mask=seen_BT, **{key: cache}, use_cache=True)
     return torch.cat((prompt.logits, step.logits), dim=1)
 
 
@@ -149,7 +153,8 @@ def _kind(
         return "linear"
     if type(module).forward is nn.Embedding.forward and isinstance(module, nn.Embedding):
         return "embedding" if module.max_norm is None else None
-    if all(parameter.ndim == 1 for parameter in own.values()):
+    # Modules that have others within may use their vectors in more ways than the tiny batch shows.
+    if all(parameter.ndim == 1 for parameter in own.values()) and not any(module.children()):
         return "norm"
     return "other" if own[key].ndim == 2 else None
 

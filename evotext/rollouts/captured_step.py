@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from evotext.rollouts.attention_mask import as_read_by
-from evotext.rollouts.kv_cache import RowCache, RowLayer
+from evotext.rollouts.kv_layer import RowLayer
+from evotext.rollouts.row_cache import RowCache
 
 # So many plain steps with the same rows come before a recording, which takes the time of some: most answers of a task
 # that are short stay unrecorded whatever their limit.
@@ -109,8 +110,7 @@ class CapturedStep:
         """Logits (B, V) after these tokens, which take the cache's next slot; overwritten by the next call."""
         self._set(ids_B1, position_B1)
         logits_BV = self._step()
-        for layer in self.cache.layers:
-            layer.length += 1
+        self.cache.advance(1)
         return logits_BV
 
     def _set(self, ids_B1: Tensor, position_B1: Tensor) -> None:

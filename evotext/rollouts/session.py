@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evotext.models.cached_layers import cache_key
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import PopulationNoise
 from evotext.rollouts.attention_mask import as_read_by
 from evotext.rollouts.captured_step import STEPS_BEFORE, CapturedStep, StepRecorder
-from evotext.rollouts.kv_cache import RowCache
+from evotext.rollouts.row_cache import RowCache
 from evotext.rollouts.sampling import choose_tokens
 
 # A smaller batch is worth its copy of the cache once a quarter of the rows have nothing left to do.
@@ -80,6 +81,7 @@ class Session:
         self._model = model
         self._noise = noise
         self._recorder = recorder
+        self._cache_key = cache_key(model.network)
         self._captured: CapturedStep | None = None
         self._steps_alike = 0  # decode steps since the batch last changed
         self._members = list(members)
@@ -142,7 +144,7 @@ class Session:
                 next_N = torch.zeros_like(count_N)
                 next_N[rectangle.row_B[active_B]] = token_B[active_B]
                 self._captured, self._steps_alike = None, 0  # what was recorded is of the larger batch
-                state = self._move([state], smaller, state.cache.layers[0].get_max_length())
+                state = self._move([state], smaller, state.valid_BS.shape[1])
                 rectangle, active_B, token_B = smaller, smaller.real_B.clone(), next_N[smaller.row_B]
             logits_BV = self._step(rectangle, state, token_B, active_B, left)
         self._captured, self._steps_alike = None, 0
@@ -169,14 +171,13 @@ class Session:
         self, rectangle: _Rectangle, block_of: dict[int, Sequence[int]], max_new_tokens: int
     ) -> tuple[Tensor, _Stored]:
         """Feed each row's block; the logits after its last token."""
-        rows = rectangle.row_B.tolist()
+        blocks = [block_of[row] for row in rectangle.row_B.tolist()]
         if not self._stored:
-            return self._prefill(rectangle, [block_of[row] for row in rows], max_new_tokens)
+            return self._prefill(rectangle, blocks, max_new_tokens)
         length = max(stored.cache.length for stored in self._stored)
-        block_BT, real_BT = _left_padded([block_of[row] for row in rows], rectangle.row_B.device)
-        state = self._move(self._stored, rectangle, length + block_BT.shape[1] + max_new_tokens)
+        state = self._move(self._stored, rectangle, length + max(map(len, blocks)) + max_new_tokens)
         self._stored = []
-        return self._forward(rectangle, state, block_BT, real_BT), state
+        return self._feed(rectangle, state, blocks), state
 
     def _prefill(
         self, rectangle: _Rectangle, prompts: list[Sequence[int]], max_new_tokens: int
@@ -187,27 +188,46 @@ class Session:
         for i, prompt in enumerate(prompts):
             first.setdefault(tuple(prompt), i)
         shared = self._noise is None and len(first) < len(prompts)
-        block_BT, real_BT = _left_padded(list(first) if shared else prompts, device)
-        capacity = block_BT.shape[1] + max_new_tokens
+        blocks = list(first) if shared else prompts
+        capacity = max(map(len, blocks)) + max_new_tokens
         state = _Stored(
             row_B=rectangle.row_B,
-            cache=RowCache(self._model.network.config.get_text_config().num_hidden_layers, capacity),
-            valid_BS=torch.zeros(block_BT.shape[0], capacity, dtype=torch.bool, device=device),
+            cache=RowCache.empty(self._model.network.config, capacity),
+            valid_BS=torch.zeros(len(blocks), capacity, dtype=torch.bool, device=device),
         )
         if not shared:
-            return self._forward(rectangle, state, block_BT, real_BT), state
+            return self._feed(rectangle, state, blocks), state
         number = {prompt: i for i, prompt in enumerate(first)}
         source_B = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
         leader = torch.tensor(list(first.values()), device=device)
         once = _Rectangle(row_B=rectangle.row_B[leader], real_B=rectangle.real_B[leader], members=rectangle.members)
-        logits_BV = self._forward(once, state, block_BT, real_BT)
+        logits_BV = self._feed(once, state, blocks)
         self._position_N[rectangle.row_B] = self._position_N[once.row_B][source_B]
         cache = state.cache.take(source_B, capacity)
         return logits_BV[source_B], _Stored(row_B=rectangle.row_B, cache=cache, valid_BS=state.valid_BS[source_B])
 
+    def _feed(self, rectangle: _Rectangle, state: _Stored, blocks: Sequence[Sequence[int]]) -> Tensor:
+        """Let each row read its block; logits (B, V) after the last token of each.
+
+        Shorter blocks are padded on the left, where a mask hides it. Recurrent layers have no such mask: what all rows have
+        at the beginning goes through at once, then one token after another, while rows that have read all are carried.
+        """
+        ids_BT, real_BT = _padded(blocks, rectangle.row_B.device, left=not state.cache.recurrent)
+        together = ids_BT.shape[1]
+        if state.cache.recurrent:  # transformers' layers continue a state by single tokens only
+            together = min(map(len, blocks)) if state.cache.length == 0 else 1
+        logits_BV = self._forward(rectangle, state, ids_BT[:, :together], real_BT[:, :together])
+        for t in range(together, ids_BT.shape[1]):
+            reads_B1 = real_BT[:, t : t + 1]
+            later_BV = self._forward(rectangle, state, ids_BT[:, t : t + 1], reads_B1)
+            logits_BV = torch.where(reads_B1, later_BV, logits_BV)
+        return logits_BV
+
     def _step(self, rectangle: _Rectangle, state: _Stored, token_B: Tensor, active_B: Tensor, left: int) -> Tensor:
         """Logits (B, V) after one decode step, recorded where more of the same are to be expected. left: steps at most."""
-        ids_B1, start = token_B[:, None], state.cache.length
+        if state.cache.recurrent:  # which rows get their states back differs from step to step: no recording holds that
+            return self._forward(rectangle, state, token_B[:, None], active_B[:, None])
+        ids_B1 = token_B[:, None]
         position_B1 = self._take_slots(rectangle, state, active_B[:, None])
         self._steps_alike += 1
         with self._applied(rectangle):
@@ -220,14 +240,18 @@ class Session:
                     self._recorder = None
             if self._captured is not None:
                 return self._captured(ids_B1, position_B1)
-            return self._run(state, ids_B1, position_B1, start)
+            return self._run(state, ids_B1, position_B1)
 
     def _forward(self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor) -> Tensor:
         """One pass of the network over blocks of new ids, by which the state grows; logits (B, V) after the last."""
-        start = state.cache.length
         position_BT = self._take_slots(rectangle, state, real_BT)
+        carried_N = (~real_BT[:, -1]).nonzero()[:, 0] if state.cache.recurrent else None
+        held = [] if carried_N is None else state.cache.held(carried_N)
         with self._applied(rectangle):
-            return self._run(state, ids_BT, position_BT, start)
+            logits_BV = self._run(state, ids_BT, position_BT)
+        if carried_N is not None:
+            state.cache.give_back(carried_N, held)
+        return logits_BV
 
     def _take_slots(self, rectangle: _Rectangle, state: _Stored, real_BT: Tensor) -> Tensor:
         """Give new tokens the next slots, count their operations, and find their positions (B, T)."""
@@ -246,28 +270,32 @@ class Session:
             return nullcontext()
         return self._noise.active(rectangle.members, rectangle.rows_per_member)
 
-    def _run(self, state: _Stored, ids_BT: Tensor, position_BT: Tensor, start: int) -> Tensor:
-        """The network itself; logits (B, V) after the last of the new ids, which take the slots from `start` on."""
+    def _run(self, state: _Stored, ids_BT: Tensor, position_BT: Tensor) -> Tensor:
+        """The network itself; logits (B, V) after the last of the new ids, which take the cache's next slots."""
         logits_B1V = self._model.network(
             input_ids=ids_BT,
-            attention_mask=self._attention_mask(state.valid_BS, start, ids_BT.shape[1]),
+            attention_mask=self._attention_mask(state, ids_BT.shape[1]),
             position_ids=position_BT,
-            past_key_values=state.cache,
+            **{self._cache_key: state.cache},
             use_cache=True,
             logits_to_keep=1,
         ).logits
+        state.cache.advance(ids_BT.shape[1])
         return logits_B1V[:, -1]
 
-    def _attention_mask(self, valid_BS: Tensor, start: int, width: int) -> Tensor | None:
+    def _attention_mask(self, state: _Stored, width: int) -> Tensor | None:
         """What each new token may read, (B, 1, T, S): valid slots up to itself. None where plain causal attention is right.
 
         Slots that hold no token are possible in the middle of a row. A padding token reads itself, lest its softmax be
-        empty.
+        empty. Networks with recurrent layers beside attention make their own mask of the slots that hold a token, (B, S).
         """
+        start, valid_BS = state.cache.length, state.valid_BS
         end = start + width
         filled_BS = valid_BS[:, :end]
         if (width == 1 or start == 0) and bool(filled_BS.all()):
             return None
+        if state.cache.recurrent:
+            return filled_BS.long() if state.cache.attends else None
         slot_S = torch.arange(end, device=valid_BS.device)
         new_T1 = slot_S[start:, None]
         mask_BTS = (filled_BS[:, None] & (slot_S <= new_T1)) | (slot_S == new_T1)
@@ -301,12 +329,15 @@ class Session:
         return _Stored(row_B=target.row_B, cache=cache, valid_BS=valid_BS[index])
 
 
-def _left_padded(blocks: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids (B, T) with the last token of every block in the last column, and where they are real."""
+def _padded(blocks: Sequence[Sequence[int]], device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids (B, T), on the left up to the last column or on the right, and where they are real."""
     width = max(map(len, blocks))
-    ids_BT = torch.tensor([[0] * (width - len(block)) + list(block) for block in blocks], device=device)
-    length_B = torch.tensor([len(block) for block in blocks], device=device)
-    return ids_BT, torch.arange(width, device=device) >= width - length_B[:, None]
+    filling = [[0] * (width - len(block)) for block in blocks]
+    pairs = list(zip(filling, map(list, blocks), strict=True))
+    ids_BT = torch.tensor([zeros + ids if left else ids + zeros for zeros, ids in pairs], device=device)
+    length_B1 = torch.tensor([[len(block)] for block in blocks], device=device)
+    column_T = torch.arange(width, device=device)
+    return ids_BT, column_T >= width - length_B1 if left else column_T < length_B1
 
 
 def _completions(

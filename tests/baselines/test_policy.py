@@ -18,7 +18,7 @@ from baselines.policy import Scorer
 from evotext.rollouts.collector import Collector
 from tests.rollouts.test_collector import chatter, plan
 from tests.rollouts.test_session import with_frequent_ends
-from tests.small_models import CONFIGS, small_model
+from tests.small_models import CONFIGS, RECURRENT, small_model
 
 SMALL = {
     "vocab_size": 100,
@@ -104,7 +104,7 @@ def gradient(network: PreTrainedModel, logprob: torch.Tensor, entropy: torch.Ten
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in network.parameters()]
 
 
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+@pytest.mark.parametrize("family", [*sorted(CONFIGS), *RECURRENT])
 def test_scores_equal_the_logits_of_each_row_alone(family: str) -> None:
     network, actions = rollout(family)
     scorer = Scorer(network)
@@ -112,8 +112,8 @@ def test_scores_equal_the_logits_of_each_row_alone(family: str) -> None:
     with torch.no_grad():
         scores = scorer.score(actions, temperature=0.7)
         logprob, entropy = slow_scores(network, actions, 0.7)
-    torch.testing.assert_close(scores.logprob_BN[actions.mask_BN], logprob, atol=2e-6, rtol=0)
-    torch.testing.assert_close(scores.entropy_BN[actions.mask_BN], entropy, atol=2e-6, rtol=0)
+    torch.testing.assert_close(scores.logprob_BN[actions.mask_BN], logprob, atol=2e-6, rtol=0, check_dtype=False)
+    torch.testing.assert_close(scores.entropy_BN[actions.mask_BN], entropy, atol=2e-6, rtol=0, check_dtype=False)
     assert scores.logprob_BN[~actions.mask_BN].eq(0).all()
 
 

@@ -1,13 +1,15 @@
 """Opening models of transformers: what ends an answer, and folders that are not whole."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, FalconH1Config, MistralConfig, PreTrainedConfig, RwkvConfig
 
-from evotext.models.huggingface import HuggingFaceModel
-from tests.small_models import small_model
+from evotext.models.huggingface import HuggingFaceModel, context_length
+from tests.small_models import CONFIGS, RECURRENT, small_model
 
 
 def source(folder: Path) -> HuggingFaceModel:
@@ -48,3 +50,30 @@ def test_tokens_that_end_generation_end_answers(tmp_path: Path) -> None:
     assert set(source(tmp_path).outline().chat.end_ids) == {3, 7, model.tokenizer.eos_token_id}
     (tmp_path / "generation_config.json").unlink()
     assert set(source(tmp_path).outline().chat.end_ids) == {3, model.tokenizer.eos_token_id}
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        (CONFIGS["llama"], 128),
+        (MistralConfig(sliding_window=64), 64),
+        (RECURRENT["jamba"], 128),
+        (RECURRENT["mamba"], sys.maxsize),
+    ],
+    ids=["positions", "window", "attention beside states", "states alone"],
+)
+def test_what_a_model_keeps_limits_a_conversation(config: PreTrainedConfig, longest: int) -> None:
+    assert context_length(config) == longest
+
+
+def test_models_that_keep_something_else_are_refused(tmp_path: Path) -> None:
+    """By their configuration, or by what their forward pass takes."""
+    with pytest.raises(ValueError, match="model.path: expected a model whose layers keep .* got falcon_h1"):
+        context_length(FalconH1Config(num_hidden_layers=1))
+    small_model("llama", torch.float32).save(tmp_path)
+    config = RwkvConfig(vocab_size=100, hidden_size=16, attention_hidden_size=16, num_hidden_layers=2, eos_token_id=3)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match="model.path: expected a network that takes one of transformers' caches, got Rwkv"
+    ):
+        source(tmp_path).load(torch.device("cpu"))

@@ -1,29 +1,30 @@
 """Batched perturbed networks against the slow, obvious way: one copy of the network a member, W + sigma E written in."""
 
+import ast
 import copy
+import re
 from collections.abc import Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, MambaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
+from evotext.models.cached_layers import cache_key, is_recurrent
 from evotext.models.perturbed import CannotPerturbError, PerturbedNetwork
 from evotext.models.perturbed_probe import NoNoise
 from evotext.protocols import PopulationNoise
 from optimizers.perturbations import LowRank
-from tests.small_models import CONFIGS, VOCABULARY
+from tests.small_models import CONFIGS, RECURRENT, RECURRENT_EXCLUDE, VOCABULARY
 
 SIGMA, POPULATION = 0.05, 6
 EXPERTS = ["*.experts.*"]
-MAMBA = MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=4, use_bias=True)
-MAMBA_EXCLUDE = ["*.A_log", "*.D", "*.conv1d.*", "*.dt_proj.*"]
 
 
 def _network(config: PreTrainedConfig | str, dtype: torch.dtype = torch.float64, **changes: object) -> PreTrainedModel:
     """A network whose every parameter is random, biases and norms too."""
-    config = copy.deepcopy(CONFIGS[config] if isinstance(config, str) else config)
+    config = copy.deepcopy((CONFIGS | RECURRENT)[config] if isinstance(config, str) else config)
     for key, value in changes.items():
         setattr(config, key, value)
     with torch.random.fork_rng(devices=[]):
@@ -52,23 +53,29 @@ def _member(perturbed: PerturbedNetwork, noise: PopulationNoise, member: int) ->
 
 @torch.inference_mode()
 def _conversation(network: PreTrainedModel, ids_BT: Tensor, padding_B: Tensor) -> Tensor:
-    """Logits (B, T, V) of a left-padded prompt of 5 tokens, a cached step of one token, then a block of the rest."""
+    """Logits (B, T, V) of a left-padded prompt of 5 tokens, a cached step of one token, then a block of the rest.
+
+    Recurrent networks take 2-dimensional masks, and a block token by token.
+    """
     cache = DynamicCache(config=network.config)
     mask_BT = torch.arange(ids_BT.shape[1]) >= padding_B[:, None]
+    recurrent, key = is_recurrent(network.config), cache_key(network)
     position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
     # Padding reads itself: attention to nothing at all is NaN in some families.
     square_TT = torch.ones(ids_BT.shape[1], ids_BT.shape[1], dtype=torch.bool)
     reads_BTT = (mask_BT[:, None] & square_TT.tril()) | (square_TT.tril() & square_TT.triu())
     bias_B1TT = torch.zeros(reads_BTT.shape, dtype=network.dtype).masked_fill(~reads_BTT, -1e9)[:, None]
     logits = []
-    for part in (slice(0, 5), slice(5, 6), slice(6, None)):
+    ends = range(6, ids_BT.shape[1] + 1) if recurrent else (6, ids_BT.shape[1])
+    for start, end in zip((0, 5, *ends), (5, *ends), strict=False):
+        real_BT = mask_BT[:, :end].long() if key == "past_key_values" or start == 0 else None
         logits.append(
             network(
-                input_ids=ids_BT[:, part],
-                attention_mask=bias_B1TT[:, :, part, : part.stop],
-                position_ids=position_BT[:, part],
-                past_key_values=cache,
+                input_ids=ids_BT[:, start:end],
+                attention_mask=real_BT if recurrent else bias_B1TT[:, :, start:end, :end],
+                position_ids=position_BT[:, start:end],
                 use_cache=True,
+                **{key: cache},
             ).logits
         )
     return torch.cat(logits, dim=1).masked_fill(~mask_BT[..., None], 0.0)
@@ -170,26 +177,25 @@ def test_excluded_parameters_stay() -> None:
 
 def test_a_mixture_of_experts_names_what_to_exclude() -> None:
     """Fused experts are an error; the router, a matrix of a module with its own code, is perturbed."""
-    with pytest.raises(ValueError, match=r"experts\.gate_up_proj.*exclude=\["):
+    with pytest.raises(ValueError, match=r"exclude=\[.*experts\.gate_up_proj.*The reasons: .*MixtralExperts"):
         PerturbedNetwork(_network("mixtral"))
     perturbed = PerturbedNetwork(_network("mixtral"), exclude=EXPERTS)
     assert "model.layers.0.mlp.gate.weight" in perturbed.parameters
 
 
-def test_a_state_space_model_names_what_to_exclude() -> None:
-    """Parameters that the mixer reads by itself are an error, all in one message whose patterns then work."""
+@pytest.mark.parametrize("family", RECURRENT)
+def test_a_recurrent_network_names_what_to_exclude(family: str) -> None:
+    """Parameters that a mixer reads by itself are an error, all in one message whose patterns then work: the rest is right
+    in the prompt and step by step.
+    """
     with pytest.raises(ValueError, match="cannot perturb") as error:
-        PerturbedNetwork(_network(MAMBA))
-    for name in ("A_log", "mixer.D", "conv1d.weight", "conv1d.bias", "dt_proj.weight", "dt_proj.bias"):
-        assert name in str(error.value)
-    perturbed = PerturbedNetwork(_network(MAMBA), exclude=MAMBA_EXCLUDE)
-    noise, ids_BT = _noise(perturbed), _ids(4)
-    with torch.inference_mode():
-        with noise.active([1, 4], 2):
-            together = perturbed.network(input_ids=ids_BT).logits
-        for i, member in enumerate([1, 4]):
-            alone = _member(perturbed, noise, member)(input_ids=ids_BT[2 * i : 2 * i + 2]).logits
-            torch.testing.assert_close(together[2 * i : 2 * i + 2], alone, rtol=0, atol=1e-10)
+        PerturbedNetwork(_network(family))
+    patterns = ast.literal_eval(re.findall(r"exclude=(\[.*?\])", str(error.value))[0])
+    perturbed = PerturbedNetwork(_network(family), exclude=patterns)
+    by_hand = PerturbedNetwork(_network(family), exclude=RECURRENT_EXCLUDE)
+    assert list(perturbed.parameters) == list(by_hand.parameters)
+    assert sum(".in_proj" in name for name in perturbed.parameters) >= 1
+    _check(perturbed, _noise(perturbed), [1, 4, 5], 2)
 
 
 class _RoutedExperts(nn.Module):

@@ -1,6 +1,7 @@
 """The batched, cached, shrinking engine writes what a slow loop without cache or batch writes, in every family."""
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.session import Completion, Session
-from tests.small_models import CONFIGS, slow_greedy, small_model
+from tests.small_models import CONFIGS, RECURRENT, slow_greedy, small_model
 
 LIMIT = 7
 
@@ -24,11 +25,13 @@ def with_frequent_ends(model: LanguageModel, share: float = 0.3) -> LanguageMode
     return model
 
 
-def greedy(session: Session, rows: list[int], blocks: list[list[int]], last_turn: bool) -> list[Completion]:
+def greedy(
+    session: Session, rows: Sequence[int], blocks: list[list[int]], last_turn: bool, limit: int = LIMIT
+) -> list[Completion]:
     return session.complete(
         rows,
         blocks,
-        max_new_tokens=LIMIT,
+        max_new_tokens=limit,
         temperature=0.0,
         uniform_NT=None,
         logprobs=True,
@@ -36,7 +39,7 @@ def greedy(session: Session, rows: list[int], blocks: list[list[int]], last_turn
     )
 
 
-@pytest.mark.parametrize("family", sorted(CONFIGS))
+@pytest.mark.parametrize("family", [*sorted(CONFIGS), *RECURRENT])
 def test_three_turns_equal_the_slow_loop(family: str) -> None:
     model = with_frequent_ends(small_model(family))
     rows = 12
