@@ -16,7 +16,7 @@ from evotext.schedules.learning_rate import LearningRate
 from optimizers.decay import Decay, NoDecay
 
 # Of a parameter with more entries than this, so many, evenly spread, stand for all in the distance from the start.
-SAMPLED = 2**20
+SAMPLED = 2**16
 # Random numbers of the rounding are drawn in pieces of this size: they take many times the memory of the weights.
 ROUNDED_AT_ONCE = 2**20
 NarrowWeights = Literal["masters", "stochastic"]
@@ -72,7 +72,7 @@ class MasterWeights:
             master.grad = None
             if self._decay.needs_start:
                 self._decay.pull(master, self._anchors[name], self.learning_rate.now)
-            change += float((before - master).double().square().sum())
+            change += float(torch.linalg.vector_norm(before.sub_(master))) ** 2
             if self._keeps_none(name):
                 stored.copy_(self._rounded(name, master.detach()))
                 self._put_away(name)

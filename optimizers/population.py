@@ -153,12 +153,15 @@ class PopulationES:
 
         def directions() -> Iterator[tuple[str, Tensor]]:
             nonlocal dot, first_norm, second_norm, norm
-            for (name, first), (_, second) in zip(noise.combine(first_P), noise.combine(second_P), strict=True):
+            others = noise.combine(second_P)
+            for name, first in noise.combine(first_P):
+                _, second = next(others)
                 dot += float(torch.dot(first.flatten(), second.flatten()))
-                first_norm += float(first.square().sum())
-                second_norm += float(second.square().sum())
+                first_norm += float(torch.linalg.vector_norm(first)) ** 2
+                second_norm += float(torch.linalg.vector_norm(second)) ** 2
                 whole = first.add_(second).mul_(scale)
-                norm += float(whole.square().sum())
+                del second  # of an embedding's size
+                norm += float(torch.linalg.vector_norm(whole)) ** 2
                 yield name, self._network.in_stored_layout(name, whole) if whole.ndim == 2 else whole
 
         change = self._weights.ascend(directions())

@@ -9,6 +9,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from evotext.runner.evaluation import Evaluation
 from evotext.types import Cost
 
+# Columns of a terminal that hold a title of usual length, the bar and the figures in one line.
+WIDE = 115
+
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
@@ -25,17 +28,17 @@ class RunProgress:
     def __init__(self, title: str, *, instances: str, shown: bool = True) -> None:
         self._instances = instances
         self._title, self._console = title, _Console(stderr=True, highlight=False, quiet=not shown)
-        columns = (
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=20),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
-        )
+        self._wide = self._console.width >= WIDE
+        heading = [TextColumn("[bold]{task.description}")] if self._wide else []
+        bar = BarColumn(bar_width=20 if self._wide else 10)
+        columns = (*heading, bar, TaskProgressColumn(), TextColumn("{task.fields[figures]}"))
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self._bar.add_task(title, total=1.0, figures="starting")
         self._success = float("nan")
 
     def __enter__(self) -> "RunProgress":
+        if self._console.is_terminal and not self._wide:
+            self._console.print(self._title, style="bold", soft_wrap=True)
         self._bar.start()
         return self
 
