@@ -19,6 +19,7 @@ from evotext.command_line import run_hydra
 from evotext.config_errors import build, configuration
 from evotext.config_messages import near
 from evotext.models.source import ModelSource
+from evotext.out_of_memory import is_out_of_memory, make_room
 from evotext.runner.preflight import choose_device, prepare_torch
 from evotext.runner.summary import device_name, versions, write_json
 
@@ -36,17 +37,25 @@ def main(config: DictConfig) -> None:
     console = Console(stderr=True)
     for suite in suites:
         with console.status(f"measuring {suite}, {setting.model}"):
-            figures += importlib.import_module(f"benchmarks.{suite}").figures(setting)
+            try:
+                figures += importlib.import_module(f"benchmarks.{suite}").figures(setting)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                console.print(f"{suite} left out: {setting.model} needs more memory than there is", soft_wrap=True)
+        make_room(setting.device)
+        if config.out and figures:  # what was measured stays, whatever becomes of the suites that follow
+            write(Path(config.out), figures, setting)
     show(figures, setting)
-    if config.out:
-        record: dict[str, object] = {
-            "device": device_name(setting.device),
-            "versions": versions(),
-            "figures": [asdict(f) for f in figures],
-        }
-        Path(config.out).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(config.out), record)
+    if config.out and figures:
         print(config.out)
+
+
+def write(out: Path, figures: list[Figure], setting: Setting) -> None:
+    """JSON: the figures with the device and the versions that they are of."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    versioned = {"device": device_name(setting.device), "versions": versions()}
+    write_json(out, versioned | {"figures": [asdict(f) for f in figures]})
 
 
 def chosen(config: DictConfig) -> tuple[list[str], Setting]:
@@ -88,7 +97,10 @@ def show(figures: list[Figure], setting: Setting) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for f in figures:
         table.add_row(f.name, f"{f.value:.3f}", f"{f.low:.3f} - {f.high:.3f}", str(f.rows), str(f.members))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = TABLE_WIDTH
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.scripts_in_process import status_of
 
@@ -83,6 +84,31 @@ def test_a_mistake_is_one_line(
     errors = capfd.readouterr().err
     assert errors.startswith("error: ") and message in errors
     assert errors.count("\n") == 1
+
+
+def test_a_suite_that_does_not_fit_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And what was measured before is on disk by then."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    import benchmarks.memory
+    import benchmarks.update
+    from benchmarks.figures import Figure, Setting, figure
+
+    out = tmp_path / "figures.json"
+
+    def full(setting: Setting) -> list[Figure]:
+        assert len(json.loads(out.read_text())["figures"]) == 1
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def measured(setting: Setting) -> list[Figure]:
+        return [figure("update_share", [0.5], setting, rows=1)]
+
+    monkeypatch.setattr(benchmarks.update, "figures", measured)
+    monkeypatch.setattr(benchmarks.memory, "figures", full)
+    assert status_of("benchmark", "suite=[update,memory,update]", "device=cpu", f"out={out}", monkeypatch=monkeypatch) == 0
+    assert "memory left out: 1M needs more memory than there is" in capfd.readouterr().err
+    assert [f["name"] for f in json.loads(out.read_text())["figures"]] == ["update_share", "update_share"]
 
 
 def test_trl_is_measured_where_it_is_installed(
