@@ -106,7 +106,9 @@ def test_a_suite_that_does_not_fit_leaves_the_others(
 
     monkeypatch.setattr(benchmarks.update, "figures", measured)
     monkeypatch.setattr(benchmarks.memory, "figures", full)
-    assert status_of("benchmark", "suite=[update,memory,update]", "device=cpu", f"out={out}", monkeypatch=monkeypatch) == 0
+    assert (
+        status_of("benchmark", "suite=[update,memory,update]", "device=cpu", f"out={out}", monkeypatch=monkeypatch) == 0
+    )
     assert "memory left out: 1M needs more memory than there is" in capfd.readouterr().err
     assert [f["name"] for f in json.loads(out.read_text())["figures"]] == ["update_share", "update_share"]
 
