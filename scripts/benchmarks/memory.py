@@ -27,13 +27,13 @@ def figures(setting: Setting) -> list[Figure]:
     members = setting.members or (256 if setting.gpu else 64)
     prompts = setting.prompts or (1 if setting.large else 4)
     rows = members * prompts
-    plain_step = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 1e-3}
+    plain_step, adam = ({"_target_": f"torch.optim.{name}", "_partial_": True, "lr": 1e-3} for name in ("SGD", "Adam"))
     es = partial(algorithm, setting, "eggroll", population=members, prompts=prompts)
     makers: dict[str, Callable[[], Algorithm] | None] = {
         "plain": None,
         "eggroll": partial(es, optimizer=plain_step, narrow_weights="stochastic"),
-        **({"masters": partial(es, optimizer=plain_step)} if setting.gpu else {}),
-        "adam": es,
+        **({"masters": partial(es, optimizer=plain_step, narrow_weights="masters")} if setting.gpu else {}),
+        "adam": partial(es, optimizer=adam, narrow_weights="masters"),
         "grpo": partial(algorithm, setting, "grpo", prompts=rows // GROUP, group_size=GROUP),
         "ppo": partial(algorithm, setting, "ppo", episodes=rows),
     }
