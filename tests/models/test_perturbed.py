@@ -16,6 +16,7 @@ from evotext.models.perturbed import CannotPerturbError, PerturbedNetwork
 from evotext.models.perturbed_probe import NoNoise
 from evotext.protocols import PopulationNoise
 from optimizers.perturbations import LowRank
+from tests.members import own_network
 from tests.small_models import CONFIGS, RECURRENT, RECURRENT_EXCLUDE, VOCABULARY
 
 SIGMA, POPULATION = 0.05, 6
@@ -41,14 +42,8 @@ def _noise(perturbed: PerturbedNetwork, *, rank: int = 1, vectors: str = "full")
     return perturbation.draw(perturbed, seed=5, generation=2, population=POPULATION, antithetic=True, sigma=SIGMA)
 
 
-@torch.no_grad()
 def _member(perturbed: PerturbedNetwork, noise: PopulationNoise, member: int) -> PreTrainedModel:
-    """A copy of the network with this member's weights."""
-    network = copy.deepcopy(perturbed.network)
-    weights = dict(network.named_parameters())
-    for name, unit in noise.combine(F.one_hot(torch.tensor(member), POPULATION).double()):
-        weights[name].add_(perturbed.in_stored_layout(name, unit) if unit.ndim == 2 else unit, alpha=SIGMA)
-    return network
+    return own_network(perturbed, noise, member, population=POPULATION, sigma=SIGMA)
 
 
 @torch.inference_mode()

@@ -1,33 +1,16 @@
 """A population that runs as one batch writes what each member's own network writes in a slow loop, in every family."""
 
-import copy
-
 import pytest
-import torch
-import torch.nn.functional as F
-from transformers import PreTrainedModel
 
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.protocols import PopulationNoise
 from evotext.rollouts.session import Session
 from optimizers.perturbations import LowRank
+from tests.members import own_network
 from tests.rollouts.test_session import LIMIT, blocks_of_uneven_length, greedy, with_frequent_ends
 from tests.small_models import CONFIGS, RECURRENT, RECURRENT_EXCLUDE, slow_greedy, small_model
 
 POPULATION, ROWS_EACH, SIGMA, TURNS = 4, 3, 0.1, 3
 EXCLUDE = {"mixtral": ["*.experts.*"]} | dict.fromkeys(RECURRENT, RECURRENT_EXCLUDE)
-
-
-@torch.no_grad()
-def networks(perturbed: PerturbedNetwork, noise: PopulationNoise) -> list[PreTrainedModel]:
-    """A copy of the network with each member's weights."""
-    copies = []
-    for member in range(POPULATION):
-        copies.append(copy.deepcopy(perturbed.network))
-        weights = dict(copies[-1].named_parameters())
-        for name, unit in noise.combine(F.one_hot(torch.tensor(member), POPULATION).double()):
-            weights[name].add_(perturbed.in_stored_layout(name, unit) if unit.ndim == 2 else unit, alpha=SIGMA)
-    return copies
 
 
 @pytest.mark.parametrize("family", [*sorted(CONFIGS), *RECURRENT])
@@ -39,7 +22,8 @@ def test_three_turns_equal_each_members_own_network(family: str) -> None:
     noise = perturbation.draw(perturbed, seed=0, generation=0, population=POPULATION, antithetic=True, sigma=SIGMA)
     rows = POPULATION * ROWS_EACH
     members = [row // ROWS_EACH for row in range(rows)]
-    session, own = Session(model, members=members, noise=noise), networks(perturbed, noise)
+    session = Session(model, members=members, noise=noise)
+    own = [own_network(perturbed, noise, m, population=POPULATION, sigma=SIGMA) for m in range(POPULATION)]
     history = blocks_of_uneven_length(rows, seed=1)
     blocks, alive, changed = [list(ids) for ids in history], list(range(rows)), 0
     for turn in range(TURNS):
