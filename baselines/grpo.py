@@ -36,10 +36,10 @@ from baselines.policy import Scorer
 from baselines.refill import Refill
 from baselines.rollout_metrics import add_gap, gap_notes, group_metrics, rollout_metrics, trained_on_metrics
 from baselines.stepper import Stepper, Steps
-from evotext import processes
-from evotext.instances import train_instances
+from evotext.distributed import collectives
+from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.optimizer_factory import OptimizerFactory, check_optimizer
+from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 
@@ -202,7 +202,7 @@ class GRPO:
             figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
 
         self._micro.run(actions.mask_BN.any(1).nonzero()[:, 0], actions.length_B, work, figures)
-        processes.add_up([sum_B])
+        collectives.all_reduce([sum_B])
         return sum_B.cpu()
 
     def _improve(
@@ -269,7 +269,7 @@ class GRPO:
             old_BN[some_K, : part.mask_BN.shape[1]] = logprob_KN.to(old_BN.dtype)
 
         self._micro.run(row_K, actions.length_B, work, figures)
-        processes.add_up([old_BN])
+        collectives.all_reduce([old_BN])
         return dataclasses.replace(actions, old_logprob_BN=old_BN)
 
     def _accumulate(

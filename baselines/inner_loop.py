@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from evotext import processes
-from evotext.out_of_memory import is_out_of_memory, make_room
-from evotext.philox import Purpose, stream_id, uniform
+from evotext.distributed import collectives
+from evotext.keys.philox import Purpose, stream_id, uniform
+from evotext.models.out_of_memory import is_out_of_memory, make_room
 
 
 def minibatches(rows: int, count: int, *, seed: int, generation: int, epoch: int) -> tuple[Tensor, ...]:
@@ -28,8 +28,8 @@ def minibatches(rows: int, count: int, *, seed: int, generation: int, epoch: int
 def micro_batches(row_K: Tensor, length_B: Tensor, micro_rows: int) -> Iterator[Tensor]:
     """Own share of the parts of at most `micro_rows` rows, of like length so that little padding is computed."""
     by_length_K = row_K[length_B[row_K].argsort(stable=True)]
-    even = -(-len(row_K) // processes.count())
-    yield from processes.own_share(by_length_K.split(max(1, min(micro_rows, even))))
+    even = -(-len(row_K) // collectives.world_size())
+    yield from collectives.own_share(by_length_K.split(max(1, min(micro_rows, even))))
 
 
 class MicroBatches:
@@ -111,10 +111,10 @@ class Figures:
 
     def result(self) -> dict[str, float]:
         """Every figure's mean or maximum. Each process asks for it, once."""
-        names = processes.all_names([*self._sum, *self._largest])
+        names = collectives.all_names([*self._sum, *self._largest])
         sums = torch.tensor([[self._sum.get(n, 0.0), self._weight.get(n, 0.0)] for n in names], dtype=torch.float64)
-        processes.add_up([sums])
+        collectives.all_reduce([sums])
         means = {n: total / weight for n, (total, weight) in zip(names, sums.tolist(), strict=True) if weight}
         largest = torch.tensor([self._largest.get(n, -torch.inf) for n in names], dtype=torch.float64)
-        greatest = processes.gather(largest).amax(0)
+        greatest = collectives.all_gather(largest).amax(0)
         return means | {n: v for n, v in zip(names, greatest.tolist(), strict=True) if v != -torch.inf}

@@ -39,10 +39,10 @@ from baselines.losses import clipped_surrogate, kl_divergence, token_weights, va
 from baselines.policy import Scorer
 from baselines.rollout_metrics import add_gap, gap_notes, rollout_metrics, trained_on_metrics
 from baselines.stepper import Stepper, Steps
-from evotext import processes
-from evotext.instances import train_instances
+from evotext.distributed import collectives
+from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.optimizer_factory import OptimizerFactory, check_optimizer
+from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked
 
@@ -191,7 +191,7 @@ class PPO:
                 weight_BN = token_weights(inside_BN, "token", rows=len(part_K), max_tokens=1)
                 work = partial(self._accumulate, judged, used_BN, weight_BN, figures, value_only)
                 moved = self._micro.run(part_K, actions.length_B, work, figures, self._stepper.forget)
-                if self.target_kl is not None and processes.total(moved) > self.target_kl:
+                if self.target_kl is not None and collectives.total(moved) > self.target_kl:
                     self._stepper.forget()
                     return steps, True
                 steps.take(self._stepper, figures)
@@ -240,7 +240,9 @@ class PPO:
                 figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
 
         self._micro.run(torch.arange(actions.rows, device=value_BN.device), actions.length_B, work, figures)
-        processes.add_up([value_BN, last_B, kl_BN, old_BN])  # each has computed its rows and left 0 for the others
+        collectives.all_reduce(
+            [value_BN, last_B, kl_BN, old_BN]
+        )  # each has computed its rows and left 0 for the others
         reward_BN = actions.reward_BN - self._kl.coefficient * kl_BN
         if self._reference is not None:
             figures.mean([("kl_coefficient", self._kl.coefficient)], 1.0)

@@ -24,10 +24,10 @@ from baselines.losses import token_weights
 from baselines.policy import Scorer
 from baselines.rollout_metrics import trained_on_metrics
 from baselines.stepper import Stepper, Steps
-from evotext import processes
-from evotext.instances import train_instances
+from evotext.distributed import collectives
+from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.optimizer_factory import OptimizerFactory, check_optimizer
+from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.types import Cost, Demonstration, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import PositiveFloat, PositiveInt, checked
 
@@ -92,7 +92,7 @@ class SFT:
         metrics = figures.result()
         metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
         cost = Cost(env_seconds=drawn - begin, update_seconds=time.perf_counter() - drawn, updates=max(1, steps.taken))
-        if processes.rank() == 0:  # all processes drew the same ones, and counts of all are added up
+        if collectives.rank() == 0:  # all processes drew the same ones, and counts of all are added up
             cost += Cost(
                 episodes=sum(demonstration.played for demonstration in taught),
                 env_steps=sum(len(demonstration.turns) for demonstration in taught),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from baselines.inner_loop import Figures
-from evotext import processes
-from evotext.optimizer_factory import OptimizerFactory
-from evotext.schedules.learning_rate import LearningRate
+from evotext.distributed import collectives
+from evotext.optimization.factory import OptimizerFactory
+from evotext.optimization.learning_rate import LearningRate
 
 
 @dataclass(kw_only=True)
@@ -61,7 +61,7 @@ class Stepper:
 
         Returns the norm before clipping, or None if it is not finite: then nothing changed.
         """
-        processes.share_gradients(self._parameters)
+        collectives.share_gradients(self._parameters)
         bound = torch.inf if self._max_grad_norm is None else self._max_grad_norm
         norm = float(nn.utils.clip_grad_norm_(self._parameters, bound))
         finite = math.isfinite(norm)

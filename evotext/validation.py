@@ -1,6 +1,6 @@
 """Hyperparameter types. A constructor decorated with `checked` rejects wrong types and values out of range.
 
-The command line turns the resulting `pydantic.ValidationError` into one line (`evotext.command_line`).
+The command line turns the resulting `pydantic.ValidationError` into one line (`evotext.cli.command`).
 Strict: a string is never taken for a number, nor a boolean for an integer; an integer is accepted as a float.
 """
 

@@ -22,11 +22,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from evotext.instances import train_instances
+from evotext.keys.instances import train_instances
+from evotext.keys.philox import Purpose, normal, stream_id
 from evotext.library import optional
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.philox import Purpose, normal, stream_id
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from optimizers.masters import MasterWeights

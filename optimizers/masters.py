@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from evotext.philox import Purpose, stream_id, uniform
-from evotext.schedules.learning_rate import LearningRate
+from evotext.keys.philox import Purpose, stream_id, uniform
+from evotext.optimization.learning_rate import LearningRate
 from optimizers.decay import Decay, NoDecay
 
 # Of a parameter with more entries than this, so many, evenly spread, stand for all in the distance from the start.

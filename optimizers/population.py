@@ -17,7 +17,7 @@ from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.optimizer_factory import OptimizerFactory, check_optimizer
+from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.protocols import Perturbation, PopulationNoise
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked

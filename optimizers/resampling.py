@@ -1,6 +1,6 @@
 """Which task instances a generation runs on."""
 
-from evotext.instances import train_instances
+from evotext.keys.instances import train_instances
 from evotext.validation import PositiveInt, checked
 
 

@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from evotext.command_line import run_hydra
-from evotext.config_errors import build, configuration
-from evotext.config_messages import near
+from evotext.cli.command import run_hydra
+from evotext.cli.errors import build, configuration
+from evotext.cli.messages import near
+from evotext.models.out_of_memory import is_out_of_memory, make_room
 from evotext.models.source import ModelSource
-from evotext.out_of_memory import is_out_of_memory, make_room
 from evotext.runner.preflight import choose_device, prepare_torch
 from evotext.runner.summary import device_name, versions, write_json
 

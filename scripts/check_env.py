@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from envs.contract import CHECKS
-from evotext.command_line import run_hydra
-from evotext.config_errors import build, configuration
+from evotext.cli.command import run_hydra
+from evotext.cli.errors import build, configuration
 from evotext.rollouts.episodes import FAULTS
 from evotext.rollouts.task import TextTask
 from evotext.rollouts.time_limit import TimeLimit, TookTooLong

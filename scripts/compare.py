@@ -15,15 +15,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evotext.reports.comparison import Comparison, compare
-from evotext.reports.figures import first_axis
-from evotext.reports.html_report import html_report
-from evotext.reports.markdown import markdown
-from evotext.reports.picture import picture
-from evotext.reports.records import Metric
-from evotext.reports.runs import find_runs, read_run
-from evotext.reports.tables import results_csv, terminal_tables
-from evotext.reports.verdicts import answer
+from reports.comparison import Comparison, compare
+from reports.figures import first_axis
+from reports.html_report import html_report
+from reports.markdown import markdown
+from reports.picture import picture
+from reports.records import Metric
+from reports.runs import find_runs, read_run
+from reports.tables import results_csv, terminal_tables
+from reports.verdicts import answer
 
 BOOTSTRAP_SEED = 0  # the same runs give the same report
 KEYS = ("out", "metric", "watch")

@@ -8,9 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from evotext.command_line import run_hydra
-from evotext.config_checks import check_targets
-from evotext.config_errors import build, configuration
+from evotext.cli.checks import check_targets
+from evotext.cli.command import run_hydra
+from evotext.cli.errors import build, configuration
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.source import ModelSource
 from evotext.rollouts.collector import Collector

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from envs.floors import open_loop, random_legal
 from envs.text_env import TextEnv
-from evotext.command_line import run_hydra
-from evotext.config_errors import build, configuration
+from evotext.cli.command import run_hydra
+from evotext.cli.errors import build, configuration
 from evotext.rollouts.collector import Collector
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once

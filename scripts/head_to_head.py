@@ -29,10 +29,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from evotext.config_messages import explain, near
-from evotext.head_to_head.execute import Failure, execute, run_in_process
-from evotext.head_to_head.outcome import COSTS, best, trials
-from evotext.head_to_head.plan import TUNING_SEED, Space, reported_jobs, tuning_jobs
+from evotext.cli.messages import explain, near
+from reports.head_to_head.execute import Failure, execute, run_in_process
+from reports.head_to_head.outcome import COSTS, best, trials
+from reports.head_to_head.plan import TUNING_SEED, Space, reported_jobs, tuning_jobs
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = ("algorithm", "env", "seed", "trials", "jobs", "out", "space")

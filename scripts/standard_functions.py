@@ -20,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from evotext.command_line import run_hydra
-from evotext.config_errors import ConfigError, configuration
-from evotext.config_messages import explain_validation
+from evotext.cli.command import run_hydra
+from evotext.cli.errors import ConfigError, configuration
+from evotext.cli.messages import explain_validation
 from evotext.library import optional
+from evotext.optimization.schedules import Cosine
 from evotext.protocols import ParameterSpec, Perturbation
 from evotext.runner.preflight import prepare_torch
-from evotext.schedules import Cosine
 from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from optimizers.fitness_shaping import CenteredRanks, ZScore
 from optimizers.masters import MasterWeights

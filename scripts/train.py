@@ -13,8 +13,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from evotext.command_line import Interrupted, run_hydra
-from evotext.config_errors import build, configuration
+from evotext.cli.command import Interrupted, run_hydra
+from evotext.cli.errors import build, configuration
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 
@@ -22,17 +22,17 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 def main(config: DictConfig) -> float | None:
     """One run, from configuration to summary; its final success, which a sweep can search by."""
     # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
-    from evotext import processes, torchrun
+    from evotext.distributed import collectives, torchrun
     from evotext.rollouts.collector import Collector
     from evotext.runner.folder import check_inside, check_new, claimed, is_completed
     from evotext.runner.loop import Run
     from evotext.runner.preflight import check_prompts, check_split, choose_device, prepare_torch, rows_at_once
-    from evotext.runner.trackers import JsonLines
+    from evotext.trackers.files import JsonLines
 
     choices: dict[str, str] = HydraConfig.get().runtime.choices
     folder = Path(HydraConfig.get().runtime.output_dir)
     first = torchrun.rank() == 0
-    with processes.joined(), ExitStack() as stack:
+    with collectives.joined(), ExitStack() as stack:
         with configuration():  # everything that can be wrong with it is found before anything is trained
             if first and config.resume is None:
                 check_new(folder)
@@ -47,7 +47,7 @@ def main(config: DictConfig) -> float | None:
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
             pruner = build(config, "pruner")
             check_split(pruner, evaluator)
-            if config.resume and processes.any_of(first and is_completed(folder, budget)):
+            if config.resume and collectives.any_of(first and is_completed(folder, budget)):
                 if first:
                     print(f"completed already, nothing is left to do  ->  {folder}")
                 return None

@@ -15,8 +15,8 @@ import pytest
 from omegaconf import DictConfig
 from pydantic import Field
 
-from evotext.command_line import Interrupted, run_hydra
-from evotext.config_errors import build, configuration
+from evotext.cli.command import Interrupted, run_hydra
+from evotext.cli.errors import build, configuration
 from evotext.validation import PositiveFloat, PositiveInt, checked
 
 HERE = "tests.command_line_app"

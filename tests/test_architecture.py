@@ -13,12 +13,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from evotext.config_checks import Root, check, check_targets
-from evotext.config_errors import ConfigError
+from evotext.cli.checks import Root, check, check_targets
+from evotext.cli.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
-PACKAGES = ("evotext", "envs", "optimizers", "baselines")
+PACKAGES = ("evotext", "reports", "envs", "optimizers", "baselines")
 LONGEST_FILE = 400
 
 MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))

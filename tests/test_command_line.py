@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evotext.command_line import _reader_is_gone
+from evotext.cli.command import _reader_is_gone
 from tests.command_line_app import CONFIGURATION, HERE, App
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
@@ -146,7 +146,7 @@ def test_other_failures_leave_their_traceback_in_the_run(app: App) -> None:
 
 def test_a_reader_that_is_gone_is_no_fault_of_the_run(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train.py ... | head -1`: it ends with status 1, and its folder is that of a run that ended well."""
-    monkeypatch.setattr("evotext.command_line._reader_is_gone", lambda: True)
+    monkeypatch.setattr("evotext.cli.command._reader_is_gone", lambda: True)
     outcome = app("seed=32")
     assert (outcome.status, outcome.err) == (1, "")
     assert not list(app.folder.rglob("error.txt"))

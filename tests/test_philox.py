@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from evotext.philox import MASK, Purpose, many_normals, normal, normals, philox, stream_id, uniform
+from evotext.keys.philox import MASK, Purpose, many_normals, normal, normals, philox, stream_id, uniform
 
 # philox4x32-10 of Random123's kat_vectors: counter, key, result.
 KNOWN_ANSWERS = [
@@ -67,7 +67,7 @@ def test_normals_do_not_depend_on_what_is_drawn_with_them(monkeypatch: pytest.Mo
         assert torch.equal(normal(3, stream, 4, INDEX, count), expected)
         assert torch.equal(normal(3, stream, 4, INDEX[20:23], count), expected[20:23])
         assert torch.equal(normal(3, stream, 4, INDEX, count + 9)[:, :count], expected)
-    monkeypatch.setattr("evotext.philox.CHUNK_BLOCKS", 7)
+    monkeypatch.setattr("evotext.keys.philox.CHUNK_BLOCKS", 7)
     for expected, chunked in zip(together, normals(3, 4, INDEX, streams), strict=True):
         assert torch.equal(chunked, expected)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evotext import processes
+from evotext.distributed import collectives
 from evotext.rollouts.collector import Collector
 from evotext.types import RolloutPlan, Sampling
 from tests.rollouts.test_collector import chatter
@@ -71,7 +71,7 @@ def test_shares_are_those_of_the_model_and_hold_every_row_once(
     object.__setattr__(plan, "members", tuple(row // whole for row in range(rows)))  # no noise is needed to share
     engine = Collector(MODEL, chatter(longest=1), rows=at_once, even=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "count", lambda: count)
+        patch.setattr(collectives, "world_size", lambda: count)
         batches = list(engine._batches(plan))
     assert sorted(row for batch in batches for row in batch) == list(range(rows))
     assert max(map(len, batches)) <= at_once

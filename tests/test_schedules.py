@@ -5,7 +5,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from evotext.schedules import Constant, Cosine, Linear
+from evotext.optimization.schedules import Constant, Cosine, Linear
 
 
 def test_a_straight_line() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from evotext.config_messages import one_line, shown, without_secrets
+from evotext.cli.messages import one_line, shown, without_secrets
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.runner.checkpoints import CheckpointFolder
 from evotext.runner.folder import check_inside

@@ -14,8 +14,8 @@ from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 
-from evotext.config_errors import ConfigError
-from evotext.sweep_plugins import PACKAGES, expand_presets
+from evotext.cli.errors import ConfigError
+from evotext.cli.sweeps import PACKAGES, expand_presets
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = [(group, name) for group, names in PACKAGES.items() for name in names]
@@ -31,7 +31,7 @@ SCRIPT = """
 import os
 from pathlib import Path
 
-from evotext.command_line import run_hydra
+from evotext.cli.command import run_hydra
 
 
 def main(config):
@@ -115,7 +115,7 @@ def test_a_plugin_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     def missing(package: str) -> str:
         raise PackageNotFoundError(package)
 
-    monkeypatch.setattr("evotext.sweep_plugins.version", missing)
+    monkeypatch.setattr("evotext.cli.sweeps.version", missing)
     with pytest.raises(ConfigError, match="joblib needs a package that is not installed; pip install hydra-joblib-l"):
         expand_presets(["seed=1", "hydra/launcher=joblib"])
 

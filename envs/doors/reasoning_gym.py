@@ -6,7 +6,7 @@ import gymnasium
 
 from envs.spaces import FreeText
 from envs.text_env import WHITE_SPACE, RenderMode, chosen_split, split_of
-from evotext.config_messages import suggestion
+from evotext.cli.messages import suggestion
 from evotext.library import optional
 from evotext.validation import checked
 

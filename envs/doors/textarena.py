@@ -9,7 +9,7 @@ import gymnasium
 
 from envs.spaces import FreeText
 from envs.text_env import RenderMode, chosen_split
-from evotext.config_messages import suggestion
+from evotext.cli.messages import suggestion
 from evotext.library import optional
 from evotext.validation import checked
 

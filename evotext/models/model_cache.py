@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 from rich.console import Console
 
-from evotext.manifest import damage, seal
+from evotext.run_folder.manifest import damage, seal
 
 
 class ModelCache:

@@ -11,12 +11,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from evotext import processes
+from evotext.distributed import collectives
+from evotext.distributed.exchange import joint_cost, whole_batch
 from evotext.models.language_model import LanguageModel
-from evotext.out_of_memory import is_out_of_memory, make_room
+from evotext.models.out_of_memory import is_out_of_memory, make_room
 from evotext.rollouts.captured_step import CudaGraphs
 from evotext.rollouts.episodes import Batch, Episode
-from evotext.rollouts.exchange import joint_cost, whole_batch
 from evotext.rollouts.task import TextTask
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
@@ -62,8 +62,8 @@ class Collector:
         done: list[Episode] = []
         env_seconds, flops, steps = 0.0, 0.0, 0
         batches = list(self._batches(plan))
-        shares = [batches[process :: processes.count()] for process in range(processes.count())]
-        for rows in shares[processes.rank()]:
+        shares = [batches[process :: collectives.world_size()] for process in range(collectives.world_size())]
+        for rows in shares[collectives.rank()]:
             for batch in self._run(plan, rows):
                 done += batch.episodes
                 env_seconds, flops, steps = (
@@ -117,16 +117,16 @@ class Collector:
         yield from self._run(plan, rows[middle:])
 
     def _measure_waiting(self, busy: float) -> None:
-        if processes.count() > 1:
-            busy_N = processes.gather(torch.tensor([busy], dtype=torch.float64))
+        if collectives.world_size() > 1:
+            busy_N = collectives.all_gather(torch.tensor([busy], dtype=torch.float64))
             self.waiting = 1.0 - float(busy_N.mean() / busy_N.max())
 
     def _batches(self, plan: RolloutPlan) -> Iterator[list[int]]:
         """Row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
         members = plan.members or tuple(range(len(plan.instances)))
         limit = self.rows
-        if self.even and processes.count() > 1:
-            limit = even_batch(len(members), members.count(members[0]), processes.count(), most=limit)
+        if self.even and collectives.world_size() > 1:
+            limit = even_batch(len(members), members.count(members[0]), collectives.world_size(), most=limit)
         runs: list[list[int]] = []
         for row, member in enumerate(members):
             if runs and members[runs[-1][-1]] == member and len(runs[-1]) < limit:

@@ -12,8 +12,8 @@ import gymnasium
 import torch
 from torch import Tensor
 
+from evotext.keys.philox import Purpose, stream_id, uniform
 from evotext.models.language_model import LanguageModel
-from evotext.philox import Purpose, stream_id, uniform
 from evotext.rollouts.captured_step import StepRecorder
 from evotext.rollouts.session import Completion, Session
 from evotext.rollouts.task import TextTask

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from evotext.manifest import damage, seal, to_disk
+from evotext.run_folder.manifest import damage, seal, to_disk
 from evotext.runner.tensor_tree import pack, unpack
 from evotext.validation import NonNegativeInt, PositiveFloat, checked
 

@@ -14,7 +14,7 @@ Shapes: B rows, T tokens, V vocabulary, C rows computed at once.
 import torch
 from torch import Tensor
 
-from evotext.instances import held_out_instances
+from evotext.keys.instances import held_out_instances
 from evotext.models.flops import ForwardFlops
 from evotext.rollouts.collector import Collector
 from evotext.types import Cost, RolloutPlan, Sampling

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from evotext.instances import held_out_instances, validation_instances
+from evotext.keys.instances import held_out_instances, validation_instances
 from evotext.rollouts.collector import Collector
 from evotext.runner.pass_at_k import pass_at_k
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories

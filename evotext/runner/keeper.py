@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from evotext import processes
+from evotext.distributed import collectives
 from evotext.protocols import Algorithm
 from evotext.rollouts.collector import Collector
 from evotext.runner.checkpoints import Checkpoint, CheckpointFolder, Checkpointing
@@ -16,7 +16,7 @@ from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.standing import Standing
 from evotext.runner.summary import device_name, versions
 from evotext.runner.tensor_tree import pack, unpack
-from evotext.runner.trackers import cut_records, record_lengths, records_fault
+from evotext.trackers.files import cut_records, record_lengths, records_fault
 
 
 class Keeper:
@@ -47,7 +47,7 @@ class Keeper:
 
     def save(self, standing: Standing) -> None:
         """Write a checkpoint of the present state, unless there is one. Raises CheckpointError if it cannot be written."""
-        if processes.rank() != 0 or not self._checkpointing.keep or self._saved_generation == standing.generation:
+        if collectives.rank() != 0 or not self._checkpointing.keep or self._saved_generation == standing.generation:
             return
         peak = max(standing.peak_memory_bytes, peak_memory_bytes(self._collector.model.device))
         checkpoint = Checkpoint(
@@ -67,12 +67,12 @@ class Keeper:
 
     def load(self) -> Checkpoint | None:
         """The newest checkpoint that can be used, None if none can; the first process reads it, the others hear of it."""
-        if processes.count() == 1:
+        if collectives.world_size() == 1:
             return self._checkpoints.load(self._fault, _say)
-        found = self._checkpoints.load(self._fault, _say) if processes.rank() == 0 else None
+        found = self._checkpoints.load(self._fault, _say) if collectives.rank() == 0 else None
         shape, tensors = pack(vars(found) if found else None, "checkpoint")
-        shape = json.loads(processes.text_from_first(json.dumps(shape)))
-        fields = unpack(shape, processes.tensors_from_first(tensors))
+        shape = json.loads(collectives.broadcast_text(json.dumps(shape)))
+        fields = unpack(shape, collectives.broadcast_tensors(tensors))
         return Checkpoint(**fields) if fields else None
 
     def apply(self, checkpoint: Checkpoint) -> None:
@@ -90,16 +90,16 @@ class Keeper:
         """
         checkpoint = self.load()
         if checkpoint is None:
-            if processes.any_of(processes.rank() == 0 and self._checkpoints.any):
+            if collectives.any_of(collectives.rank() == 0 and self._checkpoints.any):
                 raise ValueError(
                     f"resume: expected a checkpoint that can be used in {self._checkpoints.folder}, got none; "
                     "start the run again with replay=..."
                 )
-            if processes.rank() == 0:
+            if collectives.rank() == 0:
                 cut_records(self._folder, {})
             return Standing()
         self.apply(checkpoint)
-        if processes.rank() == 0:
+        if collectives.rank() == 0:
             cut_records(self._folder, checkpoint.run["records"])
             then, now = checkpoint.run["made_on"], self._here
             changed = [f"{key}={now[key]} (was {then.get(key)})" for key in now if now[key] != then.get(key)]
@@ -112,7 +112,7 @@ class Keeper:
     def _here(self) -> dict[str, Any]:
         """What results to the last bit depend on besides the configuration."""
         device = device_name(self._collector.model.device)
-        return versions() | {"device": device, "processes": str(processes.count())}
+        return versions() | {"device": device, "processes": str(collectives.world_size())}
 
     def _fault(self, checkpoint: Checkpoint) -> str:
         if checkpoint.run["names"] != self._names:

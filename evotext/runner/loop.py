@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from evotext import processes
+from evotext.distributed import collectives
+from evotext.distributed.exchange import joint_cost
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
-from evotext.rollouts.exchange import joint_cost
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.divergence import EPISODES, StartingPolicy
@@ -64,7 +64,7 @@ class Run:
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
         self._pruner = pruner
-        self._trackers = trackers if processes.rank() == 0 else []
+        self._trackers = trackers if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         algorithm.start(model, seed)
@@ -94,7 +94,7 @@ class Run:
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with (
-                RunProgress(title, instances=self._evaluator.instances, shown=processes.rank() == 0) as progress,
+                RunProgress(title, instances=self._evaluator.instances, shown=collectives.rank() == 0) as progress,
                 stop_on_signals(progress.say) as stop,
             ):
                 self._start = self._start or self._starting_policy()
@@ -102,7 +102,7 @@ class Run:
                     self._at.evaluation_cost += self._start.cost
                     self._evaluate(progress, sampled=True)
                     self._keeper.save(self._at)
-                while self._fraction < 1.0 and not processes.any_of(stop.made):
+                while self._fraction < 1.0 and not collectives.any_of(stop.made):
                     measured = self._advance(progress)
                     if measured and self._fraction < 1.0 and (reason := self._behind()):
                         status = "pruned"
@@ -143,13 +143,13 @@ class Run:
 
     def _behind(self) -> str | None:
         """Why the run should end early, on all processes alike."""
-        reason = self._pruner.behind(self._folder) if processes.rank() == 0 else ""
-        return (reason or "pruned") if processes.any_of(bool(reason)) else None
+        reason = self._pruner.behind(self._folder) if collectives.rank() == 0 else ""
+        return (reason or "pruned") if collectives.any_of(bool(reason)) else None
 
     def _advance(self, progress: RunProgress) -> bool:
         """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
         at, before = self._at, self._fraction
-        sent = processes.bytes_sent()
+        sent = collectives.bytes_sent()
         plan = self._algorithm.ask(at.generation)
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
@@ -159,13 +159,13 @@ class Run:
         for note in report.notes:
             progress.say(note)
         fault = fault or self._weights_fault()
-        processes.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
+        collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
         at.generation += 1
         at.without_signal += bool(report.metrics.get("skipped"))
         at.dropped += bool(fault)
         at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
-        self._log_generation(batch, report, processes.bytes_sent() - sent)
+        self._log_generation(batch, report, collectives.bytes_sent() - sent)
         if fault:
             self._drop(fault, progress)
         progress.generation(self._fraction, _mean(batch.return_B), at.cost)
@@ -233,7 +233,7 @@ class Run:
         }
         if len(batch.return_B):
             shared |= {"return_mean": _mean(batch.return_B), "success_rate": _mean(batch.success_B.double())}
-        if processes.count() > 1:
+        if collectives.world_size() > 1:
             shared |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
         self._log("train", shared | report.metrics)
 
@@ -252,7 +252,7 @@ class Run:
 
     def _save_model(self) -> None:
         """`model/`, written aside and put in the place of an earlier one."""
-        if processes.rank() != 0:
+        if collectives.rank() != 0:
             return
         final, aside, before = (self._folder / name for name in ("model", "model.writing", "model.leaving"))
         for left in (aside, before):
@@ -275,7 +275,7 @@ class Run:
             device=self._model.device,
         )
         try:
-            if processes.rank() == 0:
+            if collectives.rank() == 0:
                 write_json(self._folder / "summary.json", summary)
         finally:
             for tracker in self._trackers:

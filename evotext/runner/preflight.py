@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import transformers
 
-from evotext import torchrun
-from evotext.instances import held_out_instances
+from evotext.distributed import torchrun
+from evotext.keys.instances import held_out_instances
 from evotext.models.chat import Conversation
 from evotext.models.source import Outline
 from evotext.rollouts.task import TextTask

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from evotext import processes
+from evotext.distributed import collectives
 from evotext.runner.budget import Budget
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.memory import peak_memory_bytes
@@ -62,7 +62,7 @@ def summarise(
         },
         "dropped_generations": standing.dropped,
         "resumes": standing.resumes,
-        "processes": processes.count(),
+        "processes": collectives.world_size(),
         "versions": versions(),
         "device": device_name(device),
     }

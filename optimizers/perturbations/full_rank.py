@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from evotext.philox import Purpose, many_normals, stream_id
+from evotext.keys.philox import Purpose, many_normals, stream_id
 from evotext.protocols import ParameterSpec, PerturbableNetwork
 from evotext.validation import checked
 from optimizers.perturbations import keyed

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from evotext.philox import Purpose, normals, stream_id
+from evotext.keys.philox import Purpose, normals, stream_id
 from evotext.protocols import ParameterSpec, PerturbableNetwork
 from evotext.validation import PositiveInt, checked
 from optimizers.perturbations import keyed

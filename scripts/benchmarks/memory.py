@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.figures import Figure, Setting, alternate, figure, ratios
 from benchmarks.work import algorithm, collector, plain_plan
-from evotext.out_of_memory import is_out_of_memory
+from evotext.models.out_of_memory import is_out_of_memory
 from evotext.protocols import Algorithm
 from evotext.runner.memory import forget_peak_memory, peak_memory_bytes
 

@@ -19,9 +19,9 @@ import torch
 from benchmarks.cost_model import Link, Work, efficiency, exchange
 from benchmarks.figures import Figure, Measure, Setting, alternate, figure, ratios
 from benchmarks.work import algorithm, collector
-from evotext import processes, torchrun
-from evotext.config_errors import ConfigError
-from evotext.rollouts.exchange import joint_cost
+from evotext.cli.errors import ConfigError
+from evotext.distributed import collectives, torchrun
+from evotext.distributed.exchange import joint_cost
 from evotext.runner.preflight import choose_device, rows_at_once
 
 SIZES = (1, 2, 4)
@@ -153,7 +153,7 @@ def _serve(told: dict[str, str], setting: Setting, parent: Connection) -> None:
     """One process, as torchrun would start it: work until the parent hangs up."""
     os.environ |= told
     torch.set_num_threads(1)
-    with processes.joined():
+    with collectives.joined():
         setting = replace(setting, device=choose_device("cuda" if setting.gpu else "cpu"))
         tasks: dict[str, Callable[[int], Result]] = {"link": probe_link}
         while True:
@@ -171,9 +171,9 @@ def probe_link(_: int) -> Result:
     small, large = torch.zeros(1, dtype=torch.uint8), torch.zeros(PROBE_BYTES, dtype=torch.uint8)
 
     def seconds(values: torch.Tensor) -> float:
-        processes.gather(small)  # together
+        collectives.all_gather(small)  # together
         begin = time.perf_counter()
-        processes.gather(values)
+        collectives.all_gather(values)
         return time.perf_counter() - begin
 
     seconds(large)
@@ -196,18 +196,18 @@ def _generations(setting: Setting, name: str) -> Callable[[int], Result]:
     parameters = dict(model.network.named_parameters())
 
     def generation(repeat: int) -> Result:
-        processes.any_of(False)  # all begin together
-        sent, begin = processes.bytes_sent(), time.perf_counter()
+        collectives.any_of(False)  # all begin together
+        sent, begin = collectives.bytes_sent(), time.perf_counter()
         plan = made.ask(repeat)
         batch = engine.collect(plan)
         report = made.tell(batch)
-        processes.check_same(parameters, f"generation {repeat}")
+        collectives.check_same(parameters, f"generation {repeat}")
         joint_cost(report.cost)  # as a run does
         return {
             "seconds": time.perf_counter() - begin,
             "rollout": batch.cost.rollout_seconds + batch.cost.env_seconds,
             "update": report.cost.update_seconds,
-            "bytes": float(processes.bytes_sent() - sent),
+            "bytes": float(collectives.bytes_sent() - sent),
             "waiting": engine.waiting,
             "rows": float(len(plan.instances)),
             "whole": float(1 if plan.members is None else plan.members.count(0)),

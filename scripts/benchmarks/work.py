@@ -5,7 +5,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.figures import Setting
 from benchmarks.workload import workload
-from evotext.config_errors import build
+from evotext.cli.errors import build
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm
 from evotext.rollouts.collector import Collector

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from baselines.stepper import Stepper
-from evotext.optimizer_factory import check_optimizer
+from evotext.optimization.factory import check_optimizer
 
 SGD = partial(torch.optim.SGD, lr=1e-4)
 ADAMW = partial(torch.optim.AdamW, lr=1e-4, weight_decay=0.0)

@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from evotext.config_errors import build
+from evotext.cli.errors import build
 from evotext.models.adapters import LoRA
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.rollouts.captured_step import STEPS_BEFORE, Step
@@ -24,7 +24,7 @@ from tests.small_models import CONFIGS, RECURRENT, small_model
 
 CONF = Path(__file__).parents[2] / "conf"
 ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml") if file.stem != "sft")
-# Noise of full size comes from another generator on a CPU than elsewhere (evotext/philox.py).
+# Noise of full size comes from another generator on a CPU than elsewhere (evotext/keys/philox.py).
 OWN_NUMBERS = {"openai_es", "es_at_scale", "mezo"}
 GENERATIONS = 2
 SMALL = {"population": 4, "prompts": 2, "group_size": 4, "episodes": 8, "minibatches": 2}

@@ -12,10 +12,10 @@ import yaml
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from evotext.head_to_head.execute import execute, run_in_process
-from evotext.head_to_head.outcome import best, record, trials
-from evotext.head_to_head.plan import TUNING_SEED, Job, reported_jobs, settings, tuning_jobs
-from evotext.instances import held_out_instances, train_instances, validation_instances
+from evotext.keys.instances import held_out_instances, train_instances, validation_instances
+from reports.head_to_head.execute import execute, run_in_process
+from reports.head_to_head.outcome import best, record, trials
+from reports.head_to_head.plan import TUNING_SEED, Job, reported_jobs, settings, tuning_jobs
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = {"algorithm.lr": [0.1, 0.2, 0.3], "algorithm.sigma": [1, 2]}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from evotext.manifest import MANIFEST
 from evotext.models.model_cache import ModelCache
+from evotext.run_folder.manifest import MANIFEST
 
 
 def build(folder: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evotext.schedules import Constant
+from evotext.optimization.schedules import Constant
 from evotext.types import Cost, RolloutPlan, Trajectories
 from optimizers.decay import NoDecay
 from optimizers.resampling import Resampling

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
-from evotext.instances import train_instances
+from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from optimizers import Eggroll
 from optimizers.fitness_shaping import Raw, TaskZScore, ZScore

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from evotext.philox import Purpose, normal, stream_id
+from evotext.keys.philox import Purpose, normal, stream_id
 from evotext.protocols import PopulationNoise
 from optimizers.perturbations import LowRank
 from tests.optimizers.parameters import Parameters
@@ -100,7 +100,7 @@ def test_noise_does_not_depend_on_order_chunks_or_drawing(monkeypatch: pytest.Mo
     noise = _draw(network, 6)
     whole, vector = _matrices(noise, "a", 7, 6), _vectors(noise, "c", 6)
     monkeypatch.setattr("optimizers.perturbations.keyed.DRAW_NUMBERS", 1)
-    monkeypatch.setattr("evotext.philox.CHUNK_BLOCKS", 3)
+    monkeypatch.setattr("evotext.keys.philox.CHUNK_BLOCKS", 3)
     again = _draw(network, 6)
     weight_P = torch.arange(6).double()
     for name, unit in again.combine(weight_P):

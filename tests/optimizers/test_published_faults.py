@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from evotext.instances import train_instances
+from evotext.keys.instances import train_instances
+from evotext.keys.philox import Purpose, many_normals, normal, stream_id
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.philox import Purpose, many_normals, normal, stream_id
 from optimizers import Eggroll, ESAtScale
 from optimizers.fitness_shaping import CenteredRanks, Raw, TaskZScore, ZScore
 from optimizers.masters import MasterWeights

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
-from evotext.schedules import Linear
+from evotext.optimization.schedules import Linear
 from optimizers import Eggroll, MeZO
 from optimizers.decay import Anchored
 from optimizers.fitness_shaping import Raw, ZScore

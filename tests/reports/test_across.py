@@ -10,18 +10,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from evotext.head_to_head.plan import TUNING_SEED
-from evotext.reports.comparison import Comparison, compare
-from evotext.reports.figures import spread
-from evotext.reports.html_parts import matrix
-from evotext.reports.html_report import html_report
-from evotext.reports.markdown import markdown
-from evotext.reports.picture import picture
-from evotext.reports.runs import find_runs, read_run
-from evotext.reports.statistics import Estimate, interquartile_mean, probability_of_improvement
-from evotext.reports.tables import results_csv
-from evotext.reports.tasks import Duel
-from evotext.reports.verdicts import answer
+from reports.comparison import Comparison, compare
+from reports.figures import spread
+from reports.head_to_head.plan import TUNING_SEED
+from reports.html_parts import matrix
+from reports.html_report import html_report
+from reports.markdown import markdown
+from reports.picture import picture
+from reports.runs import find_runs, read_run
+from reports.statistics import Estimate, interquartile_mean, probability_of_improvement
+from reports.tables import results_csv
+from reports.tasks import Duel
+from reports.verdicts import answer
 from tests.reports.run_folders import write_run, write_study
 from tests.reports.test_outputs import Page
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from evotext.reports.at_budget import at_budget
-from evotext.reports.fairness import differences_that_matter
-from evotext.reports.formats import p_value
-from evotext.reports.records import AXES, NAN, EvaluationPoint, RunRecord
+from reports.at_budget import at_budget
+from reports.fairness import differences_that_matter
+from reports.formats import p_value
+from reports.records import AXES, NAN, EvaluationPoint, RunRecord
 
 
 def points(*pairs: tuple[float, float]) -> list[EvaluationPoint]:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from evotext.reports.comparison import compare
-from evotext.reports.html_report import html_report
-from evotext.reports.runs import find_runs, read_run
+from reports.comparison import compare
+from reports.html_report import html_report
+from reports.runs import find_runs, read_run
 from tests.reports.run_folders import write_run, write_study
 
 selenium = pytest.importorskip("selenium")

@@ -120,5 +120,5 @@ def test_starts_without_torch_and_scipy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
     )
     loaded = {word.strip(" '[]\n") for word in done.stdout.split(",")}
-    assert "evotext.reports.comparison" in loaded
+    assert "reports.comparison" in loaded
     assert not {"torch", "transformers", "scipy", "pandas"} & loaded

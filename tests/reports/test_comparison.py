@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from evotext.reports.comparison import Comparison, _said, compare
-from evotext.reports.figures import metric_title
-from evotext.reports.html_report import html_report
-from evotext.reports.markdown import markdown
-from evotext.reports.picture import picture
-from evotext.reports.runs import find_runs, read_run
-from evotext.reports.tasks import fewest_for_a_claim
-from evotext.reports.verdicts import answer, clear_winner, setting, verdict
 from evotext.runner.evaluation import Evaluator
+from reports.comparison import Comparison, _said, compare
+from reports.figures import metric_title
+from reports.html_report import html_report
+from reports.markdown import markdown
+from reports.picture import picture
+from reports.runs import find_runs, read_run
+from reports.tasks import fewest_for_a_claim
+from reports.verdicts import answer, clear_winner, setting, verdict
 from tests.reports.run_folders import write_run
 
 NOW = datetime(2026, 1, 2)

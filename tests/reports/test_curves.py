@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evotext.reports.curves import Curve, band_of, carried_forward, common_grid, value_at
+from reports.curves import Curve, band_of, carried_forward, common_grid, value_at
 
 
 def curve(*pairs: tuple[float, float]) -> Curve:

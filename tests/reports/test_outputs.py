@@ -14,14 +14,14 @@ import plotly.graph_objects
 import pytest
 from rich.console import Console
 
-from evotext.reports import formats
-from evotext.reports.comparison import Comparison, compare
-from evotext.reports.figures import axes_of, first_axis, learning_curves, points_in_words, styles
-from evotext.reports.html_report import html_report
-from evotext.reports.markdown import markdown
-from evotext.reports.picture import picture, tick, ticks
-from evotext.reports.runs import find_runs, read_run
-from evotext.reports.tables import results_csv, terminal_tables
+from reports import formats
+from reports.comparison import Comparison, compare
+from reports.figures import axes_of, first_axis, learning_curves, points_in_words, styles
+from reports.html_report import html_report
+from reports.markdown import markdown
+from reports.picture import picture, tick, ticks
+from reports.runs import find_runs, read_run
+from reports.tables import results_csv, terminal_tables
 from tests.reports.run_folders import write_run
 
 NASTY = '</script><img src=x onerror="alert(1)">|`$&\'\x1b[31m'

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evotext.reports.comparison import compare
-from evotext.reports.html_report import html_report
-from evotext.reports.markdown import markdown
-from evotext.reports.runs import clean, find_runs, read_run
-from evotext.reports.tables import results_csv
+from reports.comparison import compare
+from reports.html_report import html_report
+from reports.markdown import markdown
+from reports.runs import clean, find_runs, read_run
+from reports.tables import results_csv
 from tests.reports.run_folders import write_run
 
 

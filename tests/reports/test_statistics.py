@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu, trim_mean
 
-from evotext.reports.statistics import (
+from reports.statistics import (
     aggregate_name,
     estimate,
     holm,

@@ -15,15 +15,15 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import open_dict
 
-from evotext import processes, torchrun
-from evotext.config_errors import build
+from evotext.cli.errors import build
+from evotext.distributed import collectives, torchrun
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
-from evotext.runner.trackers import JsonLines, TensorBoard
+from evotext.trackers.files import JsonLines, TensorBoard
 from tests.rollouts.test_collector import chatter, with_frequent_ends
 from tests.small_models import small_model
 
@@ -75,7 +75,7 @@ def small_run(
     folder.mkdir(exist_ok=True)
     made, adapter = small_algorithm(algorithm)
     model = adapter.attach(small_starting_model())
-    first = processes.rank() == 0
+    first = collectives.rank() == 0
     return Run(
         algorithm=wrap(made),
         model=model,
@@ -138,7 +138,7 @@ def run_to_the_end(folder: Path, algorithm: str, resume: bool = False, options: 
 
 def _as_one_of(told: dict[str, str], work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     os.environ |= told
-    with processes.joined():
+    with collectives.joined():
         work(*arguments)
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from evotext.instances import held_out_instances
+from evotext.keys.instances import held_out_instances
 from evotext.rollouts.collector import Collector
 from evotext.runner import divergence
 from evotext.runner.divergence import StartingPolicy

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from evotext.instances import held_out_instances
+from evotext.keys.instances import held_out_instances
 from evotext.rollouts.collector import Collector
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.pass_at_k import pass_at_k

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from evotext import processes, torchrun
+from evotext.distributed import collectives, torchrun
 from evotext.protocols import Algorithm
 from tests.runner.small_runs import (
     ended,
@@ -102,7 +102,7 @@ class Differs:
 
     def tell(self, batch: Any) -> Any:
         report = self._algorithm.tell(batch)
-        if batch.plan.generation == 1 and processes.rank() == 1:
+        if batch.plan.generation == 1 and collectives.rank() == 1:
             with torch.no_grad():
                 self._weight.view(-1)[5] += 1e-6
         return report
@@ -112,7 +112,7 @@ def run_that_differs(folder: Path) -> None:
     try:
         small_run(folder, wrap=Differs).train()
     except RuntimeError as error:
-        (folder / f"said-{processes.rank()}").write_text(str(error))
+        (folder / f"said-{collectives.rank()}").write_text(str(error))
         os._exit(3)
 
 
@@ -133,25 +133,25 @@ def test_a_group_takes_up_the_run_of_a_single_process(tmp_path: Path, alone: dic
 
 
 def exchange(folder: Path) -> None:
-    rank = processes.rank()
-    assert processes.count() == 3
-    assert processes.gather(torch.tensor([rank * 1.5, 2.0])).tolist() == [[0.0, 2.0], [1.5, 2.0], [3.0, 2.0]]
-    assert processes.gather(torch.tensor([rank == 1])).tolist() == [[False], [True], [False]]
-    assert processes.total(rank + 0.5) == 4.5
-    assert list(processes.own_share("abcde")) == [["a", "d"], ["b", "e"], ["c"]][rank]
-    assert processes.all_names(["x", "é"] if rank == 2 else []) == ["x", "é"]
-    assert processes.text_from_first("ab é" if rank == 0 else "") == "ab é"
+    rank = collectives.rank()
+    assert collectives.world_size() == 3
+    assert collectives.all_gather(torch.tensor([rank * 1.5, 2.0])).tolist() == [[0.0, 2.0], [1.5, 2.0], [3.0, 2.0]]
+    assert collectives.all_gather(torch.tensor([rank == 1])).tolist() == [[False], [True], [False]]
+    assert collectives.total(rank + 0.5) == 4.5
+    assert list(collectives.own_share("abcde")) == [["a", "d"], ["b", "e"], ["c"]][rank]
+    assert collectives.all_names(["x", "é"] if rank == 2 else []) == ["x", "é"]
+    assert collectives.broadcast_text("ab é" if rank == 0 else "") == "ab é"
     given = {"a": torch.arange(3), "b": torch.ones(2, 2, dtype=torch.bfloat16)} if rank == 0 else {}
-    received = processes.tensors_from_first(given)
+    received = collectives.broadcast_tensors(given)
     assert received["a"].tolist() == [0, 1, 2] and received["b"].dtype == torch.bfloat16
     with_gradient, without, unused = (torch.nn.Parameter(torch.zeros(2)) for _ in range(3))
     with_gradient.grad = torch.full((2,), float(rank))
     without.grad = torch.ones(2) if rank == 1 else None
-    processes.share_gradients([with_gradient, without, unused])
+    collectives.share_gradients([with_gradient, without, unused])
     assert with_gradient.grad.tolist() == [3.0, 3.0]
     assert without.grad is not None and without.grad.tolist() == [1.0, 1.0]
     assert unused.grad is None
-    assert processes.any_of(rank == 2) and not processes.any_of(False)
+    assert collectives.any_of(rank == 2) and not collectives.any_of(False)
 
 
 def test_messages(tmp_path: Path) -> None:
@@ -159,10 +159,10 @@ def test_messages(tmp_path: Path) -> None:
 
 
 def test_one_process_talks_to_nobody() -> None:
-    assert processes.gather(torch.tensor([1.0])).tolist() == [[1.0]]
-    assert processes.total(2.0) == 2.0 and processes.bytes_sent() == 0
-    assert list(processes.own_share([1, 2, 3])) == [1, 2, 3]
-    assert processes.tensors_from_first({}) == {} and processes.text_from_first("x") == "x"
+    assert collectives.all_gather(torch.tensor([1.0])).tolist() == [[1.0]]
+    assert collectives.total(2.0) == 2.0 and collectives.bytes_sent() == 0
+    assert list(collectives.own_share([1, 2, 3])) == [1, 2, 3]
+    assert collectives.broadcast_tensors({}) == {} and collectives.broadcast_text("x") == "x"
 
 
 def test_only_torchruns_own_variables_make_a_group(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
 from evotext.runner.preflight import check_split
 from evotext.runner.pruner import MedianPruner, NoPruner
-from evotext.runner.trackers import JsonLines
+from evotext.trackers.files import JsonLines
 from tests.rollouts.test_collector import chatter
 from tests.runner.test_loop import Counting, records
 from tests.scripts_in_process import status_of

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from evotext.manifest import MANIFEST
+from evotext.run_folder.manifest import MANIFEST
 from evotext.runner.checkpoints import CheckpointError, CheckpointFolder
 from tests.runner.small_runs import (
     ALGORITHMS,

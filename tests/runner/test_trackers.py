@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from evotext.runner.hyperparameters import hyperparameters
-from evotext.runner.trackers import TensorBoard, figures
+from evotext.trackers.files import TensorBoard, figures
 
 CONFIG = {
     "algorithm": {"_target_": "optimizers.Eggroll", "sigma": 0.02, "exclude": [], "optimizer": {"lr": 0.001}},
@@ -116,7 +116,7 @@ def wandb_records(file: Path) -> Iterator[Any]:
 @pytest.mark.usefixtures("_offline")
 def test_wandb_offline(folder: Path) -> None:
     pytest.importorskip("wandb")
-    from evotext.runner.wandb_tracker import WandB
+    from evotext.trackers.wandb import WandB
 
     report(WandB(project="evotext", entity=None, group=None, mode="offline")(folder), folder)
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
@@ -149,7 +149,7 @@ def test_wandb_offline(folder: Path) -> None:
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_mlflow_without_a_server(folder: Path, tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
-    from evotext.runner.mlflow_tracker import MLflow
+    from evotext.trackers.mlflow import MLflow
 
     uri = (tmp_path / "mlflow").as_uri()
     opened = MLflow(experiment="mine", tracking_uri=uri)
@@ -173,7 +173,7 @@ def test_a_lost_server_does_not_end_a_run(folder: Path, capsys: pytest.CaptureFi
     pytest.importorskip("mlflow")
     import mlflow
 
-    from evotext.runner.mlflow_tracker import MLflowRun
+    from evotext.trackers.mlflow import MLflowRun
 
     class Lost:
         def __getattr__(self, name: str) -> Any:
@@ -190,7 +190,7 @@ def test_a_lost_server_does_not_end_a_run(folder: Path, capsys: pytest.CaptureFi
 def test_without_its_package_a_tracker_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from omegaconf import OmegaConf
 
-    from evotext.config_errors import ConfigError, build
+    from evotext.cli.errors import ConfigError, build
 
     monkeypatch.setitem(sys.modules, name, None)
     conf = Path(__file__).parents[2] / "conf" / "tracker" / f"{name}.yaml"

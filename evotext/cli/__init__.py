@@ -1,0 +1,1 @@
+"""What makes Hydra polite: the command line, the checks of a configuration, its messages, replays and sweeps."""

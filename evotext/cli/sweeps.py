@@ -1,0 +1,55 @@
+"""Hydra's plugins for sweeps: which package each needs, the project's presets for them, and what is said at a sweep's end."""
+
+import re
+import shlex
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from evotext.cli.errors import ConfigError
+
+# The choices that have a preset, `conf/hydra/GROUP/NAME_preset.yaml`, and the packages that they come from.
+PACKAGES = {
+    "launcher": {
+        "joblib": "hydra-joblib-launcher",
+        "submitit_local": "hydra-submitit-launcher",
+        "submitit_slurm": "hydra-submitit-launcher",
+        "ray": "hydra-ray-launcher",
+    },
+    "sweeper": {"optuna": "hydra-optuna-sweeper"},
+}
+
+
+class HowToCompare(Callback):
+    """At a sweep's end, one that was not stopped, a line with the command that compares its runs."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """See Hydra's `Callback`."""
+        folder = Path(config.hydra.sweep.dir)
+        words = shlex.join([str(folder), f"out={folder / 'report'}"])
+        print(f"to compare these runs: python scripts/compare.py {words}", flush=True)
+
+
+def expand_presets(words: list[str]) -> list[str]:
+    """Replace the name of a plugin by that of its preset, which Hydra does not take under the same name.
+
+    Raises ConfigError if the plugin is not installed.
+    """
+    return [_expanded(word) for word in words]
+
+
+def _expanded(word: str) -> str:
+    found = re.fullmatch(r"hydra/(launcher|sweeper)=(\w+?)(?:_preset)?", word)
+    package = PACKAGES[found[1]].get(found[2]) if found else None
+    if found is None or package is None:
+        return word
+    try:
+        version(package)
+    except PackageNotFoundError:
+        raise ConfigError(
+            f"hydra/{found[1]}: {found[2]} needs a package that is not installed; pip install {package}"
+        ) from None
+    return f"hydra/{found[1]}={found[2]}_preset"

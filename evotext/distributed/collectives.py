@@ -1,0 +1,174 @@
+"""What the processes of a run tell each other. A run of one process takes the same paths and talks to nobody.
+
+`torchrun --nproc-per-node N scripts/train.py ...` starts N processes that run the same program. Each runs its share of the
+episodes; what an update needs of the others' is gathered, so that all compute the same one and hold the same weights.
+Messages are tensors: nothing is pickled.
+
+Shapes: N processes.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from evotext.distributed import torchrun
+
+T = TypeVar("T")
+# Bytes that this process has put into messages.
+_sent = [0]
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Within it the processes that torchrun started are one group; without torchrun this is nothing."""
+    if torchrun.size() == 1:
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, rank, size = next(rendezvous("env://"))
+    # torchrun's store may outlive a group that died, with the addresses of its processes in it.
+    store = PrefixStore(f"evotext/{torchrun.restarts()}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    yield
+    dist.destroy_process_group()  # not after an error, when the others may be gone
+
+
+def world_size() -> int:
+    """N, the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def bytes_sent() -> int:
+    """Bytes that this process has given to the others so far, each message counted once however many read it."""
+    return _sent[0]
+
+
+def own_share(items: Iterable[T]) -> Iterator[T]:
+    """Every N-th item, beginning with this process's number."""
+    return islice(items, rank(), None, world_size())
+
+
+def all_gather(values: Tensor) -> Tensor:
+    """Everyone's values (of one shape and on the CPU), stacked along a new first axis, (N, ...)."""
+    if world_size() == 1:
+        return values[None]
+    _sent[0] += values.numel() * values.element_size()
+    sent = values.to(torch.uint8) if values.dtype == torch.bool else values
+    received = [torch.empty_like(sent) for _ in range(world_size())]
+    dist.all_gather(received, sent.contiguous())
+    return torch.stack(received).to(values.dtype)
+
+
+def all_reduce(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its sum over all processes, which is the same on all to the last bit."""
+    if world_size() == 1:
+        return
+    for tensor in tensors:
+        _sent[0] += tensor.numel() * tensor.element_size()
+        dist.all_reduce(tensor)
+
+
+def total(value: float) -> float:
+    """The sum of everyone's value."""
+    values = torch.tensor([value], dtype=torch.float64)
+    all_reduce([values])
+    return float(values)
+
+
+def share_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up everyone's gradients; a process that had no rows adds nothing."""
+    if world_size() == 1:
+        return
+    some = [p for p in parameters if p.requires_grad]
+    # A parameter without a gradient anywhere stays without one, as it does in a run of one process.
+    used = torch.tensor([p.grad is not None for p in some], dtype=torch.int32)
+    all_reduce([used])
+    chosen = [p for p, n in zip(some, used.tolist(), strict=True) if n]
+    for parameter in chosen:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    all_reduce([p.grad for p in chosen if p.grad is not None])
+
+
+def broadcast(tensor: Tensor) -> Tensor:
+    """Process 0's values, in place; all give a tensor of the same shape and type."""
+    if world_size() > 1:
+        dist.broadcast(tensor, 0)
+    return tensor
+
+
+def broadcast_text(text: str) -> str:
+    """Process 0's text; what the others give is not read."""
+    if world_size() == 1:
+        return text
+    data = text.encode()
+    size = int(broadcast(torch.tensor([len(data)])))
+    buffer = (
+        torch.frombuffer(bytearray(data), dtype=torch.uint8) if rank() == 0 else torch.empty(size, dtype=torch.uint8)
+    )
+    return bytes(broadcast(buffer).numpy()).decode()
+
+
+def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Process 0's tensors by name; what the others give is not read."""
+    if world_size() == 1:
+        return tensors
+    listed = [[name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()]
+    received: dict[str, Tensor] = {}
+    for name, shape, kind in json.loads(broadcast_text(json.dumps(listed))):
+        own = tensors[name].contiguous() if rank() == 0 else torch.empty(shape, dtype=getattr(torch, kind))
+        received[name] = broadcast(own)
+    return received
+
+
+def all_names(own: Iterable[str]) -> list[str]:
+    """The names that any process has, in one order on all."""
+    names = sorted(set(own))
+    if world_size() == 1:
+        return names
+    written = json.dumps(names).encode()
+    size = int(all_gather(torch.tensor([len(written)])).max())
+    padded = torch.tensor(list(written.ljust(size)), dtype=torch.uint8)
+    return sorted({name for row in all_gather(padded) for name in json.loads(bytes(row.tolist()))})
+
+
+def any_of(flag: bool) -> bool:
+    """Whether any process says so."""
+    return bool(all_gather(torch.tensor([flag])).any())
+
+
+@torch.no_grad()
+def check_same(parameters: dict[str, nn.Parameter], when: str) -> None:
+    """Raises RuntimeError, on all processes alike, unless all hold the same weights to the last bit.
+
+    Compared by the sum of each parameter's bits taken as integers: 8 bytes a parameter.
+    """
+    if world_size() == 1:
+        return
+    sums = torch.stack([_bits(parameter).sum(dtype=torch.int64).cpu() for parameter in parameters.values()])
+    sums_NK = all_gather(sums)
+    unequal = (sums_NK != sums_NK[0]).nonzero().tolist()
+    if unequal:
+        process, first = unequal[0]
+        raise RuntimeError(
+            f"{when}: expected the same weights in all {world_size()} processes, got others in process {process}, "
+            f"first in {list(parameters)[first]}; the machines may differ in hardware or software"
+        )
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tensor.view(widths[tensor.element_size()])

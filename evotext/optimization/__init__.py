@@ -1,0 +1,1 @@
+"""What both families use to turn a direction into new weights."""

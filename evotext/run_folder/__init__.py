@@ -1,0 +1,1 @@
+"""A run's folder: its schema, its writer and its readers."""

@@ -1,0 +1,210 @@
+"""What several tasks say together, and success against an option of a task that was swept.
+
+Over tasks: scores are shares of success, so that tasks have one scale; the interquartile mean, the probability of
+improvement and the performance profile are taken over the runs of all tasks, bootstrapped within each (as rliable does).
+Only algorithms with enough runs on every task take part, under the names that they have there.
+
+A sweep is three or more tasks that differ in one number alone, such as the turns of delay before a reward. Its tasks are
+shown as a curve; they are many views of one task, so that they would outvote the others: they stay out of the figures
+over tasks, unless there is nothing else.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reports.curves import Band
+from reports.records import Metric
+from reports.statistics import (
+    FEWEST_RUNS,
+    Array,
+    Estimate,
+    estimate,
+    holm,
+    performance_profile,
+    permutation_p_value,
+    probability_of_improvement,
+)
+from reports.tasks import Duel, Task
+
+FEWEST_VALUES = 3
+"""Fewer values of an option are no curve."""
+THRESHOLDS = np.linspace(0.0, 1.0, 51)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One algorithm over all tasks."""
+
+    name: str
+    score: Estimate
+    """Interquartile mean."""
+    above: Band
+    """Share of runs that score above a threshold, over thresholds (`cost`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overall:
+    """Several tasks together."""
+
+    tasks: tuple[str, ...]
+    """Their names."""
+    profiles: tuple[Profile, ...]
+    """Best first."""
+    duels: tuple[Duel, ...]
+    """Every pair, averaged over tasks."""
+    left_out: tuple[str, ...]
+    """Algorithms and tasks that do not take part, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Tasks that differ in one number."""
+
+    name: str
+    """The environment's."""
+    option: str
+    tasks: tuple[Task, ...]
+    """By rising value."""
+    values: tuple[float, ...]
+    lines: Mapping[str, Band]
+    """Of each algorithm, final score over the option (`cost`), where it has counted runs."""
+
+
+def sweeps_of(tasks: Sequence[Task]) -> tuple[Sweep, ...]:
+    """Every environment whose tasks differ in a single numeric option; runs of several models give several sweeps."""
+    found = []
+    for members in _alike(tasks).values():
+        keys = [key for key in dict.fromkeys(k for task in members for k in task.settings) if _differs(members, key)]
+        values = {task.name: _number(task.settings.get(keys[0])) for task in members} if len(keys) == 1 else {}
+        if len(set(values.values())) < FEWEST_VALUES or not all(map(np.isfinite, values.values())):
+            continue
+        ordered = tuple(sorted(members, key=lambda task: values[task.name]))
+        found.append(
+            Sweep(
+                name=_name(members[0], tasks),
+                option=keys[0],
+                tasks=ordered,
+                values=tuple(values[task.name] for task in ordered),
+                lines=_lines(ordered, values),
+            )
+        )
+    return tuple(found)
+
+
+def overall_of(tasks: Sequence[Task], sweeps: Sequence[Sweep], metric: Metric, seed: int) -> Overall | None:
+    """None for fewer than two tasks with two algorithms in common, and for returns, whose scales differ."""
+    if metric != "success":
+        return None
+    swept = {task.name for sweep in sweeps for task in sweep.tasks}
+    apart = [task for task in tasks if task.name not in swept]
+    chosen = apart if len(apart) > 1 else list(tasks)
+    left_out = [
+        f"{sweep.name}: the values of {sweep.option} are shown as a sweep" for sweep in sweeps if apart == chosen
+    ]
+    left_out += [f"{task.name}: not a fair comparison" for task in chosen if task.unfair]
+    chosen = [task for task in chosen if not task.unfair and any(c.counted for c in task.contestants)]
+    scores: dict[str, dict[str, list[float]]] = {}
+    for name in dict.fromkeys(c.name for task in chosen for c in task.contestants):
+        runs = {
+            task.name: [run.after[metric] for run in c.counted]
+            for task in chosen
+            for c in task.contestants
+            if c.name == name and len(c.counted) >= FEWEST_RUNS
+        }
+        missing = [task.name for task in chosen if task.name not in runs]
+        if missing:
+            left_out.append(f"{name}: fewer than {FEWEST_RUNS} counted runs on {', '.join(missing)}")
+        else:
+            scores[name] = runs
+    if len(chosen) < 2 or len(scores) < 2:
+        return None
+    profiles = [
+        Profile(name=name, score=estimate(runs, seed=seed), above=_profile(runs, seed)) for name, runs in scores.items()
+    ]
+    profiles.sort(key=lambda profile: -profile.score.value)
+    return Overall(
+        tasks=tuple(task.name for task in chosen),
+        profiles=tuple(profiles),
+        duels=_duels(profiles, scores, seed),
+        left_out=tuple(left_out),
+    )
+
+
+def _duels(profiles: Sequence[Profile], scores: Mapping[str, Mapping[str, list[float]]], seed: int) -> tuple[Duel, ...]:
+    pairs = list(itertools.combinations(profiles, 2))
+    p_values = holm([permutation_p_value(scores[x.name], scores[y.name], seed=seed) for x, y in pairs])
+    duels = []
+    for (x, y), p_value in zip(pairs, p_values, strict=True):
+        assert x.score.interval and y.score.interval, "three runs on each task have an interval"
+        duels.append(
+            Duel(
+                first=x.name,
+                second=y.name,
+                improvement=probability_of_improvement(scores[x.name], scores[y.name], seed=seed),
+                p_value=p_value,
+                apart=x.score.interval[0] > y.score.interval[1],
+            )
+        )
+    return tuple(duels)
+
+
+def _profile(runs: Mapping[str, list[float]], seed: int) -> Band:
+    share, interval = performance_profile(runs, THRESHOLDS, seed=seed)
+    low, high = interval if interval is not None else (None, None)
+    return Band(cost=THRESHOLDS, score=share, low=low, high=high, runs=sum(map(len, runs.values())))
+
+
+def _alike(tasks: Sequence[Task]) -> dict[tuple[str, ...], list[Task]]:
+    """Tasks of one environment and one model."""
+    groups: defaultdict[tuple[str, ...], list[Task]] = defaultdict(list)
+    for task in tasks:
+        model = (f"{key}={value}" for key, value in task.settings.items() if key.split(".")[0] == "model")
+        groups[(task.env, *model)].append(task)
+    return groups
+
+
+def _differs(tasks: Sequence[Task], key: str) -> bool:
+    return len({task.settings.get(key) for task in tasks}) > 1
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "")
+    except ValueError:
+        return float("nan")
+
+
+def _name(task: Task, tasks: Sequence[Task]) -> str:
+    """The environment, with the model where several were tuned on it."""
+    models = {other.settings.get("model") for other in tasks if other.env == task.env}
+    return task.env if len(models) == 1 else f"{task.env} (model {task.settings.get('model', 'unknown')})"
+
+
+def _lines(tasks: Sequence[Task], values: Mapping[str, float]) -> dict[str, Band]:
+    lines = {}
+    for name in dict.fromkeys(c.name for task in tasks for c in task.contestants):
+        points = [
+            (values[task.name], c.after, len(c.counted))
+            for task in tasks
+            for c in task.contestants
+            if c.name == name and c.after
+        ]
+        if not points:
+            continue
+        known = all(after.interval for _, after, _ in points)
+        lines[name] = Band(
+            cost=np.array([value for value, _, _ in points]),
+            score=np.array([after.value for _, after, _ in points]),
+            low=_ends(points, 0) if known else None,
+            high=_ends(points, 1) if known else None,
+            runs=min(count for _, _, count in points),
+        )
+    return lines
+
+
+def _ends(points: Sequence[tuple[float, Estimate, int]], end: int) -> Array:
+    return np.array([after.interval[end] for _, after, _ in points if after.interval])

@@ -1,0 +1,156 @@
+"""Runs sorted into tasks and, within each, contestants: what every table, figure and sentence is made from.
+
+A task is an environment with its options and a model; a contestant is an algorithm with its hyperparameters. Runs of
+one contestant differ in their seed alone. Names are as short as tells them apart: options appear where they differ.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports.across import Overall, Sweep, overall_of, sweeps_of
+from reports.fairness import differences_that_matter, differences_to_know, not_counted, unequal_tuning
+from reports.records import Metric, RunRecord
+from reports.runs import clean
+from reports.tasks import Task, contestant_of, duels_of
+from reports.tuning import Tuning, is_trial, tunings_of
+
+Settings = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that the report says."""
+
+    metric: Metric
+    tasks: tuple[Task, ...]
+    sweeps: tuple[Sweep, ...]
+    """Tasks that differ in one number."""
+    overall: Overall | None
+    """What the tasks say together."""
+    tunings: tuple[Tuning, ...]
+    """How hyperparameters were chosen."""
+    runs: tuple[RunRecord, ...]
+    """All of them but tuning's trials, in the order found."""
+    unnamed: tuple[RunRecord, ...]
+    """Runs that do not say which algorithm or environment they are of: in no task."""
+    labels: Mapping[Path, str]
+    """A short name of each run's folder."""
+
+
+def compare(runs: Sequence[RunRecord], *, metric: Metric, seed: int) -> Comparison:
+    """Sort, aggregate and check. seed: of the bootstrap, so that the same runs give the same report."""
+    labels, trials = _labels(runs), [run for run in runs if is_trial(run)]
+    runs = [run for run in runs if not is_trial(run)]
+    named = [run for run in runs if run.algorithm and run.env]
+    task_names = _names(named, lambda run: run.env, lambda run: _task_settings(run))
+    tasks = []
+    for task_name, members in _grouped(named, task_names).items():
+        names = _names(members, lambda run: run.algorithm, lambda run: run.settings_of("algorithm"))
+        groups = _grouped(members, names)
+        notes: list[str] = []
+        contestants = tuple(contestant_of(name, groups[name], metric, seed, notes) for name in groups)
+        counted = {c.name: c.counted for c in contestants}
+        others = {c.name: c.others for c in contestants}
+        tasks.append(
+            Task(
+                name=task_name,
+                env=members[0].env,
+                settings=next((found for run in members if _configured(found := _task_settings(run))), {}),
+                contestants=contestants,
+                duels=duels_of(contestants, metric, seed),
+                unfair=tuple(differences_that_matter(counted) + unequal_tuning(counted, trials)),
+                notes=tuple(notes + differences_to_know(counted) + not_counted(counted, others)),
+            )
+        )
+    sweeps = sweeps_of(tasks)
+    return Comparison(
+        metric=metric,
+        tasks=tuple(tasks),
+        sweeps=sweeps,
+        overall=overall_of(tasks, sweeps, metric, seed),
+        tunings=tunings_of(trials, named, metric),
+        runs=tuple(runs),
+        unnamed=tuple(run for run in runs if not (run.algorithm and run.env)),
+        labels=labels,
+    )
+
+
+def _task_settings(run: RunRecord) -> dict[str, str]:
+    model = {f"model.{key}": value for key, value in run.settings_of("model").items()}
+    return run.settings_of("env") | {"model": run.model} | model
+
+
+def _names(
+    runs: Sequence[RunRecord], base: Callable[[RunRecord], str], settings: Callable[[RunRecord], Settings]
+) -> dict[Path, str]:
+    """For each run its base name, with those settings in which runs of the same base name differ."""
+    by_base: defaultdict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        by_base[base(run)].append(run)
+    names = {}
+    for name, members in by_base.items():
+        found = {run.folder: settings(run) for run in members}
+        keys = dict.fromkeys(key for each in found.values() if _configured(each) for key in each)
+        for folder, each in found.items():
+            if not _configured(each):
+                differing = ["settings unknown"] if any(_configured(other) for other in found.values()) else []
+            else:
+                rivals = [other for other in found.values() if _configured(other)]
+                differing = _said(each, [key for key in keys if any(o.get(key) != each.get(key) for o in rivals)])
+            names[folder] = f"{name} ({', '.join(differing)})" if differing else name
+    return names
+
+
+def _configured(settings: Settings) -> bool:
+    """Whether a run's configuration was readable: more is known than the model's name."""
+    return any(key != "model" for key in settings)
+
+
+def _said(settings: Settings, keys: Sequence[str]) -> list[str]:
+    """Settings in words. Of a part that is another class, the class's name and then its own options, briefly."""
+    parts = tuple(key.removesuffix("_target_") for key in keys if key.endswith("._target_"))
+    words = []
+    for key in keys:
+        part = next((part for part in parts if key.startswith(part)), "")
+        if not part:
+            words.append(f"{key} {settings.get(key, 'absent')}")
+        elif key.endswith("._target_"):
+            words.append(f"{part.rstrip('.')} {settings.get(key, 'absent').rpartition('.')[2]}")
+        elif key in settings:  # what the other class alone has is no setting of this one
+            words.append(f"{key.removeprefix(part)} {settings[key]}")
+    return words
+
+
+def _grouped(runs: Sequence[RunRecord], names: Mapping[Path, str]) -> dict[str, list[RunRecord]]:
+    """Runs by name, in the names' natural order."""
+    groups: defaultdict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        groups[names[run.folder]].append(run)
+    return dict(sorted(groups.items(), key=lambda item: natural(item[0])))
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """A sort key under which `delay 2` comes before `delay 16`."""
+    key = []
+    for word in re.split(r"[\s,()]+", text):
+        try:
+            key.append((0, float(word), ""))
+        except ValueError:
+            key.append((1, 0.0, word))
+    return key
+
+
+def _labels(runs: Sequence[RunRecord]) -> dict[Path, str]:
+    """Folders without the part that all share."""
+    resolved = [run.folder.resolve() for run in runs]
+    if len(runs) == 1:
+        return {runs[0].folder: clean(resolved[0].name)}
+    shared = 0
+    for parts in zip(*(path.parts for path in resolved), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared += 1
+    return {run.folder: clean("/".join(path.parts[shared:])) for run, path in zip(runs, resolved, strict=True)}

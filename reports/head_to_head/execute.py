@@ -1,0 +1,81 @@
+"""Runs jobs as processes of their own, some at once: one that fails, however it fails, leaves the others alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from reports.head_to_head.outcome import record
+from reports.head_to_head.plan import Job
+
+LOG = "log.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A job that was not completed."""
+
+    job: Job
+    reason: str
+    """The last line that it printed."""
+
+
+def run_in_process(job: Job, script: Path, threads: int) -> str | None:
+    """One job, start to end; None if it was completed, else why not. What an earlier attempt left is removed.
+
+    Raises KeyboardInterrupt if the job was stopped by Ctrl-C.
+    """
+    shutil.rmtree(job.folder, ignore_errors=True)
+    job.folder.mkdir(parents=True)
+    words = [*job.words, f"threads={threads}", f"hydra.run.dir={job.folder}"]
+    with (job.folder / LOG).open("w", encoding="utf-8") as log:
+        done = subprocess.run([sys.executable, script, *words], stdout=log, stderr=subprocess.STDOUT, check=False)  # noqa: S603
+    if done.returncode == 0:
+        (job.folder / "words.json").write_text(json.dumps(job.words), encoding="utf-8")
+        return None
+    lines = (job.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), f"exit status {done.returncode}")
+
+
+def execute(
+    jobs: Sequence[Job], run: Callable[[Job], str | None], *, at_once: int, title: str, console: Console
+) -> list[Failure]:
+    """Run every job that is not done yet; the failed ones. Raises KeyboardInterrupt once the running ones have ended."""
+    waiting = [job for job in jobs if record(job) is None]
+    failures: list[Failure] = []
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
+        ThreadPoolExecutor(at_once) as pool,
+    ):
+        # Time is estimated from the jobs of this call alone: done ones took none of it.
+        shown = bar.add_task(title, total=len(waiting))
+        running: dict[Future[str | None], Job] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    job = waiting.pop(0)
+                    running[pool.submit(run, job)] = job
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    reason = future.result()
+                    if reason is not None:
+                        failures.append(Failure(job=job, reason=reason))
+                    bar.update(shown, advance=1)
+                    console.print(f"{'done' if reason is None else 'FAILED'}: {job.title}{_score(job)}", soft_wrap=True)
+        except KeyboardInterrupt:
+            wait(running)  # they got the same signal and record what they have
+            raise
+    return failures
+
+
+def _score(job: Job) -> str:
+    summary = record(job)
+    return f"  {summary['eval']['success_before']:.2f} -> {summary['eval']['success_after']:.2f}" if summary else ""

@@ -1,0 +1,116 @@
+"""The comparison as Markdown, for a pull request."""
+
+import re
+from collections.abc import Sequence
+
+from reports import formats
+from reports.across import Sweep
+from reports.comparison import Comparison
+from reports.figures import metric_title
+from reports.repeat import command
+from reports.tables import COST_TITLES, cost_cell, passes_cell, shown_cost, title, what_happened
+from reports.tasks import Duel, Task
+from reports.tuning import Tuning
+from reports.verdicts import answer, explained, setting, sweep_verdict, verdict
+
+
+def markdown(comparison: Comparison, picture: str) -> str:
+    """The report for a pull request. picture: path of the static picture, relative to it."""
+    lines = [f"# {_plain(title(comparison))}", "", *[_plain(sentence) + "\n" for sentence in answer(comparison)]]
+    lines += [f"![{metric_title(comparison.metric, comparison.tasks)} over training]({picture})", ""]
+    lines += _overall(comparison) + [line for sweep in comparison.sweeps for line in _sweep(sweep)]
+    for task in comparison.tasks:
+        lines += [f"## {_plain(task.name)}", "", _plain(" ".join([verdict(task), setting(task)]).strip()), ""]
+        lines += [f"* **Not comparable:** {_plain(reason)}" for reason in task.unfair]
+        lines += [f"* Note: {_plain(note)}" for note in task.notes]
+        lines += [""] if task.unfair or task.notes else []
+        lines += _results(task, comparison) + _passes(task) + _duels(task.duels)
+    lines += [line for tuning in comparison.tunings for line in _tuning(tuning)]
+    missing = [run for run in comparison.runs if run.status != "completed" or run.problems]
+    if missing:
+        lines += ["## Runs that ended otherwise, or with damaged files", ""]
+        lines += [f"* {_code(comparison.labels[run.folder])}: {_plain(what_happened(run))}" for run in missing] + [""]
+    lines += ["## To repeat it", "", "```bash"]
+    lines += list(dict.fromkeys(command(run) for run in comparison.runs if run.overrides))
+    lines += ["```", ""]
+    return "\n".join(lines)
+
+
+def _results(task: Task, comparison: Comparison) -> list[str]:
+    heads = ["Algorithm", "Seeds", "Before", f"{comparison.metric.capitalize()} after", *COST_TITLES.values()]
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for c in task.contestants:
+        after = f"{formats.score(c.after.value)} {formats.interval(c.after)}".strip() if c.after else formats.MISSING
+        before = formats.score(c.before.value) if c.before else formats.MISSING
+        cells = [_plain(c.name), str(len(c.counted)), before, after, *(cost_cell(c, key) for key in COST_TITLES)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _overall(comparison: Comparison) -> list[str]:
+    overall = comparison.overall
+    if overall is None:
+        return []
+    lines = ["## Over all tasks", "", f"Interquartile mean over {_plain(formats.listed(list(overall.tasks)))}.", ""]
+    lines += [f"* Left out: {_plain(reason)}" for reason in overall.left_out] + ([""] if overall.left_out else [])
+    lines += [f"| Algorithm | Runs | {comparison.metric.capitalize()} after |", "| --- | ---: | ---: |"]
+    for profile in overall.profiles:
+        score = f"{formats.score(profile.score.value)} {formats.interval(profile.score)}".strip()
+        lines.append(f"| {_plain(profile.name)} | {profile.score.runs} | {score} |")
+    return [*lines, "", *_duels(overall.duels)]
+
+
+def _sweep(sweep: Sweep) -> list[str]:
+    finding = sweep_verdict(sweep)
+    lines = [f"## {_plain(f'{sweep.name} against {sweep.option}')}", "", _plain(finding[0].upper() + finding[1:]) + "."]
+    heads = " | ".join([_plain(sweep.option), *(f"{value:g}" for value in sweep.values)])
+    lines += ["", f"| {heads} |", "| --- |" + " ---: |" * len(sweep.values)]
+    for name, line in sweep.lines.items():
+        cells = {value: formats.score(found) for value, found in zip(line.cost, line.score, strict=True)}
+        lines.append(f"| {_plain(name)} | {' | '.join(cells.get(v, formats.MISSING) for v in sweep.values)} |")
+    return [*lines, ""]
+
+
+def _tuning(tuning: Tuning) -> list[str]:
+    keys = list(tuning.trials[0].values)
+    heads = " | ".join([*map(_plain, keys), "Score", "Reported"])
+    costs = [f"{shown_cost(key, tuning.cost[key])} {COST_TITLES[key].lower()}" for key in ("episodes", "flops")]
+    lines = [f"## {_plain(f'Tuning of {tuning.algorithm} on {tuning.env}')}", ""]
+    lines += [f"{len(tuning.trials)} trials, {formats.listed(costs)} in all.", "", f"| {heads} |"]
+    lines.append("| " + "--- | " * len(keys) + "---: | --- |")
+    for trial in tuning.trials:
+        score = formats.score(trial.score) if trial.run.status == "completed" else trial.run.status
+        cells = " | ".join([*map(_plain, trial.values.values()), score, "yes" if trial.reported else ""])
+        lines.append(f"| {cells} |")
+    return [*lines, ""]
+
+
+def _passes(task: Task) -> list[str]:
+    ks = sorted({k for c in task.contestants for k in c.passes})
+    if not ks:
+        return []
+    lines = [f"| Sampled at temperature 1 | {' | '.join(f'pass@{k}' for k in ks)} |", "| --- |" + " ---: |" * len(ks)]
+    lines += [f"| {_plain(c.name)} | {' | '.join(passes_cell(c, k) for k in ks)} |" for c in task.contestants]
+    return [*lines, ""]
+
+
+def _duels(duels: Sequence[Duel]) -> list[str]:
+    if not duels:
+        return []
+    lines = ["| Pair | Probability of improvement | Adjusted p | |", "| --- | ---: | ---: | --- |"]
+    for duel in duels:
+        improvement = f"{formats.score(duel.improvement.value)} {formats.interval(duel.improvement)}"
+        pair = _plain(f"{duel.first} over {duel.second}")
+        lines.append(f"| {pair} | {improvement} | {formats.p_value(duel.p_value)} | {explained(duel)} |")
+    return [*lines, ""]
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", text)
+
+
+def _code(text: str) -> str:
+    """Text in a code span: a fence longer than any in it."""
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"

@@ -1,0 +1,181 @@
+"""One task: its contestants, what each scored and spent, and how sure it is that one is better than another.
+
+A task is an environment with its options and a model; a contestant is an algorithm with its hyperparameters.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reports.curves import Band, band_of, curve_of
+from reports.records import AXES, COSTS, EVALUATION_COSTS, NAN, Axis, Metric, RunRecord
+from reports.statistics import (
+    FEWEST_RUNS,
+    Estimate,
+    estimate,
+    holm,
+    permutation_p_value,
+    probability_of_improvement,
+)
+
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """One algorithm on one task."""
+
+    name: str
+    counted: tuple[RunRecord, ...]
+    """Completed runs with a final score, one a seed: the figures are theirs."""
+    others: tuple[RunRecord, ...]
+    """Runs that are not counted."""
+    before: Estimate | None
+    """Held-out score before training."""
+    after: Estimate | None
+    """Held-out score at the end; None without counted runs."""
+    passes: Mapping[int, tuple[Estimate | None, Estimate | None]]
+    """pass@k of sampled answers before training and at the end, by k, over the counted runs that say."""
+    cost: Mapping[str, float]
+    """Mean totals of the counted runs; NaN where none says."""
+    bands: Mapping[Axis, Band]
+    """Learning curves of the counted runs; an axis is absent where they have no curve."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duel:
+    """Two contestants of one task; the first has the higher score."""
+
+    first: str
+    second: str
+    improvement: Estimate
+    """Probability that a run of the first scores above a run of the second."""
+    p_value: float
+    """Of the permutation test, adjusted for the number of duels on the task; NaN with too few runs."""
+    apart: bool
+    """Whether the intervals of the two scores do not overlap."""
+
+    @property
+    def clear(self) -> bool:
+        """Whether the difference supports a claim: intervals apart and a small adjusted p value."""
+        return self.apart and self.p_value < SIGNIFICANCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """All runs on one environment and model."""
+
+    name: str
+    env: str
+    """The environment's name without options."""
+    settings: Mapping[str, str]
+    """The options of the environment and of the model; empty where no run says."""
+    contestants: tuple[Contestant, ...]
+    duels: tuple[Duel, ...]
+    unfair: tuple[str, ...]
+    """Why these runs cannot be compared; a claim is made only if there is no such reason."""
+    notes: tuple[str, ...]
+    """What a reader should know besides."""
+
+    @property
+    def instances(self) -> str:
+        """What was measured: `held-out`, `validation`, or both in turn."""
+        runs = [run for contestant in self.contestants for run in (*contestant.counted, *contestant.others)]
+        return kind_of_instances(runs)
+
+
+def kind_of_instances(runs: Sequence[RunRecord]) -> str:
+    """`held-out`, `validation`, or `held-out and validation`; held-out where no run says."""
+    kinds = sorted({"validation" if run.validated else "held-out" for run in runs if run.decoding})
+    return " and ".join(kinds) or "held-out"
+
+
+def fewest_for_a_claim(contestants: int) -> int:
+    """Seeds of each below which no pair of so many contestants can be significant on one task.
+
+    Of n runs a side that do not overlap, 2 of the C(2n, n) splits are as far apart; Holm multiplies by the number of pairs.
+    """
+    pairs = max(1, math.comb(contestants, 2))
+    enough = (n for n in itertools.count(FEWEST_RUNS) if pairs * 2 / math.comb(2 * n, n) < SIGNIFICANCE)
+    return next(enough)
+
+
+def contestant_of(name: str, runs: Sequence[RunRecord], metric: Metric, seed: int, notes: list[str]) -> Contestant:
+    """Sort one contestant's runs and aggregate them. notes: what a reader should know is added to it."""
+    counted: dict[object, RunRecord] = {}
+    others = []
+    for run in runs:
+        if run.status != "completed" or not np.isfinite(run.after.get(metric, NAN)):
+            others.append(run)
+            continue
+        key = run.seed if run.seed is not None else run.folder
+        if key in counted:
+            notes.append(f"{name} has more than one completed run of seed {run.seed}: the last one found counts")
+            others.append(counted.pop(key))
+        counted[key] = run
+    chosen = tuple(sorted(counted.values(), key=lambda run: (run.seed is None, run.seed or 0)))
+    bands = {}
+    for axis in AXES:
+        curves = [curve for run in chosen if (curve := curve_of(run, axis, metric)) is not None]
+        if curves:
+            bands[axis] = band_of(curves, seed=seed)
+        if axis == "episodes" and len(curves) < len(chosen):
+            notes.append(f"the curves of {name} rest on {len(curves)} of its {len(chosen)} completed runs")
+    return Contestant(
+        name=name,
+        counted=chosen,
+        others=tuple(others),
+        before=_estimate([run.before.get(metric, NAN) for run in chosen], seed),
+        after=_estimate([run.after[metric] for run in chosen], seed),
+        passes={k: (_pass_at(k, chosen, "before", seed), _pass_at(k, chosen, "after", seed)) for k in _ks(chosen)},
+        cost={key: _mean([run.cost.get(key, NAN) for run in chosen]) for key in (*COSTS, *EVALUATION_COSTS)},
+        bands=bands,
+    )
+
+
+def _estimate(scores: list[float], seed: int) -> Estimate | None:
+    return estimate({"": scores}, seed=seed) if scores and np.isfinite(scores).all() else None
+
+
+def _ks(runs: Sequence[RunRecord]) -> list[int]:
+    """Every k for which some run tells pass@k."""
+    return sorted({k for run in runs for k in (*run.passes_before, *run.passes_after)})
+
+
+def _pass_at(k: int, runs: Sequence[RunRecord], when: str, seed: int) -> Estimate | None:
+    found = [(run.passes_before if when == "before" else run.passes_after).get(k, NAN) for run in runs]
+    return _estimate(found, seed)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else NAN
+
+
+def duels_of(contestants: Sequence[Contestant], metric: Metric, seed: int) -> tuple[Duel, ...]:
+    """Every pair with enough runs, the better one first, the best pairs first."""
+    ranked = sorted((c for c in contestants if c.after), key=lambda c: -c.after.value if c.after else 0.0)
+    pairs = [
+        (first, second)
+        for i, first in enumerate(ranked)
+        for second in ranked[i + 1 :]
+        if min(len(first.counted), len(second.counted)) >= FEWEST_RUNS
+    ]
+    scores = {c.name: [run.after[metric] for run in c.counted] for c in ranked}
+    p_values = holm([permutation_p_value({"": scores[x.name]}, {"": scores[y.name]}, seed=seed) for x, y in pairs])
+    duels = []
+    for (x, y), p_value in zip(pairs, p_values, strict=True):
+        assert x.after and x.after.interval and y.after and y.after.interval, "three runs have an interval"
+        duels.append(
+            Duel(
+                first=x.name,
+                second=y.name,
+                improvement=probability_of_improvement({"": scores[x.name]}, {"": scores[y.name]}, seed=seed),
+                p_value=p_value,
+                apart=x.after.interval[0] > y.after.interval[1],
+            )
+        )
+    return tuple(duels)

@@ -1,0 +1,86 @@
+"""How hyperparameters were chosen: the trials of each algorithm on each task, what they scored and what they cost.
+
+A trial is a run with the seed that a head-to-head keeps for them, or one whose records say `phase: tuning`. It is measured
+on instances that no reported run is measured on, so its score stands beside no reported score.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reports.head_to_head.plan import TUNING_SEED
+from reports.records import NAN, Metric, RunRecord
+
+PHASE = "tuning"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One trial."""
+
+    run: RunRecord
+    values: Mapping[str, str]
+    """The hyperparameters in which the trials differ."""
+    score: float
+    """NaN if it did not complete."""
+    reported: bool
+    """Whether a reported run has these values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """The trials of one algorithm on one environment."""
+
+    algorithm: str
+    env: str
+    trials: tuple[Trial, ...]
+    """Best first, those without a score last."""
+    cost: Mapping[str, float]
+    """What all of them took together; NaN where none says."""
+
+
+def is_trial(run: RunRecord) -> bool:
+    """Whether this run chose hyperparameters, rather than being one of those that are compared."""
+    return run.phase == PHASE or run.seed == TUNING_SEED
+
+
+def tunings_of(trials: Sequence[RunRecord], reported: Sequence[RunRecord], metric: Metric) -> tuple[Tuning, ...]:
+    """One record an algorithm and environment, in their order of name."""
+    groups: defaultdict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    for run in trials:
+        groups[run.env, run.algorithm].append(run)
+    return tuple(
+        Tuning(
+            algorithm=algorithm,
+            env=env,
+            trials=_trials(runs, [r for r in reported if (r.env, r.algorithm) == (env, algorithm)], metric),
+            cost={key: _total([run.cost.get(key, NAN) for run in runs]) for key in runs[0].cost},
+        )
+        for (env, algorithm), runs in sorted(groups.items())
+    )
+
+
+def _trials(runs: Sequence[RunRecord], reported: Sequence[RunRecord], metric: Metric) -> tuple[Trial, ...]:
+    settings = [run.settings_of("algorithm") for run in runs]
+    tried = [
+        key
+        for key in dict.fromkeys(key for each in settings for key in each)
+        if len({each.get(key) for each in settings}) > 1
+    ]
+    used = [tuple(run.settings_of("algorithm").get(key) for key in tried) for run in reported]
+    found = [
+        Trial(
+            run=run,
+            values={key: each.get(key, "absent") for key in tried},
+            score=run.after.get(metric, NAN) if run.status == "completed" else NAN,
+            reported=tuple(each.get(key) for key in tried) in used,
+        )
+        for run, each in zip(runs, settings, strict=True)
+    ]
+    return tuple(sorted(found, key=lambda trial: -trial.score if math.isfinite(trial.score) else math.inf))
+
+
+def _total(values: Sequence[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return math.fsum(known) if known else NAN
