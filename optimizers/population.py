@@ -162,7 +162,7 @@ class PopulationES:
                 whole = first.add_(second).mul_(scale)
                 del second  # of an embedding's size
                 norm += float(torch.linalg.vector_norm(whole)) ** 2
-                yield name, self._network.in_stored_layout(name, whole) if whole.ndim == 2 else whole
+                yield name, self._network.in_stored_layout(name, whole)
 
         change = self._weights.ascend(directions())
         both = (first_norm * second_norm) ** 0.5

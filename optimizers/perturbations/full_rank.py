@@ -11,13 +11,14 @@ member, O outputs, I inputs (an embedding is O = V by I = D).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from evotext.keys.philox import Purpose, many_normals, stream_id
+from evotext.models.grouped_product import grouped_product
 from evotext.protocols import ParameterSpec, PerturbableNetwork
 from evotext.validation import checked
 from optimizers.perturbations import keyed
@@ -77,7 +78,7 @@ class FullRankNoise(KeyedNoise["FullRankMembers"]):
     @property
     def flops_by_matrix(self) -> dict[str, float]:
         """See `PopulationNoise.flops_by_matrix`: as much as the weights themselves."""
-        return {name: 2.0 * math.prod(spec.shape) for name, spec in self._specs.items() if spec.kind == "matrix"}
+        return {name: 2.0 * math.prod(spec.shape[-2:]) for name, spec in self._specs.items() if spec.kind != "vector"}
 
     def _draw(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
         """Unit normals of these draws in the dtype of the weights, (G, *shape)."""
@@ -113,6 +114,21 @@ class FullRankMembers:
         y_GKO = torch.bmm(x_PKI.reshape(E_GOI.shape[0], -1, E_GOI.shape[2]), E_GOI.transpose(1, 2))
         y_PKO = y_GKO.view(self.count, -1, E_GOI.shape[1]).mul_(self._signs_like(y_GKO)[:, None, None])
         return y_PKO if start is None else y_PKO.add_(start)
+
+    def linear_together(
+        self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]
+    ) -> Sequence[Tensor]:
+        """See `MemberNoise.linear_together`."""
+        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+
+    def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor:
+        """See `MemberNoise.experts`: products grouped by draw and expert."""
+        E_GEOI = self._noise[name]
+        matrix_GIO = E_GEOI.flatten(0, 1).transpose(1, 2)
+        draw_P1 = self._member_P[x_PKI.device][:, None] * E_GEOI.shape[0] // self.count
+        group_PK = draw_P1 * E_GEOI.shape[1] + expert_PK
+        y_SO = grouped_product(x_PKI.flatten(0, 1), matrix_GIO, group_PK.flatten())
+        return y_SO.view(*expert_PK.shape, -1).mul_(self._signs_like(y_SO)[:, None, None])
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """See `MemberNoise.add_to_embedding`."""

@@ -36,7 +36,7 @@ class KeyedNoise(ABC, Generic[Members]):
         assert not (antithetic and population % 2), population
         self._network = network
         self._specs: dict[str, ParameterSpec] = {
-            name: spec for name, spec in network.parameters.items() if vectors or spec.kind == "matrix"
+            name: spec for name, spec in network.parameters.items() if vectors or spec.kind != "vector"
         }
         self._key = seed, generation
         self._population = population
