@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from evotext.protocols import MemberNoise
+from evotext.noise import MemberNoise
 
 
 class CannotPerturbError(ValueError):

@@ -17,7 +17,7 @@ from evotext.models.perturbed.experts import experts_forward
 from evotext.models.perturbed.linear import OneInput, linear_forward
 from evotext.models.perturbed.probe import Use
 from evotext.models.perturbed.vectors import NormVector, is_torch_norm, norm_forward
-from evotext.protocols import MemberNoise
+from evotext.noise import MemberNoise
 
 
 class Attachments:

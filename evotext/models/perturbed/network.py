@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from evotext.models.perturbed.patterns import covering, summary
 from evotext.models.perturbed.probe import alike, inspect_uses
 from evotext.models.perturbed.trial import attach_what_works
-from evotext.protocols import MemberNoise, ParameterSpec
+from evotext.noise import MemberNoise, ParameterSpec
 
 
 class PerturbedNetwork:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evotext.models.perturbed.active import Active
-from evotext.protocols import MemberNoise
+from evotext.noise import MemberNoise
 
 
 @dataclass(frozen=True, slots=True)
