@@ -109,9 +109,7 @@ class MemberNoise(Protocol):
         start: (O,), or (P, 1, O) for one a member; what a layer's bias is.
         """
 
-    def linear_together(
-        self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
         """Return `linear` of each of these matrices, which read the same input, as queries, keys and values do."""
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor | None:

@@ -110,9 +110,7 @@ class FullRankMembers:
         y_PKO = y_GKO.view(self.count, -1, E_GOI.shape[1]).mul_(self._signs_like(y_GKO)[:, None, None])
         return y_PKO if start is None else y_PKO.add_(start)
 
-    def linear_together(
-        self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
         """Return `linear` of each matrix."""
         return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
 

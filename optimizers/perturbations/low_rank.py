@@ -176,9 +176,7 @@ class LowRankMembers:
         A_PRO, B_GRI = self._factors[name]
         return self._expanded(A_PRO, _reduced(B_GRI, x_PKI), start)
 
-    def linear_together(
-        self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
         """Return `linear` of each matrix. The input is read once, by the B of all."""
         s_GRK = _reduced(self._stack(tuple(names)), x_PKI)
         parts = zip(names, s_GRK.chunk(len(names), dim=1), starts, strict=True)

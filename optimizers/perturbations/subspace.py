@@ -111,9 +111,7 @@ class SubspaceMembers:
         y_PKO = ((x_PKI @ V_IR) * self._offset_PR[name][:, None]) @ U_OR.T
         return y_PKO if start is None else y_PKO.add_(start)
 
-    def linear_together(
-        self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
         """Return `linear` of each matrix."""
         return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
 

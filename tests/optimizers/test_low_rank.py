@@ -5,7 +5,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 

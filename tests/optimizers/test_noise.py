@@ -73,7 +73,9 @@ def test_noise_goes_with_its_last_reference(perturbation: Any) -> None:
 
 
 @pytest.mark.parametrize("members", [[0, 1, 2, 3], [3, 0], [2, 2, 5]])
-@pytest.mark.parametrize("perturbation", [LowRank(rank=1, vectors="full"), LowRank(rank=3, vectors="full"), PERTURBATIONS[0]])
+@pytest.mark.parametrize(
+    "perturbation", [LowRank(rank=1, vectors="full"), LowRank(rank=3, vectors="full"), PERTURBATIONS[0]]
+)
 def test_experts_are_applied_as_they_are_combined(perturbation: Perturbation, members: list[int]) -> None:
     """Each position gets its own member's noise of its own expert, expert by expert from what the estimator sums."""
     noise = perturbation.draw(Parameters(e=(3, 6, 5)), KEY)

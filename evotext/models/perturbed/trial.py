@@ -41,9 +41,7 @@ class TrialNoise:
             y_PKO = x_PKI @ value.flatten(2).transpose(1, 2)
         return y_PKO if start is None else y_PKO + start
 
-    def linear_together(
-        self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]
-    ) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
         """Return `linear` of each."""
         return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
 
