@@ -56,7 +56,7 @@ class Outcome:
     reasons: tuple[str, ...] = ()
     """Why, one for each."""
     besides: tuple[str, ...] = ()
-    """Names of what is perturbed besides linear layers, embeddings and norms: `experts`, and parameters that other code reads."""
+    """What else is perturbed than linear layers, embeddings and norms: `experts`, and parameters that other code reads."""
     weights: int = 0
     """Numbers in the tiny network."""
     difference: float = 0.0

@@ -154,7 +154,7 @@ def _linear(x: Tensor, weight: ByMember, parameter: Tensor, bias: Tensor | None 
 
 
 def _is_led(leaf: object, own: ByMember) -> bool:
-    """Return whether the batch's rows lead this tensor. Raise CannotPerturbError where something else leads it, unless it is 1."""
+    """Return whether the batch's rows lead this tensor. Raise CannotPerturbError where something else than 1 leads it."""
     if not isinstance(leaf, Tensor) or isinstance(leaf, ByMember) or leaf.dim() < 2:
         return False
     if not own.active.leads(leaf) and leaf.shape[0] != 1:
