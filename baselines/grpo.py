@@ -40,7 +40,7 @@ from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 
 
@@ -150,7 +150,9 @@ class GRPO:
         self._warned |= bool(notes)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, steps.taken))
         cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
-        return UpdateReport(metrics=metrics, cost=cost, notes=notes + self._micro.notes())
+        held = self._gathered is not None and self._gathered.gathered > 0
+        outcome = Outcome.HELD if rows is None and held else steps.outcome
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
     def _rows_of(self, batch: Trajectories, figures: Figures) -> tuple[Actions, Tensor, Tensor] | None:
         """Actions, advantages and which rows count in a step's loss; None while more groups are to be gathered."""

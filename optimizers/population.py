@@ -19,7 +19,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.protocols import Perturbation, PopulationNoise
-from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 from optimizers.decay import Decay
 from optimizers.masters import MasterWeights, NarrowWeights
@@ -106,9 +106,9 @@ class PopulationES:
             assert self._noise is not None, "tell comes after ask"
             metrics |= self._move(self._noise, weight_P, self._sigma(generation))
             flops = self._noise.combine_flops
-        metrics |= {"drift": self._weights.drift, "skipped": float(not signal)}
+        metrics["drift"] = self._weights.drift
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
-        return UpdateReport(metrics=metrics, cost=cost)
+        return UpdateReport(outcome=Outcome.CHANGED if signal else Outcome.NO_SIGNAL, metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:
         """Optimizer state and masters; noise and instances follow from seed and generation."""

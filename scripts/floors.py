@@ -37,7 +37,7 @@ def main(config: DictConfig) -> None:
     rng = np.random.default_rng(config.seed)
     collector = Collector(model, task, rows=rows_at_once(config.rows, device))
     floors = {
-        "untrained_model": evaluator.measure(collector, sampled=False).success,
+        "untrained_model": evaluator.measure(collector, sampled=False).score[1],
         "random_legal": random_legal(env, rng, config.episodes, task.success_return),
         "open_loop": open_loop(env, rng, config.episodes, config.candidates, task.success_return),
     }

@@ -20,7 +20,7 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 
 
 def main(config: DictConfig) -> float | None:
-    """One run, from configuration to summary; its final success, which a sweep can search by."""
+    """One run, from configuration to summary; its final success (or return), which a sweep can search by."""
     # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
     from evotext.distributed import collectives, torchrun
     from evotext.rollouts.collector import Collector
@@ -78,7 +78,7 @@ def main(config: DictConfig) -> float | None:
         if first and checkpointing.keep:
             print(f"to go on with it: python scripts/train.py resume={shlex.quote(str(folder))}")
         raise Interrupted
-    return run.success
+    return run.score
 
 
 if __name__ == "__main__":

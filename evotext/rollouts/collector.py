@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from evotext.distributed import collectives
-from evotext.distributed.exchange import joint_cost, whole_batch
+from evotext.distributed.exchange import first_of_each_kind, joint_cost, whole_batch
 from evotext.models.language_model import LanguageModel
 from evotext.models.out_of_memory import is_out_of_memory, make_room
 from evotext.rollouts.captured_step import CudaGraphs
@@ -143,7 +143,7 @@ class Collector:
 
     def _trajectories(self, plan: RolloutPlan, episodes: list[Episode]) -> Trajectories:
         width = max((len(episode.ids) for episode in episodes), default=0)
-        rewards = torch.zeros(len(episodes), width)
+        rewards, goal = torch.zeros(len(episodes), width), self.task.success_return
         for row, episode in enumerate(episodes):
             for position, reward in episode.paid:
                 rewards[row, position] += reward
@@ -155,9 +155,9 @@ class Collector:
             turn_BT=_padded([e.turn_of for e in episodes], width, -1, torch.int64),
             reward_BT=rewards,
             return_B=torch.tensor([e.total for e in episodes], dtype=torch.float64),
-            success_B=_flags(e.total >= self.task.success_return - ROUNDING for e in episodes),
-            terminated_B=_flags(e.terminated for e in episodes),
-            truncated_B=_flags(e.truncated for e in episodes),
+            success_B=None if goal is None else _flags(e.total >= goal - ROUNDING for e in episodes),
+            ending_B=torch.tensor([e.ended_by for e in episodes], dtype=torch.int64),
+            has_tokens_B=torch.ones(len(episodes), dtype=torch.bool),
             overlong_B=_flags(e.overlong for e in episodes),
             cost=Cost(),
             transcripts=tuple(
@@ -165,10 +165,12 @@ class Collector:
                     instance=plan.instances[e.row],
                     turns=tuple(zip(e.said, e.answered, strict=True)),
                     episode_return=e.total,
-                    note=e.note,
+                    ending=e.ended_by,
+                    fault=e.fault,
                 )
                 for e in episodes[: self.transcripts]
             ),
+            faults=first_of_each_kind(e.fault for e in episodes if e.fault),
             logprob_BT=_padded([e.logprobs for e in episodes], width, 0.0, torch.float32) if plan.logprobs else None,
         )
 

@@ -1,4 +1,4 @@
-"""Success on instances that are not trained on: the same for every algorithm and every seed."""
+"""Success and return on instances that are not trained on: the same for every algorithm and every seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,8 +22,8 @@ class Evaluation:
     """Held-out episodes."""
     mean_return: float
     """Their mean return."""
-    success: float
-    """Share of them with the greatest return that the task can pay."""
+    success: float | None
+    """Share of them that the task counts as success; None for a task that knows no success."""
     mean_tokens: float
     """Tokens that the policy wrote in an episode, on average."""
     cost: Cost
@@ -34,6 +34,11 @@ class Evaluation:
     """pass@k of sampled answers by k; empty unless they were asked for."""
     sampled_return: float | None = None
     """Mean return of the sampled answers."""
+
+    @property
+    def score(self) -> tuple[str, float]:
+        """What the model is judged by, with its name: success, or the mean return of a task that knows no success."""
+        return ("return", self.mean_return) if self.success is None else ("success", self.success)
 
 
 class Evaluator:
@@ -75,13 +80,14 @@ class Evaluator:
         cost, pass_at, sampled_return = batch.cost, {}, None
         if sampled and self.samples:
             answers = collector.collect(self._plan(self.samples, SAMPLED_TEMPERATURE))
-            successes = answers.success_B.view(self.episodes, self.samples).sum(1).tolist()
-            cost, pass_at = cost + answers.cost, pass_at_k(successes, self.samples)
-            sampled_return = float(answers.return_B.mean())
+            cost, sampled_return = cost + answers.cost, float(answers.return_B.mean())
+            if answers.success_B is not None:
+                successes = answers.success_B.view(self.episodes, self.samples).sum(1).tolist()
+                pass_at = pass_at_k(successes, self.samples)
         return Evaluation(
             episodes=self.episodes,
             mean_return=float(batch.return_B.mean()),
-            success=float(batch.success_B.double().mean()),
+            success=None if batch.success_B is None else float(batch.success_B.double().mean()),
             mean_tokens=float(batch.policy_mask_BT.sum() / self.episodes),
             cost=cost,
             trajectories=batch,

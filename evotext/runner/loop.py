@@ -22,10 +22,11 @@ from evotext.runner.keeper import Keeper
 from evotext.runner.memory import forget_peak_memory
 from evotext.runner.progress import RunProgress
 from evotext.runner.pruner import NoPruner, Pruner
+from evotext.runner.readable import readable
 from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import Status, summarise, write_json
-from evotext.types import Cost, Trajectories, Transcript, UpdateReport
+from evotext.types import Outcome, Trajectories, UpdateReport
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
 MOST_DROPPED = 10
@@ -123,19 +124,20 @@ class Run:
 
     @property
     def outcome(self) -> str:
-        """Success before and after, and what it took, in words."""
+        """Success (or return) before and after, and what it took, in words."""
         at = self._at
         if at.first is None or at.last is None:
             return "stopped before the first measurement"
+        (name, before), (_, after) = at.first.score, at.last.score
         return (
-            f"{self._evaluator.instances} success {at.first.success:.3f} -> {at.last.success:.3f} "
+            f"{self._evaluator.instances} {name} {before:.3f} -> {after:.3f} "
             f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
         )
 
     @property
-    def success(self) -> float | None:
-        """Of the last measurement, from 0 to 1; None before the first."""
-        return self._at.last.success if self._at.last else None
+    def score(self) -> float | None:
+        """What the last measurement judged the model by; None before the first."""
+        return self._at.last.score[1] if self._at.last else None
 
     @property
     def _fraction(self) -> float:
@@ -154,15 +156,14 @@ class Run:
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
             progress.say(note)
-        fault = _returns_fault(batch)
-        report = UpdateReport(cost=Cost(updates=1)) if fault else self._algorithm.tell(batch)
+        report = self._algorithm.tell(batch)
         for note in report.notes:
             progress.say(note)
-        fault = fault or self._weights_fault()
+        fault = self._weights_fault()
         collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
         at.generation += 1
-        at.without_signal += bool(report.metrics.get("skipped"))
+        at.without_signal += report.outcome is not Outcome.CHANGED
         at.dropped += bool(fault)
         at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
         self._log_generation(batch, report, collectives.bytes_sent() - sent)
@@ -208,7 +209,7 @@ class Run:
             "eval",
             {
                 "eval/return": evaluation.mean_return,
-                "eval/success": evaluation.success,
+                **({} if evaluation.success is None else {"eval/success": evaluation.success}),
                 "eval/spent": self._fraction,
                 "eval/mean_length": evaluation.mean_tokens,
                 "eval/kl_from_start": divergence,
@@ -229,10 +230,13 @@ class Run:
             "rollout_seconds": batch.cost.rollout_seconds,
             "env_seconds": batch.cost.env_seconds + report.cost.env_seconds,
             "update_seconds": report.cost.update_seconds,
+            "skipped": float(report.outcome is not Outcome.CHANGED),
             "dropped_generations": float(self._at.dropped),
         }
         if len(batch.return_B):
-            shared |= {"return_mean": _mean(batch.return_B), "success_rate": _mean(batch.success_B.double())}
+            shared["return_mean"] = _mean(batch.return_B)
+        if len(batch.return_B) and batch.success_B is not None:
+            shared["success_rate"] = _mean(batch.success_B.double())
         if collectives.world_size() > 1:
             shared |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
         self._log("train", shared | report.metrics)
@@ -283,27 +287,6 @@ class Run:
         return summary
 
 
-def _returns_fault(batch: Trajectories) -> str:
-    """Why the algorithm cannot be told of this batch; empty if it can.
-
-    One return that is not finite spoils a population's fitness; policy gradients leave such rows out themselves.
-    """
-    finite_B = batch.return_B.isfinite()
-    if not len(finite_B):
-        return ""
-    spoilt = not bool(finite_B.any()) if batch.plan.noise is None else not bool(finite_B.all())
-    return f"{int((~finite_B).sum())} of {len(finite_B)} returns are not finite" if spoilt else ""
-
-
 def _mean(values_B: Tensor) -> float:
     """NaN of a generation without rollouts."""
     return float(values_B.mean())
-
-
-def readable(transcript: Transcript) -> str:
-    """One episode as lines of text."""
-    lines = []
-    for said, answered in transcript.turns:
-        lines += [f"env> {said}", f"llm> {answered}"]
-    ending = f"return {transcript.episode_return:g}" + (f" ({transcript.note})" if transcript.note else "")
-    return "\n".join([*lines, ending])

@@ -34,7 +34,7 @@ class RunProgress:
         columns = (*heading, bar, TaskProgressColumn(), TextColumn("{task.fields[figures]}"))
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self._bar.add_task(title, total=1.0, figures="starting")
-        self._success = float("nan")
+        self._score = ""
 
     def __enter__(self) -> "RunProgress":
         if self._console.is_terminal and not self._wide:
@@ -52,17 +52,18 @@ class RunProgress:
         left = cost.seconds * (1 - fraction) / fraction if fraction > 0 else float("inf")
         shown = "" if math.isnan(mean_return) else f"return {mean_return:.2f}  "
         figures = (
-            f"{shown}{self._instances} {self._success:.2f}  "
+            f"{shown}{self._score}"
             f"{cost.generated_tokens / max(cost.seconds, 1e-9):,.0f} tok/s  {_clock(max(left, 0.0))} left"
         )
         self._bar.update(self._task, completed=min(fraction, 1.0), figures=figures)
 
     def evaluation(self, fraction: float, evaluation: Evaluation, cost: Cost) -> None:
         """After each measurement."""
-        self._success = evaluation.success
+        name, value = evaluation.score
+        self._score = f"{self._instances} {value:.2f}  "
         if not self._console.is_terminal:
             self._console.print(
-                f"{self._title}  {min(fraction, 1):4.0%}  {self._instances} success {evaluation.success:.3f}  "
+                f"{self._title}  {min(fraction, 1):4.0%}  {self._instances} {name} {value:.3f}  "
                 f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}",
                 soft_wrap=True,  # a log's lines are not cut to a terminal's width
             )

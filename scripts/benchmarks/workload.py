@@ -49,6 +49,7 @@ def workload(new_tokens: int, *, uneven: bool = False, pays: Pays = "checksum") 
         max_turns=1,
         success_return=None,
         strict=True,
+        step_seconds=None,
         uneven=uneven,
         pays=pays,
     )

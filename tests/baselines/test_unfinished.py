@@ -10,7 +10,7 @@ import torch
 from baselines import GRPO
 from baselines.advantages import group_advantages
 from evotext.rollouts.collector import Collector
-from evotext.types import Trajectories
+from evotext.types import Ending, Outcome, Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, settings, weights, written_out_gradient
 from tests.baselines.test_memory import assert_same
 from tests.baselines.test_objectives import TWO_TURNS, conversation
@@ -23,9 +23,9 @@ def cut_off(algorithm: Any, model: Any) -> Trajectories:
     """A batch of four groups of three, some rows cut off before they were paid anything."""
     algorithm.start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
-    truncated_B, return_B = torch.zeros(12, dtype=torch.bool), batch.return_B.clone()
-    truncated_B[CUT], return_B[CUT] = True, 0.0
-    return replace(batch, truncated_B=truncated_B, terminated_B=~truncated_B, return_B=return_B)
+    ending_B, return_B = torch.full((12,), Ending.TASK), batch.return_B.clone()
+    ending_B[CUT], return_B[CUT] = Ending.TURN_LIMIT, 0.0
+    return replace(batch, ending_B=ending_B, return_B=return_B)
 
 
 @pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out", "batch", "best"])
@@ -66,9 +66,9 @@ def test_every_preset_leaves_them_out(preset: str) -> None:
     algorithm = GRPO(**settings(preset, **rows, kl_coefficient=0.0, refill=None))
     algorithm.start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
-    report = algorithm.tell(replace(batch, truncated_B=torch.ones(12, dtype=torch.bool)))
+    report = algorithm.tell(replace(batch, ending_B=torch.full((12,), Ending.CONTEXT)))
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    assert report.metrics["skipped"] == 1.0 and report.metrics["completions/unfinished_ratio"] == 1.0
+    assert report.outcome is Outcome.NO_SIGNAL and report.metrics["completions/unfinished_ratio"] == 1.0
 
 
 def test_what_the_task_ends_itself_is_worth_what_it_paid() -> None:
@@ -80,8 +80,8 @@ def test_what_the_task_ends_itself_is_worth_what_it_paid() -> None:
         algorithm = grpo(baseline="none", optimizer=partial(torch.optim.SGD, lr=1.0))
         algorithm.start(model, 0)
         _, batch = conversation([TWO_TURNS, TWO_TURNS[:4]], [0.0, 1.0])
-        ends = torch.tensor([truncated, False])
-        algorithm.tell(replace(batch, truncated_B=ends, terminated_B=~ends))
+        endings = torch.tensor([Ending.TURN_LIMIT if truncated else Ending.TASK, Ending.TASK])
+        algorithm.tell(replace(batch, ending_B=endings))
         moved.append(sum(float(x.abs().sum()) for x in change(before, model)))
     assert moved[0] > 0 and moved[1] == 0.0
 
