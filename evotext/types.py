@@ -210,7 +210,7 @@ class Trajectories:
     transcripts: tuple[Transcript, ...]
     """The first few episodes as text."""
     faults: tuple[Fault, ...] = ()
-    """One example at least of each kind of fault in `ending_B`."""
+    """One example of each kind of fault in `ending_B`."""
     logprob_BT: Tensor | None = None
     """The sampler's log-probability (float32) of each policy token at the plan's temperature, 0 elsewhere; if asked for."""
 

@@ -16,6 +16,7 @@ from evotext.distributed.exchange import first_of_each_kind, joint_cost, whole_b
 from evotext.models.language_model import LanguageModel
 from evotext.models.out_of_memory import is_out_of_memory, make_room
 from evotext.rollouts.captured_step import CudaGraphs
+from evotext.rollouts.environment_calls import EnvironmentCalls
 from evotext.rollouts.episodes import Batch, Episode
 from evotext.rollouts.task import TextTask
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
@@ -52,6 +53,7 @@ class Collector:
         """Share of the last collection's time that processes waited, on average, for the slowest."""
         self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
         """What decode steps are recorded with."""
+        self._calls = EnvironmentCalls(task.step_seconds)
         self._notes: list[str] = []
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
@@ -99,7 +101,7 @@ class Collector:
         if len(rows) <= self.fitting_rows:
             batch: Batch | None = None
             try:
-                batch = Batch(self.model, self.task, plan, rows, self.recorder)
+                batch = Batch(self.model, self.task, plan, rows, self._calls, self.recorder)
                 batch.run()
             except (MemoryError, RuntimeError) as error:
                 if len(rows) == 1 or not is_out_of_memory(error):

@@ -39,6 +39,14 @@ class Step:
     truncated: bool
 
 
+# An environment none of whose first calls has come back in time is not waited for again and again.
+MOST_HANGS = 3
+
+
+class BrokenEnvironment(RuntimeError):
+    """An environment that does nothing but fail."""
+
+
 class EnvironmentFault(Exception):
     """An environment failed. `cause` is what it raised, or our own complaint about what it returned."""
 
@@ -58,11 +66,14 @@ class EnvironmentFault(Exception):
 class EnvironmentCalls:
     """Calls `reset` and `step`. Both raise EnvironmentFault and nothing else, but for the user's KeyboardInterrupt.
 
+    Raises BrokenEnvironment if the first few calls of one of them all took too long.
     seconds: what one call may take; None sets no limit. Use as a context manager, within which the limit holds.
     """
 
     def __init__(self, seconds: float | None) -> None:
         self._limit = TimeLimit(seconds)
+        self._came_back: set[Call] = set()
+        self._hung = 0
 
     def __enter__(self) -> "EnvironmentCalls":
         self._limit.install()
@@ -84,15 +95,20 @@ class EnvironmentCalls:
     def _made(self, call: Call, made: Callable[[], object]) -> object:
         try:
             with self._limit:
-                return made()
+                reply = made()
         except KeyboardInterrupt:
             raise
         except TookTooLong as error:
+            self._hung += call not in self._came_back
+            if self._hung >= MOST_HANGS:
+                raise BrokenEnvironment(f"each of the first {MOST_HANGS} calls of {call} took {error}") from error
             raise EnvironmentFault(Ending.TIME_LIMIT, call, error) from error
-        except SystemExit as error:
-            raise EnvironmentFault(Ending.EXITED, call, error) from error
         except BaseException as error:  # some libraries derive from it what `except Exception` should not catch
-            raise EnvironmentFault(Ending.RAISED, call, error) from error
+            self._came_back.add(call)
+            kind = Ending.EXITED if isinstance(error, SystemExit) else Ending.RAISED
+            raise EnvironmentFault(kind, call, error) from error
+        self._came_back.add(call)
+        return reply
 
 
 class _BadReply(TypeError):

@@ -70,7 +70,10 @@ class Episode:
 
 
 class Batch:
-    """The episodes that run at the same time. rows: of the plan. recorder: of decode steps, if there is one."""
+    """The episodes that run at the same time.
+
+    rows: of the plan. calls: how the task's environments are called. recorder: of decode steps, if there is one.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Batch:
         task: TextTask,
         plan: RolloutPlan,
         rows: list[int],
+        calls: EnvironmentCalls,
         recorder: StepRecorder | None = None,
     ) -> None:
         self.model, self.task, self.plan, self.rows = model, task, plan, rows
@@ -85,7 +89,7 @@ class Batch:
         self.session = Session(model, members=members, noise=plan.noise, recorder=recorder)
         self.episodes: list[Episode] = []
         self.env_seconds, self.env_steps = 0.0, 0
-        self._calls = EnvironmentCalls(task.step_seconds)
+        self._calls = calls
 
     @property
     def flops(self) -> float:

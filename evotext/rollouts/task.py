@@ -70,6 +70,8 @@ class TextTask:
             raise ValueError(f"env.id: cannot make {self.id!r}: {error}") from error
         except TypeError as error:
             raise ValueError(f"env: {self.id} does not accept these options: {error}") from error
+        except SystemExit as error:
+            raise ValueError(f"env.id: cannot make {self.id!r}: it called sys.exit({error})") from error
         for wrap in self._wrappers:
             env = wrap(env)
         return env

@@ -14,10 +14,13 @@ from evotext.distributed.exchange import joint_cost
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
+from evotext.rollouts.environment_calls import BrokenEnvironment
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
+from evotext.runner.closing import closing_lines
 from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
+from evotext.runner.faults import FOLDER, fault_counts, first_seen, listed
 from evotext.runner.keeper import Keeper
 from evotext.runner.memory import forget_peak_memory
 from evotext.runner.progress import RunProgress
@@ -26,14 +29,12 @@ from evotext.runner.readable import readable
 from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import Status, summarise, write_json
-from evotext.types import Outcome, Trajectories, UpdateReport
+from evotext.types import Fault, Outcome, Trajectories, UpdateReport
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
 MOST_DROPPED = 10
-NO_SIGNAL = (
-    "nothing was learned: in every generation all answers got the same reward; make the task easier, explore more "
-    "(algorithm.temperature, of ES algorithm.sigma), or look at what is answered in episodes.jsonl"
-)
+# So many generations with nothing but faults of the environment end a run.
+MOST_BROKEN = 2
 
 
 class Run:
@@ -101,6 +102,8 @@ class Run:
                 self._start = self._start or self._starting_policy()
                 if self._at.last is None:
                     self._at.evaluation_cost += self._start.cost
+                    self._tell_faults(self._start.fault_examples, progress)
+                    self._at.evaluation_faults += self._start.faults
                     self._evaluate(progress, sampled=True)
                     self._keeper.save(self._at)
                 while self._fraction < 1.0 and not collectives.any_of(stop.made):
@@ -111,8 +114,8 @@ class Run:
                 if self._fraction < 1.0 and status == "completed":
                     status, reason = "interrupted", "stopped by a signal"
                     self._keeper.save(self._at)
-                if self._at.generation and self._at.without_signal == self._at.generation:
-                    progress.say(NO_SIGNAL)
+                for line in closing_lines(self._at, self._budget):
+                    progress.say(line)
             self._save_model()
         except KeyboardInterrupt:
             status, reason = "interrupted", "stopped at once by a second signal"
@@ -156,6 +159,8 @@ class Run:
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
             progress.say(note)
+        self._tell_faults(batch.faults, progress)
+        at.faults += fault_counts(batch)
         report = self._algorithm.tell(batch)
         for note in report.notes:
             progress.say(note)
@@ -163,13 +168,18 @@ class Run:
         collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
         at.generation += 1
-        at.without_signal += report.outcome is not Outcome.CHANGED
+        at.outcomes[Outcome.NOT_FINITE.value if fault else report.outcome.value] += 1
         at.dropped += bool(fault)
         at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
         self._log_generation(batch, report, collectives.bytes_sent() - sent)
         if fault:
             self._drop(fault, progress)
-        progress.generation(self._fraction, _mean(batch.return_B), at.cost)
+        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._fraction >= 1.0):
+            raise BrokenEnvironment(
+                f"faults of the environment ended all {at.cost.episodes:,} training episodes ({listed(at.faults)}): "
+                f"{batch.faults[0]}; tracebacks are in {self._folder / FOLDER}"
+            )
+        progress.generation(self._fraction, _mean(batch.return_B), at.cost, at.fault_share)
         points = self._evaluator.points
         due = self._fraction >= 1.0 or int(self._fraction * points) > int(before * points)
         if due:
@@ -203,7 +213,8 @@ class Run:
         evaluation = self._evaluator.measure(self._collector, sampled=sampled)
         assert self._start is not None
         divergence, cost = self._start.divergence()
-        self._at.measured(replace(evaluation, trajectories=None))
+        self._tell_faults(evaluation.fault_examples, progress)
+        self._at.measured(replace(evaluation, trajectories=None, fault_examples=()))
         self._at.evaluation_cost += cost
         self._log(
             "eval",
@@ -213,6 +224,7 @@ class Run:
                 "eval/spent": self._fraction,
                 "eval/mean_length": evaluation.mean_tokens,
                 "eval/kl_from_start": divergence,
+                "eval/fault_rate": evaluation.fault_share,
                 "eval/seconds": evaluation.cost.seconds,
                 **{f"eval/pass@{k}": share for k, share in evaluation.pass_at.items()},
             },
@@ -220,7 +232,12 @@ class Run:
         episodes = evaluation.trajectories.transcripts if evaluation.trajectories else ()
         for tracker in self._trackers:
             tracker.log_transcripts(self._at.generation, [readable(episode) for episode in episodes])
-        progress.evaluation(self._fraction, evaluation, self._at.cost)
+        progress.evaluation(self._fraction, evaluation, self._at.cost, self._at.fault_share)
+
+    def _tell_faults(self, examples: Sequence[Fault], progress: RunProgress) -> None:
+        """Each kind of fault once in a run."""
+        for line in first_seen(examples, self._at.all_faults, self._folder):
+            progress.say(line)
 
     def _starting_policy(self) -> StartingPolicy:
         return StartingPolicy(self._collector, episodes=min(EPISODES, self._evaluator.episodes))
@@ -234,9 +251,10 @@ class Run:
             "dropped_generations": float(self._at.dropped),
         }
         if len(batch.return_B):
-            shared["return_mean"] = _mean(batch.return_B)
+            shared |= {"return_mean": _mean(batch.return_B), "fault_rate": _mean(batch.faulty_B.double())}
         if len(batch.return_B) and batch.success_B is not None:
             shared["success_rate"] = _mean(batch.success_B.double())
+        shared |= {f"faults/{kind}": float(count) for kind, count in self._at.faults.items()}
         if collectives.world_size() > 1:
             shared |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
         self._log("train", shared | report.metrics)

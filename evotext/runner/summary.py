@@ -60,6 +60,8 @@ def summarise(
             "seconds": standing.evaluation_cost.seconds,
             "flops": standing.evaluation_cost.flops,
         },
+        "faults": dict(standing.faults),
+        "evaluation_faults": dict(standing.evaluation_faults),
         "dropped_generations": standing.dropped,
         "resumes": standing.resumes,
         "processes": collectives.world_size(),

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
+FAULTY_SHARE = {"some": 0.3, "all": 1.0}
 REWARDS: dict[str, Any] = {"nan": float("nan"), "none": None, "text": "1.0", "huge": 1e39}
 
 
@@ -33,15 +34,21 @@ class Chatter(gymnasium.Env[str, str]):
         self.seed_given = seed
         if self.fault == "reset":
             raise RuntimeError("broken at reset")
-        if self.fault.startswith("reset_"):
+        while self.fault == "reset_hang":
+            pass
+        if self.fault == "reset_some" and self.np_random.random() < 0.5:
+            raise RuntimeError("broken at reset")
+        if self.fault in ("reset_none", "reset_text"):
             return {"reset_none": None, "reset_text": "ab"}[self.fault]  # type: ignore[return-value]
         return f"s{seed} " * self.prompt, {}
 
     def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.left -= 1
+        if self.np_random.random() < FAULTY_SHARE.get(self.fault, 0.0):
+            raise RuntimeError("lost the [/database]")
         if self.fault == "step" and self.seed_given % 4 == 0:
             raise RuntimeError("broken at step")
-        while self.fault == "hang" and self.seed_given == 0:
+        while self.fault == "hang_all" or (self.fault == "hang" and self.seed_given == 0):
             pass
         while self.fault == "stubborn" and self.seed_given == 0:
             with suppress(Exception):

@@ -41,6 +41,8 @@ SMALL = {
     "values": 2,
 }
 SMALL_FOR: dict[str, dict[str, Any]] = {"mezo": {"population": 2, "prompts": 6}}
+SAME = ("status", "budget", "eval", "dropped_generations", "faults", "evaluation_faults")
+"""Of a summary, whether or not the run was stopped."""
 EPISODES = 12  # of a generation, whatever the algorithm
 
 
@@ -68,9 +70,14 @@ def small_run(
     rows: int = 12,
     checkpoint_seconds: float = 1e-9,
     keep: int = 2,
+    fault: str = "",
+    task: str = "Chatter",
     wrap: Callable[[Any], Any] = lambda algorithm: algorithm,
 ) -> Run:
-    """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation."""
+    """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
+
+    task, fault: of `toy_environments`.
+    """
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
     made, adapter = small_algorithm(algorithm)
@@ -79,7 +86,7 @@ def small_run(
     return Run(
         algorithm=wrap(made),
         model=model,
-        collector=Collector(model, chatter(longest=2), rows=rows),
+        collector=Collector(model, chatter(task, longest=2, fault=fault), rows=rows),
         budget=Budget(unit="episodes", limit=generations * EPISODES),
         evaluator=Evaluator(episodes=4, points=2, temperature=0.0, samples=2),
         trackers=[JsonLines(folder), TensorBoard(folder)] if first else [],
@@ -123,8 +130,7 @@ def outcome_of(folder: Path) -> dict[str, Any]:
         "weights": weights_of(folder),
         "metrics": lines_of(folder),
         "episodes": lines_of(folder, "episodes.jsonl"),
-        "summary": {k: summary[k] for k in ("status", "budget", "eval", "dropped_generations")}
-        | {"cost": cost, "evaluation_cost": measuring},
+        "summary": {k: summary[k] for k in SAME} | {"cost": cost, "evaluation_cost": measuring},
     }
 
 
