@@ -26,8 +26,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.actions import Actions, actions_of
-from baselines.advantages import Baseline, group_advantages
 from baselines.gradient_checkpointing import check_checkpointable
 from baselines.inner_loop import Figures, MicroBatches, minibatches
 from baselines.losses import KLEstimator, Normalisation, clipped_surrogate, kl_divergence, token_weights
@@ -40,6 +38,8 @@ from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.policy.actions import Actions, actions_of
+from evotext.policy.advantages import Baseline, group_advantages
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 
@@ -104,7 +104,7 @@ class GRPO:
         self._max_grad_norm, self._optimizer = max_grad_norm, optimizer
         self.unfinished, self.gradient_checkpointing = unfinished, gradient_checkpointing
 
-    def start(self, model: LanguageModel, seed: int) -> None:
+    def start(self, model: LanguageModel, seed: int) -> "GRPO":
         """Build the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
         if self.gradient_checkpointing:
             check_checkpointable(model.network)
@@ -119,6 +119,7 @@ class GRPO:
         self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
             self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
+        return self
 
     def ask(self, generation: int) -> RolloutPlan:
         """Q fresh instances, each answered by G rows."""

@@ -53,6 +53,11 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
     episode can be opened.
     """
     room = outline.context_length - task.max_new_tokens
+    if room <= 0:
+        raise ValueError(
+            f"env.max_new_tokens: expected fewer than the model's context of {outline.context_length} tokens, "
+            f"got {task.max_new_tokens}"
+        )
     openings = _openings(task)
     env = task.environments(1)[0]
     longest = max(map(len, outline.chat.open(openings)))

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -62,6 +63,13 @@ def small_algorithm(name: str) -> tuple[Any, Any]:
     return build(config, "algorithm"), build(config, "adapter")
 
 
+@dataclass(frozen=True)
+class Starting:
+    """An algorithm whose learner is made by this function of the model and the seed."""
+
+    start: Callable[[LanguageModel, int], Any]
+
+
 def small_run(
     folder: Path,
     algorithm: str = "eggroll",
@@ -72,7 +80,7 @@ def small_run(
     keep: int = 2,
     fault: str = "",
     task: str = "Chatter",
-    wrap: Callable[[Any], Any] = lambda algorithm: algorithm,
+    wrap: Callable[[Any, LanguageModel], Any] = lambda learner, model: learner,
 ) -> Run:
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
 
@@ -84,7 +92,7 @@ def small_run(
     model = adapter.attach(small_starting_model())
     first = collectives.rank() == 0
     return Run(
-        algorithm=wrap(made),
+        algorithm=Starting(lambda model, seed: wrap(made.start(model, seed), model)),
         model=model,
         collector=Collector(model, chatter(task, longest=2, fault=fault), rows=rows),
         budget=Budget(unit="episodes", limit=generations * EPISODES),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evotext.models.language_model import LanguageModel
 from evotext.rollouts.episodes import Batch
 from evotext.runner.loop import MOST_DROPPED
 from evotext.types import Trajectories
@@ -18,19 +19,16 @@ BAD = [float("nan"), float("inf")]
 
 
 class Spoils:
-    """An algorithm that leaves a weight that is not finite, in the generations that it is told."""
+    """A learner that leaves a weight that is not finite, in the generations that it is told."""
 
-    def __init__(self, algorithm: Any, value: float, when: Callable[[int], bool]) -> None:
-        self._algorithm, self._value, self._when = algorithm, value, when
-        for name in ("ask", "state_dict", "load_state_dict"):
-            setattr(self, name, getattr(algorithm, name))
-
-    def start(self, model: Any, seed: int) -> None:
-        self._algorithm.start(model, seed)
+    def __init__(self, learner: Any, model: LanguageModel, value: float, when: Callable[[int], bool]) -> None:
+        self._learner, self._value, self._when = learner, value, when
         self._weight = next(iter(model.network.parameters()))
+        for name in ("ask", "state_dict", "load_state_dict"):
+            setattr(self, name, getattr(learner, name))
 
     def tell(self, batch: Trajectories) -> Any:
-        report = self._algorithm.tell(batch)
+        report = self._learner.tell(batch)
         if self._when(batch.plan.generation):
             with torch.no_grad():
                 self._weight.view(-1)[0] = self._value
@@ -45,7 +43,9 @@ def dropped_in(folder: Path) -> list[float]:
 def test_weights_that_are_not_finite_are_put_back(
     tmp_path: Path, value: float, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = small_run(tmp_path, generations=3, wrap=lambda made: Spoils(made, value, lambda generation: generation == 2))
+    run = small_run(
+        tmp_path, generations=3, wrap=lambda *made: Spoils(*made, value, lambda generation: generation == 2)
+    )
     summary = run.train()
     assert (summary["status"], summary["dropped_generations"]) == ("completed", 1)
     assert dropped_in(tmp_path) == [0, 0, 1]
@@ -56,7 +56,7 @@ def test_weights_that_are_not_finite_are_put_back(
 
 
 def test_too_many_in_a_row_stop_the_run_with_the_last_good_state(tmp_path: Path) -> None:
-    run = small_run(tmp_path, generations=2 * MOST_DROPPED, wrap=lambda made: Spoils(made, BAD[0], lambda _: True))
+    run = small_run(tmp_path, generations=2 * MOST_DROPPED, wrap=lambda *made: Spoils(*made, BAD[0], lambda _: True))
     with pytest.raises(RuntimeError, match=f"{MOST_DROPPED} generations in a row were dropped"):
         run.train()
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -68,7 +68,9 @@ def test_too_many_in_a_row_stop_the_run_with_the_last_good_state(tmp_path: Path)
 
 
 def test_now_and_then_does_not_stop_a_run(tmp_path: Path) -> None:
-    run = small_run(tmp_path, generations=MOST_DROPPED + 4, wrap=lambda made: Spoils(made, BAD[0], lambda at: at != 5))
+    run = small_run(
+        tmp_path, generations=MOST_DROPPED + 4, wrap=lambda *made: Spoils(*made, BAD[0], lambda at: at != 5)
+    )
     assert run.train()["dropped_generations"] == MOST_DROPPED + 3
 
 
