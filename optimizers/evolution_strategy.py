@@ -28,10 +28,11 @@ from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.optimization.master_weights import NarrowWeights
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+from optimizers.ascent import Ascent
 from optimizers.decay import Decay
-from optimizers.masters import MasterWeights, NarrowWeights
 from optimizers.population import fitness_metrics, population_plan
 from optimizers.resampling import Resampling
 
@@ -81,7 +82,7 @@ class EvolutionStrategyLearner:
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
         for name, spec in specs.items():
             _check_spacing(name, spec.kind, spec.dtype, hyper.sigma)
-        self._weights = MasterWeights(
+        self._ascent = Ascent(
             {name: parameter for name, parameter in model.network.named_parameters() if name in specs},
             hyper.optimizer,
             schedule=hyper.learning_rate_schedule,
@@ -114,27 +115,27 @@ class EvolutionStrategyLearner:
         begin = time.perf_counter()
         noise, generation = batch.plan.noise, batch.plan.generation
         assert noise is not None, "a plan of `ask` has noise"
-        self._weights.learning_rate.follow(generation)
+        self._ascent.learning_rate.follow(generation)
         sigma = self._sigma(generation)
         return_PQ = batch.return_B.view(self._hyper.population, self._hyper.prompts)
         weight_P = self._hyper.fitness_shaping(return_PQ)
         metrics = fitness_metrics(return_PQ)
-        metrics |= {"learning_rate": self._weights.learning_rate.now, "sigma": sigma}
+        metrics |= {"learning_rate": self._ascent.learning_rate.now, "sigma": sigma}
         signal = bool((weight_P != 0).any())
         if signal:
             metrics |= self._move(noise, weight_P, sigma)
-        metrics |= {"drift": self._weights.drift, "skipped": float(not signal)}
+        metrics |= {"drift": self._ascent.drift, "skipped": float(not signal)}
         flops = noise.combine_flops if signal else 0.0
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
         return UpdateReport(metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:
         """Return the optimizer's state and the masters."""
-        return self._weights.state_dict()
+        return self._ascent.state_dict()
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
-        self._weights.load_state_dict(state)
+        self._ascent.load_state_dict(state)
 
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)
@@ -162,7 +163,7 @@ class EvolutionStrategyLearner:
                 norm += float(torch.linalg.vector_norm(whole)) ** 2
                 yield name, self._network.in_stored_layout(name, whole)
 
-        change = self._weights.ascend(directions())
+        change = self._ascent.step(directions())
         both = (first_norm * second_norm) ** 0.5
         cosine = {"half_cosine": dot / both} if both > 0 else {}
         return {"pseudo_gradient_norm": norm**0.5, "update_norm": change} | cosine
