@@ -58,7 +58,7 @@ class Keeper:
                 "names": self._names,
                 "standing": standing.to_json() | {"peak_memory_bytes": peak},
                 "records": record_lengths(self._folder),
-                "fitting_rows": self._collector.fitting_rows,
+                "fitting_rows": self._collector.fitting.now,
                 "made_on": self._here,
             },
         )
@@ -81,7 +81,7 @@ class Keeper:
             for name, parameter in self._network.named_parameters():
                 parameter.copy_(checkpoint.weights[name])
         self._learner.load_state_dict(checkpoint.algorithm)
-        self._collector.fitting_rows = min(self._collector.rows, checkpoint.run["fitting_rows"])
+        self._collector.fitting.recall(checkpoint.run["fitting_rows"])
 
     def restore(self) -> Standing:
         """Bring everything back, records included, and say where the run stands: at the start if nothing was kept.
