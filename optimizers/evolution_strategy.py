@@ -26,7 +26,7 @@ from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.noise import NoiseKey, Perturbation, UpdateNoise
+from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
@@ -81,7 +81,7 @@ class EvolutionStrategyLearner:
         self._network = PerturbedNetwork(model.network, exclude=hyper.exclude)
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
         for name, spec in specs.items():
-            _check_spacing(name, spec.kind, spec.dtype, hyper.sigma)
+            _check_spacing(name, spec, hyper.sigma)
         self._ascent = Ascent(
             {name: parameter for name, parameter in model.network.named_parameters() if name in specs},
             hyper.optimizer,
@@ -169,12 +169,12 @@ class EvolutionStrategyLearner:
         return {"pseudo_gradient_norm": norm**0.5, "update_norm": change} | cosine
 
 
-def _check_spacing(name: str, kind: str, dtype: torch.dtype, sigma: float) -> None:
+def _check_spacing(name: str, spec: ParameterSpec, sigma: float) -> None:
     """Raise ValueError if noise on a norm or bias would be rounded off: the update would take noise that never acted."""
-    spacing = torch.finfo(dtype).eps
-    if kind == "vector" and sigma < spacing:
+    spacing = torch.finfo(spec.dtype).eps
+    if spec.kind == "vector" and sigma < spacing:
         raise ValueError(
-            f"algorithm.sigma: expected at least {spacing:g}, which is what {dtype} numbers near 1 are apart, "
+            f"algorithm.sigma: expected at least {spacing:g}, which is what {spec.dtype} numbers near 1 are apart, "
             f"since noise on vectors like {name} is rounded off, got {sigma:g}; "
             "set algorithm.perturbation.vectors=frozen or model.dtype=float32"
         )
