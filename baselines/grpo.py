@@ -26,8 +26,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.actions import Actions, actions_of
-from baselines.advantages import Baseline, group_advantages
 from baselines.gradient_checkpointing import check_checkpointable
 from baselines.inner_loop import Figures, MicroBatches, minibatches
 from baselines.losses import KLEstimator, Normalisation, clipped_surrogate, kl_divergence, token_weights
@@ -40,6 +38,8 @@ from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.policy.actions import Actions, actions_of
+from evotext.policy.advantages import Baseline, group_advantages
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
 

@@ -29,7 +29,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.actions import Actions, actions_of
 from baselines.advantages import generalised_advantages, rates_between, whitened
 from baselines.critic import Critic, Trunk
 from baselines.gradient_checkpointing import check_checkpointable
@@ -43,6 +42,7 @@ from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.policy.actions import Actions, actions_of
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked
 

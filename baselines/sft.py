@@ -17,7 +17,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from baselines.actions import Actions, cut_out
 from baselines.gradient_checkpointing import check_checkpointable
 from baselines.inner_loop import Figures, MicroBatches, minibatches
 from baselines.losses import token_weights
@@ -28,6 +27,7 @@ from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.policy.actions import Actions, cut_out
 from evotext.types import Cost, Demonstration, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import PositiveFloat, PositiveInt, checked
 

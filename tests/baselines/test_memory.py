@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from baselines import SFT, policy
-from baselines.actions import Actions
 from baselines.gradient_checkpointing import check_checkpointable
 from baselines.inner_loop import Figures, MicroBatches
 from baselines.policy import Scorer
 from evotext.models.language_model import LanguageModel
+from evotext.policy.actions import Actions
 from evotext.rollouts.collector import Collector
 from evotext.types import UpdateReport
 from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.actions import actions_of
 from baselines.advantages import generalised_advantages
 from baselines.inner_loop import Figures
 from evotext.models.language_model import LanguageModel
+from evotext.policy.actions import actions_of
 from evotext.rollouts.collector import Collector
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from baselines import GRPO
-from baselines.actions import actions_of, joined
-from baselines.advantages import group_advantages
 from baselines.overlong import overlong_penalty
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.schedules import Linear
+from evotext.policy.actions import actions_of, joined
+from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
 from evotext.types import Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, settings, weights, written_out_gradient

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from baselines import GRPO
-from baselines.advantages import group_advantages
+from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
 from evotext.types import Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, settings, weights, written_out_gradient
