@@ -97,6 +97,7 @@ def app(tmp_path: Path) -> App:
         ("budget={limit:3,unit:4}", "budget.unit: expected 'episodes'"),
         # targets
         (f"algorithm._target_={HERE}.Smal", "expected something importable, got 'tests.command_line_app.Smal'"),
+        ("algorithm._target_=optimizers.fitness_shaping.ZScore", "did you mean z_score?"),
         ("algorithm._target_=no.such", "expected something importable, got 'no.such': No module named 'no'"),
         ("algorithm._target_=evotext.runner", "expected a class or function, got 'evotext.runner'"),
         ("algorithm._target_=3", "algorithm._target_: expected a class or function"),

@@ -123,7 +123,10 @@ def test_any_value_of_any_key_starts_a_run_or_is_one_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["algorithm.population=7"], "population"),
+        (
+            ["algorithm.population=7"],
+            "error: algorithm.population: expected an even number since antithetic=true, got 7",
+        ),
         (["algorithm.population=" + "9" * 25], "population"),
         (["algorithm=grpo", "algorithm.group_size=1"], "group_size"),
         (["algorithm=ppo", "algorithm.minibatches=1000"], "minibatches"),
