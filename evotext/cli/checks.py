@@ -26,6 +26,7 @@ from evotext.cli.messages import (
     shown,
     unknown_key,
 )
+from evotext.run_folder.schema import Phase
 from evotext.validation import PositiveInt
 
 # Where a `_target_` may point without leave: configuration is data, and data should not reach any class there is.
@@ -37,6 +38,7 @@ SETTINGS: Mapping[str, Any] = {
     "threads": PositiveInt | None,
     "rows": PositiveInt | None,
     "cuda_graphs": bool,
+    "phase": Phase,
     "resume": str | None,
     "debug": bool,
     "allow_custom_targets": bool,

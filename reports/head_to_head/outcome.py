@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterable
 
 from reports.head_to_head.plan import Job
-from reports.records import NAN, RunRecord
-from reports.runs import read_run
+from evotext.run_folder import names
+from evotext.run_folder.record import NAN, RunRecord
+from evotext.run_folder.reader import read_run
 
 COSTS = ("episodes", "generated_tokens", "updates", "flops", "seconds")
 
@@ -14,7 +15,7 @@ COSTS = ("episodes", "generated_tokens", "updates", "flops", "seconds")
 def record(job: Job) -> RunRecord | None:
     """The record of a job that was completed with these very words; None otherwise."""
     try:
-        words = json.loads((job.folder / "words.json").read_text(encoding="utf-8"))
+        words = json.loads((job.folder / names.WORDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     run = read_run(job.folder)

@@ -9,13 +9,14 @@ import torch
 from omegaconf import OmegaConf
 
 from evotext.rollouts.collector import Collector
+from evotext.run_folder import names
+from evotext.run_folder.writer import JsonLines
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
 from evotext.runner.preflight import check_split
 from evotext.runner.pruner import MedianPruner, NoPruner
-from evotext.trackers.files import JsonLines
 from tests.rollouts.test_collector import chatter
 from tests.runner.test_loop import Counting, records
 from tests.scripts_in_process import status_of
@@ -35,11 +36,15 @@ def neighbour(
 ) -> Path:
     """A run that was measured before training and whenever so much of its budget was spent."""
     folder = sweep / name
-    (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(SETTING | {"algorithm": {"lr": name}} | changes, folder / ".hydra" / "config.yaml")
-    records = [{"kind": "eval", "eval/success": s, "eval/spent": i * every} for i, s in enumerate(successes)]
-    lines = [json.dumps(record) + "\n" for record in records]
-    (folder / "metrics.jsonl").write_text('{"kind": "train"}\n'.join(["", *lines]) + unfinished)
+    (folder / names.HYDRA).mkdir(parents=True)
+    OmegaConf.save(SETTING | {"algorithm": {"lr": name}} | changes, folder / names.HYDRA / names.CONFIG)
+    lines = JsonLines(folder)
+    for i, success in enumerate(successes):
+        lines.log({"kind": "train", "generation": i})
+        lines.log({"kind": "eval", "generation": i, "eval/success": success, "eval/spent": i * every})
+    lines.close()
+    with (folder / names.METRICS).open("a") as file:
+        file.write(unfinished)
     return folder
 
 
