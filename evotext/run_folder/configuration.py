@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from evotext.run_folder import names
 
-MOST_NODES = 100_000
+MOST_NODES = 10_000
 Hyperparameter = float | int | str | bool
 # What changes where and how fast a run goes, or who watches, but not what it computes.
 _LEFT_OUT = ("device", "threads", "rows", "debug", "resume", "allow_custom_targets", "checkpoint", "tracker", "phase")

@@ -98,6 +98,15 @@ def test_a_neighbour_that_does_not_say_what_it_spent_is_none(tmp_path: Path) -> 
     assert not median().behind(neighbour(tmp_path, "own", [0.1, 0.0]))
 
 
+def test_a_damaged_neighbour_ends_no_other_run(tmp_path: Path) -> None:
+    for i in range(3):
+        neighbour(tmp_path, str(i), [0.1, 0.9], unfinished='{"kind": "eval", "eval/spent"\n[1]\n')
+    broken = neighbour(tmp_path, "broken", [0.1, 0.9])
+    (broken / names.HYDRA / names.CONFIG).write_text("[a")
+    reason = median().behind(neighbour(tmp_path, "own", [0.1, 0.0]))
+    assert reason == "success 0.000 is below 0.900, the median of 3 runs so far"
+
+
 def test_a_neighbour_of_an_older_version_is_none(tmp_path: Path) -> None:
     for i in range(3):
         folder = neighbour(tmp_path, str(i), [0.1, 0.9])
