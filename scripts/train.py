@@ -20,12 +20,13 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 
 
 def main(config: DictConfig) -> float | None:
-    """One run, from configuration to summary; its final success, which a sweep can search by."""
+    """One run, from configuration to summary; its final score, as reports show it, which a sweep can search by."""
     # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
     from evotext.distributed import collectives, torchrun
     from evotext.rollouts.collector import Collector
-    from evotext.run_folder.ending import is_completed
+    from evotext.run_folder.ending import final_score, is_completed
     from evotext.run_folder.lock import check_inside, check_new, claimed
+    from evotext.run_folder.reader import read_run
     from evotext.run_folder.writer import JsonLines
     from evotext.runner.loop import Run
     from evotext.runner.preflight import check_prompts, check_split, choose_device, prepare_torch, rows_at_once
@@ -80,7 +81,7 @@ def main(config: DictConfig) -> float | None:
         if first and checkpointing.keep:
             print(f"to go on with it: python scripts/train.py resume={shlex.quote(str(folder))}")
         raise Interrupted
-    return run.success
+    return final_score(read_run(folder)) if first else None
 
 
 if __name__ == "__main__":
