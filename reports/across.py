@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reports.curves import Band
-from reports.records import Metric
+from evotext.run_folder.record import Metric
 from reports.statistics import (
     FEWEST_RUNS,
     Array,

@@ -14,7 +14,9 @@ from reports.across import Overall, Sweep
 from reports.comparison import Comparison, natural
 from reports.curves import Band, curve_of, value_at
 from reports.formats import count, score
-from reports.records import AXES, Axis, Metric
+from evotext.run_folder.cost import Axis
+from evotext.run_folder.record import Metric
+from reports.axes import AXES
 from reports.statistics import Array
 from reports.tasks import Contestant, Task
 

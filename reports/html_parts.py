@@ -16,7 +16,7 @@ from reports.figures import (
     styles,
     sweep_curves,
 )
-from reports.records import NAN, EpisodeSample, RunRecord
+from evotext.run_folder.record import NAN, EpisodeSample, RunRecord
 from reports.statistics import Estimate
 from reports.tables import COST_TITLES, DETAIL_TITLES, cost_cell, passes_cell, shown_cost, what_happened
 from reports.tasks import Contestant, Duel, Task

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from reports.comparison import Comparison
-from reports.records import RunRecord
+from evotext.run_folder.record import RunRecord
 
 GROUPS = ("algorithm", "env", "model")
 

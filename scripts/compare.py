@@ -15,13 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
+from evotext.run_folder.record import Metric
 from reports.comparison import Comparison, compare
 from reports.figures import first_axis
 from reports.html_report import html_report
 from reports.markdown import markdown
 from reports.picture import picture
-from reports.records import Metric
-from reports.runs import find_runs, read_run
 from reports.tables import results_csv, terminal_tables
 from reports.verdicts import answer
 

@@ -210,7 +210,7 @@ def test_multirun_interrupted_starts_no_further_job(app: App) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", f"{HERE}.Small", "evotext.runner.summary.json.dump", "torch.hub.load", "evotext"]
+    "target", ["os.system", f"{HERE}.Small", "evotext.run_folder.writer.json.dump", "torch.hub.load", "evotext"]
 )
 def test_targets_outside_the_project_need_leave(app: App, target: str) -> None:
     outcome = app("allow_custom_targets=false", f"algorithm._target_={target}")

@@ -26,6 +26,7 @@ from evotext.cli.messages import (
     shown,
     unknown_key,
 )
+from evotext.run_folder.schema import Phase
 from evotext.validation import PositiveInt
 
 # Where a `_target_` may point without leave: configuration is data, and data should not reach any class there is.
@@ -39,6 +40,7 @@ SETTINGS: Mapping[str, Any] = {
     "threads": Annotated[int, Field(ge=1, le=MOST_THREADS)] | None,
     "rows": PositiveInt | None,
     "cuda_graphs": bool,
+    "phase": Phase,
     "resume": str | None,
     "debug": bool,
     "allow_custom_targets": bool,

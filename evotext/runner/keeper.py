@@ -11,12 +11,13 @@ import torch
 from evotext.distributed import collectives
 from evotext.protocols import Learner
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.names import CHECKPOINTS
+from evotext.run_folder.writer import cut_records, record_lengths, records_fault
 from evotext.runner.checkpoints import Checkpoint, CheckpointFolder, Checkpointing
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.standing import Standing
 from evotext.runner.summary import device_name, versions
 from evotext.runner.tensor_tree import pack, unpack
-from evotext.trackers.files import cut_records, record_lengths, records_fault
 
 
 class Keeper:
@@ -36,7 +37,7 @@ class Keeper:
     ) -> None:
         self._checkpointing, self._folder, self._names = checkpointing, folder, names
         self._learner, self._collector, self._network = learner, collector, collector.model.network
-        self._checkpoints = CheckpointFolder(folder / "checkpoints")
+        self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
         self._saved_at = time.monotonic()
         self._saved_generation: int | None = None
 
