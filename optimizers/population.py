@@ -107,7 +107,7 @@ class PopulationES:
             metrics |= self._move(self._noise, weight_P, self._sigma(generation))
             flops = self._noise.combine_flops
         metrics |= {"drift": self._weights.drift, "skipped": float(not signal)}
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         return UpdateReport(metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from baselines.advantages import group_advantages
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.types import Trajectories
-from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights
+from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights, written_out_gradient
+from tests.baselines.test_memory import assert_same
 from tests.rollouts.test_collector import chatter
 
 
@@ -49,7 +51,7 @@ def test_a_batch_without_actions_changes_nothing(make: Any) -> None:
     batch = collected(algorithm, model)
     report = algorithm.tell(replace(batch, policy_mask_BT=torch.zeros_like(batch.policy_mask_BT)))
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    assert report.metrics["skipped"] == 1.0 and report.cost.updates == 1  # so that a budget of updates ends
+    assert report.metrics["skipped"] == 1.0 and report.cost.updates == 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -63,6 +65,24 @@ def test_a_return_that_is_no_number_keeps_the_weights_finite_and_the_rest_learns
     assert report.metrics["skipped"] == 0.0
     moved = change(before, model)
     assert all(bool(m.isfinite().all()) for m in moved) and any(bool(m.ne(0).any()) for m in moved)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out", "batch", "batch_std", "best"])
+def test_a_return_that_is_no_number_loses_its_own_row_alone(baseline: str, bad: float) -> None:
+    """Of a group as of a whole batch; what `constant` divides by stays."""
+    model, reference = fresh_model(), fresh_model()
+    algorithm = grpo(baseline=baseline, normalisation="constant", max_tokens=20)
+    algorithm.start(model, 0)
+    before = weights(model)
+    batch = paid(collected(algorithm, model), 1, bad)
+    algorithm.tell(batch)
+    kept_B = torch.arange(12) != 1
+    groups = torch.tensor(batch.plan.groups)
+    advantage_B = torch.zeros(12, dtype=torch.float64)
+    advantage_B[kept_B] = group_advantages(batch.return_B[kept_B], groups[kept_B], baseline)  # type: ignore[arg-type]
+    weight_BT = (advantage_B / (12 * 20))[:, None] * batch.policy_mask_BT
+    assert_same(change(before, model), written_out_gradient(reference, batch, weight_BT))
 
 
 def test_fewer_episodes_than_minibatches_may_be_left() -> None:

@@ -97,7 +97,8 @@ def test_grpo_off_policy_with_a_penalty(estimator: str) -> None:
             kl = {"k1": -d, "k2": d**2 / 2, "k3": d.exp() - d - 1}[estimator]
             ratio = (-d).exp()
             outside += not 1 - LOW <= ratio.item() <= 1 + HIGH
-            loss = loss + (clipped(ratio, advantage) + 0.3 * kl) / total
+            # These actions are not the present policy's: its KL weighs them by the ratio.
+            loss = loss + (clipped(ratio, advantage) + 0.3 * ratio.item() * kl) / total
     assert outside > 0, "the test wants ratios beyond the clip"
     assert_same(gradients[0], gradient_of(model, loss))
 

@@ -3,16 +3,20 @@
 import copy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from torch import Tensor
 
 from baselines import GRPO
 from baselines.actions import actions_of, joined
 from baselines.advantages import group_advantages
-from baselines.overlong import overlong_penalty
+from baselines.inner_loop import Figures
+from baselines.overlong import longest_answers, overlong_penalty
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.schedules import Linear
 from evotext.rollouts.collector import Collector
@@ -171,7 +175,7 @@ def _paid(batch: Trajectories, alive: list[int]) -> Trajectories:
 
 
 def test_groups_are_gathered_until_there_are_enough() -> None:
-    """Two of four, then three more: no step, then one on those five alone, as if they had been one batch."""
+    """Two of four, then the two that were missing: no step, then one on those four alone, as if they had been one batch."""
     model, together = fresh_model(), fresh_model()
     before = weights(model)
     algorithm = grpo(refill=3)
@@ -179,13 +183,15 @@ def test_groups_are_gathered_until_there_are_enough() -> None:
     first = _paid(collected(algorithm, model, 0), [1, 3])
     held = algorithm.tell(first).metrics
     assert held["skipped"] == 1.0 and held["groups/held"] == 2.0
+    assert algorithm.ask(1).groups == (0, 0, 0, 1, 1, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    second = _paid(collected(algorithm, model, 1), [0, 1, 2])
+    second = _paid(collected(algorithm, model, 1), [0, 1])
     state = copy.deepcopy(algorithm.state_dict())
     taken = algorithm.tell(second).metrics
     assert taken["skipped"] == 0.0 and taken["groups/held"] == 0.0
+    assert len(algorithm.ask(2).groups) == 12
     expected = [torch.zeros_like(p) for p in before]
-    tokens = sum(float(b.policy_mask_BT[_rows(g)].sum()) for b, g in ((first, [1, 3]), (second, [0, 1, 2])))
+    tokens = sum(float(b.policy_mask_BT[_rows(g)].sum()) for b, g in ((first, [1, 3]), (second, [0, 1])))
     for batch in (first, second):
         advantage_B = group_advantages(batch.return_B, torch.tensor(batch.plan.groups), "std")
         parts = written_out_gradient(together, batch, (advantage_B / tokens)[:, None] * batch.policy_mask_BT)
@@ -196,6 +202,7 @@ def test_groups_are_gathered_until_there_are_enough() -> None:
     resumed = grpo(refill=3)
     resumed.start(resumed_model, 0)
     resumed.load_state_dict(state)
+    assert resumed.ask(1) == second.plan
     resumed.tell(second)
     assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(resumed_model), strict=True))
 
@@ -215,7 +222,20 @@ def test_a_group_is_alive_by_its_outcome_and_what_is_discarded_was_charged() -> 
     report = algorithm.tell(batch)
     assert report.metrics["groups/held"] == 1.0 and report.metrics["frac_reward_zero_std"] == 0.75
     assert batch.cost.episodes == 12 and batch.cost.generated_tokens == int(batch.policy_mask_BT.sum())
-    assert report.cost.updates == 1 and report.cost.flops == 0
+    assert report.cost.updates == 0 and report.cost.flops == 0
+
+
+def test_what_fills_a_batch_is_in_proportion_to_what_it_lacks() -> None:
+    """Three of four groups with a signal each time: five groups a step, where whole generations would take eight."""
+    model = fresh_model()
+    algorithm = grpo(refill=10)
+    algorithm.start(model, 0)
+    drawn, updates = [], 0
+    for generation in range(8):
+        batch = collected(algorithm, model, generation)
+        drawn.append(len(batch.return_B) // 3)
+        updates += algorithm.tell(_paid(batch, list(range(min(3, drawn[-1]))))).cost.updates
+    assert drawn == [4, 1] * 4 and updates == 4
 
 
 def test_gathering_ends_after_its_rounds() -> None:
@@ -225,6 +245,7 @@ def test_gathering_ends_after_its_rounds() -> None:
     algorithm.start(model, 0)
     assert algorithm.tell(_paid(collected(algorithm, model, 0), [])).metrics["skipped"] == 1.0
     assert algorithm.tell(_paid(collected(algorithm, model, 1), [2])).metrics["skipped"] == 0.0
+    assert len(algorithm.ask(2).groups) == 12
     for generation in (2, 3):
         assert algorithm.tell(_paid(collected(algorithm, model, generation), [])).metrics["skipped"] == 1.0
 
@@ -275,3 +296,28 @@ def test_the_learning_rate_follows_its_schedule(make: Any) -> None:
         algorithm.tell(collected(algorithm, model, 1))
         steps.append(change(before, model))
     assert_same([2 * step for step in steps[0]], steps[1])
+
+
+@pytest.mark.parametrize("preset", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce", "best_of_n"])
+def test_the_longest_answer_is_the_tasks(preset: str) -> None:
+    """One source: what an environment allows is what `constant` divides by and where the overlong penalty ends."""
+    for words, expected in ((["env=sort"], 16), (["env=recall", "env.max_new_tokens=33"], 33)):
+        with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
+            config = compose("config", [f"algorithm={preset}", *words])
+        assert instantiate(config.algorithm, _convert_="all").max_tokens == expected
+
+
+def test_short_answers_are_punished_where_the_tasks_limit_is_short() -> None:
+    """Chatter allows answers of few tokens; a command with a buffer and no further word gives the longest the whole penalty."""
+    with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
+        config = compose(
+            "config", ["algorithm=dapo", "env=sort", "env.max_new_tokens=5", "algorithm.overlong_buffer=2"]
+        )
+    algorithm = instantiate(config.algorithm, _convert_="all", prompts=4, group_size=3)
+    model = fresh_model()
+    algorithm.start(model, 0)
+    batch = collected(algorithm, model)
+    shaped_B = algorithm._shaped(batch, actions_of(batch, model.device), Figures())
+    length_B = longest_answers(batch.policy_mask_BT, batch.turn_BT)
+    assert (shaped_B - batch.return_B).tolist() == [{5: -1.0, 4: -0.5}.get(n, 0.0) for n in length_B.tolist()]
+    assert 5 in length_B and int(length_B.min()) < 4

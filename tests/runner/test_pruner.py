@@ -162,8 +162,8 @@ def test_train_py_ends_a_run_that_falls_behind(
         "env=sort",
         "algorithm=grpo",
         "algorithm.prompts=1",
-        "budget=updates",
-        "budget.limit=4",
+        "budget=episodes",
+        "budget.limit=32",
         "threads=1",
     ]
     words += ["evaluation.split=validation", "evaluation.episodes=4", "evaluation.points=4", "evaluation.samples=0"]
@@ -176,5 +176,5 @@ def test_train_py_ends_a_run_that_falls_behind(
     words += ["pruner=median", "pruner.fewest=2", "pruner.warm_up=0.5", f"hydra.run.dir={tmp_path / '2'}"]
     assert status_of("train", *words, monkeypatch=monkeypatch) == 0
     summary = json.loads((tmp_path / "2" / "summary.json").read_text())
-    assert summary["status"] == "pruned" and summary["budget"]["spent"] == 2
+    assert summary["status"] == "pruned" and summary["budget"]["spent"] == 16
     assert summary["reason"] == "success 0.000 is below 0.500, the median of 2 runs so far"
