@@ -17,15 +17,12 @@ are neither compared nor trained on; `sequence` and `constant` divide by their n
 import copy
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.actions import Actions, actions_of
-from baselines.advantages import GROUPLESS, Baseline, group_advantages
 from baselines.gradient_checkpointing import check_checkpointable
 from baselines.inner_loop import Figures, MicroBatches
 from baselines.losses import KLEstimator, Normalisation
@@ -42,125 +39,132 @@ from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.policy.actions import Actions, actions_of
+from evotext.policy.advantages import GROUPLESS, Baseline, group_advantages
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
-from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
+from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 
+@checked_record
 class GRPO:
     """Hyperparameters: see conf/algorithm/grpo.yaml, where each stands with its unit and paper."""
 
-    @checked
-    def __init__(
-        self,
-        *,
-        prompts: PositiveInt,
-        group_size: PositiveInt,
-        temperature: PositiveFloat,
-        epochs: PositiveInt,
-        minibatches: PositiveInt,
-        micro_rows: PositiveInt,
-        gradient_checkpointing: bool,
-        baseline: Baseline,
-        normalisation: Normalisation,
-        max_tokens: PositiveInt,
-        surrogate: Surrogate,
-        ratio: Literal["token", "sequence"],
-        clip_low: NonNegativeFloat,
-        clip_high: NonNegativeFloat,
-        dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None,
-        old_logprobs: OldLogprobs,
-        sampler_cap: PositiveFloat | None,
-        kl_coefficient: NonNegativeFloat,
-        kl_estimator: KLEstimator,
-        kl_in: Literal["loss", "reward"],
-        mask_overlong: bool,
-        unfinished: Unfinished,
-        overlong_buffer: PositiveInt | None,
-        overlong_factor: NonNegativeFloat,
-        refill: PositiveInt | None,
-        gap_tolerance: PositiveFloat,
-        max_grad_norm: PositiveFloat | None,
-        optimizer: OptimizerFactory,
-        learning_rate_schedule: Callable[[int], float],
-    ) -> None:
-        check_optimizer(optimizer)
-        if group_size < 2 and baseline not in GROUPLESS:
+    prompts: PositiveInt
+    group_size: PositiveInt
+    temperature: PositiveFloat
+    epochs: PositiveInt
+    minibatches: PositiveInt
+    micro_rows: PositiveInt
+    gradient_checkpointing: bool
+    baseline: Baseline
+    normalisation: Normalisation
+    max_tokens: PositiveInt
+    surrogate: Surrogate
+    ratio: Literal["token", "sequence"]
+    clip_low: NonNegativeFloat
+    clip_high: NonNegativeFloat
+    dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None
+    old_logprobs: OldLogprobs
+    sampler_cap: PositiveFloat | None
+    kl_coefficient: NonNegativeFloat
+    kl_estimator: KLEstimator
+    kl_in: Literal["loss", "reward"]
+    mask_overlong: bool
+    unfinished: Unfinished
+    overlong_buffer: PositiveInt | None
+    overlong_factor: NonNegativeFloat
+    refill: PositiveInt | None
+    gap_tolerance: PositiveFloat
+    max_grad_norm: PositiveFloat | None
+    optimizer: OptimizerFactory
+    learning_rate_schedule: Callable[[int], float]
+
+    def __post_init__(self) -> None:
+        check_optimizer(self.optimizer)
+        if self.group_size < 2 and self.baseline not in GROUPLESS:
             raise ValueError(
-                f"algorithm.group_size: expected at least 2 with algorithm.baseline={baseline}, got {group_size}; "
+                f"algorithm.group_size: expected at least 2 with algorithm.baseline={self.baseline}, got {self.group_size}; "
                 f"a group of one has nothing to be compared with ({' and '.join(GROUPLESS)} compare with the whole batch)"
             )
-        if overlong_buffer is not None and overlong_buffer > max_tokens:
+        if self.overlong_buffer is not None and self.overlong_buffer > self.max_tokens:
             raise ValueError(
-                f"algorithm.overlong_buffer: expected at most algorithm.max_tokens={max_tokens}, the longest answer (from "
-                f"env.max_new_tokens), got {overlong_buffer}"
+                f"algorithm.overlong_buffer: expected at most algorithm.max_tokens={self.max_tokens}, the longest answer (from "
+                f"env.max_new_tokens), got {self.overlong_buffer}"
             )
-        if minibatches > prompts * group_size:
+        if self.minibatches > self.prompts * self.group_size:
             raise ValueError(
-                f"algorithm.minibatches: expected at most prompts x group_size = {prompts * group_size}, got {minibatches}"
+                f"algorithm.minibatches: expected at most prompts x group_size = {self.prompts * self.group_size}, "
+                f"got {self.minibatches}"
             )
-        if sampler_cap is not None and old_logprobs == "sampler" and epochs * minibatches > 1:
+        if self.sampler_cap is not None and self.old_logprobs == "sampler" and self.epochs * self.minibatches > 1:
             raise ValueError(
                 "algorithm.sampler_cap: expected null with algorithm.old_logprobs=sampler and several steps a batch, got "
-                f"{sampler_cap:g}; the ratio is to the sampler then: set algorithm.old_logprobs=trainer"
+                f"{self.sampler_cap:g}; the ratio is to the sampler then: set algorithm.old_logprobs=trainer"
             )
-        self.prompts, self.group_size, self.temperature = prompts, group_size, temperature
-        self.micro_rows, self.gradient_checkpointing = micro_rows, gradient_checkpointing
-        self.baseline, self.unfinished, self.mask_overlong = baseline, unfinished, mask_overlong
-        self.max_tokens, self.overlong_buffer, self.overlong_factor = max_tokens, overlong_buffer, overlong_factor
-        self.kl_coefficient, self.kl_in, self.refill = kl_coefficient, kl_in, refill
-        self.gap_tolerance, self.clip = gap_tolerance, min(clip_low, clip_high)
-        self._new_stepper = partial(Stepper, optimizer, max_grad_norm=max_grad_norm, schedule=learning_rate_schedule)
-        self._new_update = partial(
-            PolicyUpdate,
-            objective=Objective(
-                surrogate=surrogate,
-                ratio=ratio,
-                clip_low=clip_low,
-                clip_high=clip_high,
-                dual_clip=dual_clip,
-                kl_estimator=kl_estimator,
-            ),
-            penalty=kl_coefficient if kl_in == "loss" else 0.0,
-            temperature=temperature,
-            epochs=epochs,
-            minibatches=minibatches,
-            normalisation=normalisation,
-            max_tokens=max_tokens,
-            old_logprobs=old_logprobs,
-            sampler_cap=sampler_cap,
-        )
 
-    def start(self, model: LanguageModel, seed: int) -> None:
+    def start(self, model: LanguageModel, seed: int) -> "GRPOLearner":
         """Build the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
-        if self.gradient_checkpointing:
+        return GRPOLearner(self, model, seed)
+
+
+class GRPOLearner:
+    """The policy on its way, with the optimizer's state, the reference and the groups that wait for more."""
+
+    def __init__(self, hyper: GRPO, model: LanguageModel, seed: int) -> None:
+        if hyper.gradient_checkpointing:
             check_checkpointable(model.network)
-        self._model, self._seed, self._tokens_seen = model, seed, 0
-        self._policy, self._once = Scorer(model.network, checkpoints=self.gradient_checkpointing), Once()
-        self._micro = MicroBatches(self.micro_rows)
-        self._gathered = Refill(self.prompts, self.refill) if self.refill else None
-        self._stepper = self._new_stepper([{"params": model.trained_parameters}])
+        self._hyper, self._device, self._seed, self._tokens_seen = hyper, model.device, seed, 0
+        self._policy, self._once = Scorer(model.network, checkpoints=hyper.gradient_checkpointing), Once()
+        self._micro = MicroBatches(hyper.micro_rows)
+        self._gathered = Refill(hyper.prompts, hyper.refill) if hyper.refill else None
+        self._stepper = Stepper(
+            hyper.optimizer,
+            [{"params": model.trained_parameters}],
+            max_grad_norm=hyper.max_grad_norm,
+            schedule=hyper.learning_rate_schedule,
+        )
         self._reference: Scorer | None = None
-        if self.kl_coefficient > 0:
+        if hyper.kl_coefficient > 0:
             self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
-        self._update = self._new_update(
-            policy=self._policy, reference=self._reference, stepper=self._stepper, micro=self._micro, seed=seed
+        self._update = PolicyUpdate(
+            policy=self._policy,
+            reference=self._reference,
+            stepper=self._stepper,
+            micro=self._micro,
+            seed=seed,
+            objective=Objective(
+                surrogate=hyper.surrogate,
+                ratio=hyper.ratio,
+                clip_low=hyper.clip_low,
+                clip_high=hyper.clip_high,
+                dual_clip=hyper.dual_clip,
+                kl_estimator=hyper.kl_estimator,
+            ),
+            penalty=hyper.kl_coefficient if hyper.kl_in == "loss" else 0.0,
+            temperature=hyper.temperature,
+            epochs=hyper.epochs,
+            minibatches=hyper.minibatches,
+            normalisation=hyper.normalisation,
+            max_tokens=hyper.max_tokens,
+            old_logprobs=hyper.old_logprobs,
+            sampler_cap=hyper.sampler_cap,
         )
 
     def ask(self, generation: int) -> RolloutPlan:
-        """Q fresh instances, or as many as a gathered batch still misses, each answered by G rows."""
-        prompts = self.prompts if self._gathered is None else self._gathered.missing
+        """Return a plan of Q fresh instances, or as many as a gathered batch still misses, each answered by G rows."""
+        prompts = self._hyper.prompts if self._gathered is None else self._gathered.missing
         instances = train_instances(self._seed, generation, prompts)
         return RolloutPlan(
             seed=self._seed,
             generation=generation,
-            instances=tuple(instance for instance in instances for _ in range(self.group_size)),
-            groups=tuple(group for group in range(prompts) for _ in range(self.group_size)),
-            sampling=Sampling(temperature=self.temperature),
+            instances=tuple(instance for instance in instances for _ in range(self._hyper.group_size)),
+            groups=tuple(group for group in range(prompts) for _ in range(self._hyper.group_size)),
+            sampling=Sampling(temperature=self._hyper.temperature),
             logprobs=True,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
-        """One or more optimizer steps on the batch; none if no group carries a signal, or if more are to be gathered."""
+        """Take one or more optimizer steps; none if no group carries a signal, or if more groups are to be gathered."""
         begin = time.perf_counter()
         self._stepper.learning_rate.follow(batch.plan.generation)
         figures, steps = Figures(), Steps()
@@ -176,21 +180,21 @@ class GRPO:
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=steps.taken)
         cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
         notes = self._once(
-            gap=gap_notes(metrics, self.gap_tolerance),
-            clip=clip_notes(metrics, self.clip),
-            unfinished=unfinished_notes(metrics, self.unfinished),
+            gap=gap_notes(metrics, self._hyper.gap_tolerance),
+            clip=clip_notes(metrics, min(self._hyper.clip_low, self._hyper.clip_high)),
+            unfinished=unfinished_notes(metrics, self._hyper.unfinished),
         )
         return UpdateReport(metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
     def _rows_of(self, batch: Trajectories, figures: Figures) -> Rows | None:
         """What there is to learn from; None while more groups are to be gathered."""
-        device = self._model.device
+        device = self._device
         actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
         return_B = self._shaped(batch, actions, figures)
-        compared_B = compared_rows(batch, self.unfinished) & return_B.isfinite()
+        compared_B = compared_rows(batch, self._hyper.unfinished) & return_B.isfinite()
         advantage_B = self._advantages(return_B, groups, compared_B)
         counts_B = advantage_B.isfinite() & compared_B  # finite returns can still have a sum that is not
-        if self.mask_overlong:
+        if self._hyper.mask_overlong:
             counts_B &= ~batch.overlong_B
         rows = Rows(actions=actions, advantage_B=advantage_B.to(device), counts_B=counts_B.to(device))
         if self._gathered is None:
@@ -203,19 +207,19 @@ class GRPO:
     def _advantages(self, return_B: Tensor, groups: Tensor, compared_B: Tensor) -> Tensor:
         """Of the rows that are compared; 0 for the others."""
         advantage_B = torch.zeros(len(return_B), dtype=torch.float64)
-        advantage_B[compared_B] = group_advantages(return_B[compared_B], groups[compared_B], self.baseline)
+        advantage_B[compared_B] = group_advantages(return_B[compared_B], groups[compared_B], self._hyper.baseline)
         return advantage_B
 
     def _shaped(self, batch: Trajectories, actions: Actions, figures: Figures) -> Tensor:
         """The returns that advantages are made of, (B,) on the CPU; what is reported stays the task's own."""
         return_B = batch.return_B
-        if self.overlong_buffer is not None:
+        if self._hyper.overlong_buffer is not None:
             length_B = longest_answers(batch.policy_mask_BT, batch.turn_BT)
             return_B = return_B + overlong_penalty(
-                length_B, self.max_tokens, self.overlong_buffer, self.overlong_factor
+                length_B, self._hyper.max_tokens, self._hyper.overlong_buffer, self._hyper.overlong_factor
             )
-        if self.kl_in == "reward" and self._reference is not None:
-            return_B = return_B - self.kl_coefficient * self._divergence(actions, figures)
+        if self._hyper.kl_in == "reward" and self._reference is not None:
+            return_B = return_B - self._hyper.kl_coefficient * self._divergence(actions, figures)
         return return_B
 
     @torch.no_grad()
@@ -227,7 +231,7 @@ class GRPO:
         def work(row_K: Tensor) -> None:
             assert self._reference is not None
             part = actions.select(row_K)
-            reference_KN = self._reference.score(part, self.temperature).logprob_BN
+            reference_KN = self._reference.score(part, self._hyper.temperature).logprob_BN
             kl_KN = torch.where(part.mask_BN, part.old_logprob_BN.double() - reference_KN.double(), 0.0)
             sum_B[row_K] = kl_KN.sum(1)
             figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
@@ -250,4 +254,4 @@ class GRPO:
             self._reference.network.load_state_dict(state["reference"])
         self._tokens_seen = int(state["tokens_seen"])  # type: ignore[call-overload]
         if self._gathered is not None:
-            self._gathered.load_state_dict(state["gathered"], self._model.device)  # type: ignore[arg-type]
+            self._gathered.load_state_dict(state["gathered"], self._device)  # type: ignore[arg-type]

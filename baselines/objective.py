@@ -24,8 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines.actions import Actions
 from baselines.losses import KLEstimator, clipped_surrogate, kl_divergence
+from evotext.policy.actions import Actions
 
 Surrogate = Literal["clipped", "cispo"]
 

@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines.actions import Actions
 from baselines.inner_loop import Figures, MicroBatches, minibatches
 from baselines.losses import Normalisation, token_weights
 from baselines.objective import Objective, Rows, truncated_ratio
@@ -20,6 +19,7 @@ from baselines.policy import Scorer
 from baselines.rollout_metrics import add_gap
 from baselines.stepper import Stepper, Steps
 from evotext.distributed import collectives
+from evotext.policy.actions import Actions
 
 OldLogprobs = Literal["sampler", "trainer"]
 

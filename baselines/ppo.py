@@ -29,7 +29,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.actions import Actions, actions_of
 from baselines.advantages import generalised_advantages, rates_between, whitened
 from baselines.critic import Critic, Trunk
 from baselines.gradient_checkpointing import check_checkpointable
@@ -44,6 +43,7 @@ from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.policy.actions import Actions, actions_of
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked
 
@@ -121,7 +121,7 @@ class PPO:
         self.gradient_checkpointing, self.value_trunk = gradient_checkpointing, value_trunk
         self.value_warm_up, self._kl_target, self._kl_horizon = value_warm_up, kl_target, kl_horizon
 
-    def start(self, model: LanguageModel, seed: int) -> None:
+    def start(self, model: LanguageModel, seed: int) -> "PPO":
         """Build the critic and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
         if self.gradient_checkpointing:
             check_checkpointable(model.network)
@@ -140,6 +140,7 @@ class PPO:
         self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
             self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
+        return self
 
     def ask(self, generation: int) -> RolloutPlan:
         """N episodes, each of its own fresh instance."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from baselines.actions import Actions, joined
 from baselines.objective import Rows
+from evotext.policy.actions import Actions, joined
 
 
 class Refill:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from baselines.actions import Actions
 from baselines.inner_loop import Figures
 from baselines.stepper import Steps
+from evotext.policy.actions import Actions
 from evotext.types import Trajectories
 
 

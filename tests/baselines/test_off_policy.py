@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from baselines import GRPO
-from baselines.actions import Actions
 from baselines.objective import Objective
 from evotext.models.language_model import LanguageModel
+from evotext.policy.actions import Actions
 from evotext.rollouts.collector import Collector
 from evotext.types import Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, settings, weights, written_out_gradient
@@ -108,8 +108,9 @@ def test_k2_with_the_ratio_has_the_gradient_of_k3_whose_ratio_has_one() -> None:
 def test_cispo_off_policy() -> None:
     """sg(clip(rho)) A log pi: beyond the bounds, too, a token has its gradient."""
     start, model = fresh_model(), fresh_model()
-    algorithm = grpo(surrogate="cispo", clip_low=0.1, clip_high=0.2, baseline="none", epochs=2, optimizer=STILL)
-    algorithm.start(model, 0)
+    algorithm = grpo(surrogate="cispo", clip_low=0.1, clip_high=0.2, baseline="none", epochs=2, optimizer=STILL).start(
+        model, 0
+    )
     batch = collected(algorithm, model)
     nudge(model)
     gradients = gradients_of(algorithm, model, batch)
@@ -131,8 +132,7 @@ def test_truncated_importance_sampling(old_logprobs: str) -> None:
     cap = 1.2
     several = {} if old_logprobs == "one step" else {"epochs": 2, "old_logprobs": "trainer"}
     model = fresh_model()
-    algorithm = grpo(baseline="none", sampler_cap=cap, optimizer=STILL, **several)
-    algorithm.start(model, 0)
+    algorithm = grpo(baseline="none", sampler_cap=cap, optimizer=STILL, **several).start(model, 0)
     batch = collected(algorithm, model)
     assert batch.logprob_BT is not None
     off_BT = 2 * torch.rand(batch.logprob_BT.shape, generator=torch.Generator().manual_seed(3)) - 1
@@ -160,8 +160,7 @@ def test_a_sampler_cap_wants_ratios_that_are_not_to_the_sampler() -> None:
 def in_bfloat16(**changes: Any) -> dict[str, float]:
     """Metrics of a generation of GSPO on several turns, of which no step changes anything."""
     model = with_frequent_ends(small_model("llama", torch.bfloat16), share=0.2)
-    algorithm = GRPO(**settings("gspo", optimizer=STILL, **{"prompts": 8, "group_size": 8} | changes))
-    algorithm.start(model, 0)
+    algorithm = GRPO(**settings("gspo", optimizer=STILL, **{"prompts": 8, "group_size": 8} | changes)).start(model, 0)
     report = algorithm.tell(collected(algorithm, model))
     return report.metrics | {"notes": float(len(report.notes))}
 
@@ -178,8 +177,9 @@ def test_a_clip_narrower_than_three_times_the_gap_is_said_once() -> None:
     notes = {}
     for ratio, clip in (("token", 0.2), ("token", 0.4), ("sequence", 0.2)):
         model = fresh_model()
-        algorithm = grpo(ratio=ratio, clip_low=clip, clip_high=1.0, minibatches=2, gap_tolerance=1.0, optimizer=STILL)
-        algorithm.start(model, 0)
+        algorithm = grpo(
+            ratio=ratio, clip_low=clip, clip_high=1.0, minibatches=2, gap_tolerance=1.0, optimizer=STILL
+        ).start(model, 0)
         batch = collected(algorithm, model)
         assert batch.logprob_BT is not None
         off_BT = torch.zeros_like(batch.logprob_BT)
@@ -199,8 +199,7 @@ def test_one_step_a_batch_knows_no_ratio() -> None:
     """However far the sampler is off, the step is that of log pi, and there is no clip to warn of."""
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
-    algorithm = grpo(baseline="none", clip_low=1e-6, clip_high=1e-6, gap_tolerance=9.0)
-    algorithm.start(model, 0)
+    algorithm = grpo(baseline="none", clip_low=1e-6, clip_high=1e-6, gap_tolerance=9.0).start(model, 0)
     batch = collected(algorithm, model)
     assert batch.logprob_BT is not None
     report = algorithm.tell(replace(batch, logprob_BT=batch.logprob_BT - 0.5 * batch.policy_mask_BT))

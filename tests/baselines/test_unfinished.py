@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from baselines import GRPO
-from baselines.advantages import group_advantages
 from baselines.notices import Once, unfinished_notes
+from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
 from evotext.types import Trajectories
 from tests.baselines.test_algorithms import (
@@ -29,10 +29,9 @@ CUT = torch.tensor([1, 4, 5, 6, 7, 8])  # one of the first group, two of the sec
 PRESETS = ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce", "best_of_n"]
 
 
-def cut_off(algorithm: Any, model: Any) -> Trajectories:
+def cut_off(learner: Any, model: Any) -> Trajectories:
     """A batch of four groups of three, some rows cut off before they were paid anything."""
-    algorithm.start(model, 0)
-    batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
+    batch = Collector(model, chatter(), rows=64).collect(learner.ask(0))
     truncated_B, return_B = torch.zeros(12, dtype=torch.bool), batch.return_B.clone()
     truncated_B[CUT], return_B[CUT] = True, 0.0
     return replace(batch, truncated_B=truncated_B, terminated_B=~truncated_B, return_B=return_B)
@@ -43,7 +42,7 @@ def test_masked_they_are_neither_compared_nor_trained_on(baseline: str) -> None:
     """The step is that of the finished episodes alone; a group of which one is left has nothing to be compared with."""
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
-    algorithm = grpo(baseline=baseline, unfinished="masked")
+    algorithm = grpo(baseline=baseline, unfinished="masked").start(model, 0)
     batch = cut_off(algorithm, model)
     algorithm.tell(batch)
     kept = ~batch.truncated_B
@@ -60,7 +59,7 @@ def test_counted_they_are_worth_what_they_had_earned() -> None:
     """As shipped."""
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
-    algorithm = grpo()
+    algorithm = grpo().start(model, 0)
     batch = cut_off(algorithm, model)
     algorithm.tell(batch)
     advantage_B = group_advantages(batch.return_B, torch.tensor(batch.plan.groups), "std")
@@ -80,8 +79,7 @@ def test_a_task_that_only_success_ends_wants_them_counted(preset: str, unfinishe
     model = fresh_model()
     before = weights(model)
     rows = {"prompts": 12, "group_size": 1} if preset == "reinforce" else {}
-    algorithm = GRPO(**settings(preset, **rows, kl_coefficient=0.0, refill=None, unfinished=unfinished))
-    algorithm.start(model, 0)
+    algorithm = GRPO(**settings(preset, **rows, kl_coefficient=0.0, refill=None, unfinished=unfinished)).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     reached_B = torch.arange(12) % 2 == 0
     report = algorithm.tell(replace(batch, return_B=reached_B.double(), terminated_B=reached_B, truncated_B=~reached_B))
@@ -105,8 +103,9 @@ def test_what_the_task_ends_itself_is_worth_what_it_paid() -> None:
     for truncated in (False, True):
         model = fresh_model()
         before = weights(model)
-        algorithm = grpo(baseline="none", unfinished="masked", optimizer=partial(torch.optim.SGD, lr=1.0))
-        algorithm.start(model, 0)
+        algorithm = grpo(baseline="none", unfinished="masked", optimizer=partial(torch.optim.SGD, lr=1.0)).start(
+            model, 0
+        )
         _, batch = conversation([TWO_TURNS, TWO_TURNS[:4]], [0.0, 1.0])
         ends = torch.tensor([truncated, False])
         algorithm.tell(replace(batch, truncated_B=ends, terminated_B=~ends))
@@ -117,7 +116,7 @@ def test_what_the_task_ends_itself_is_worth_what_it_paid() -> None:
 def test_gathering_does_not_take_them_for_a_signal_when_masked() -> None:
     """With what is left all equal there is no signal, although the row that was cut off had earned less."""
     model = fresh_model()
-    algorithm = grpo(refill=5, unfinished="masked")
+    algorithm = grpo(refill=5, unfinished="masked").start(model, 0)
     batch = cut_off(algorithm, model)
     return_B = torch.where(batch.truncated_B, 0.0, 1.0).double()
     report = algorithm.tell(replace(batch, return_B=return_B))

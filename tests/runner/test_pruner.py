@@ -17,6 +17,7 @@ from evotext.runner.preflight import check_split
 from evotext.runner.pruner import MedianPruner, NoPruner
 from evotext.trackers.files import JsonLines
 from tests.rollouts.test_collector import chatter
+from tests.runner.small_runs import Starting
 from tests.runner.test_loop import Counting, records
 from tests.scripts_in_process import status_of
 from tests.small_models import small_model
@@ -123,7 +124,7 @@ class EndsAtOnce:
 def run(folder: Path) -> Run:
     model = small_model("llama", torch.float32)
     return Run(
-        algorithm=Counting(),
+        algorithm=Starting(Counting),
         model=model,
         collector=Collector(model, chatter(), rows=8),
         budget=Budget(unit="updates", limit=6),
