@@ -111,7 +111,7 @@ class CMAESLearner:
         }
         flops = self._space.flops if signal else 0.0
         return UpdateReport(
-            metrics=metrics, cost=Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
+            metrics=metrics, cost=Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         )
 
     def state_dict(self) -> dict[str, object]:

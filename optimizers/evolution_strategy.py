@@ -124,7 +124,7 @@ class EvolutionStrategyLearner:
             metrics |= self._move(noise, weight_P, sigma)
         metrics |= {"drift": self._ascent.drift, "skipped": float(not signal)}
         flops = noise.combine_flops if signal else 0.0
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         return UpdateReport(metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:

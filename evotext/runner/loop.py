@@ -29,7 +29,7 @@ from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import summarise
-from evotext.types import Cost, Trajectories, Transcript, UpdateReport
+from evotext.types import Trajectories, Transcript, UpdateReport
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
 MOST_DROPPED = 10
@@ -112,7 +112,12 @@ class Run:
                     if measured and self._fraction < 1.0 and (reason := self._behind()):
                         status = "pruned"
                         break
-                if self._fraction < 1.0 and status == "completed":
+                    if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
+                        progress.say(reason)
+                        self._evaluate(progress, sampled=True)
+                        self._keeper.save(self._at)
+                        break
+                if self._fraction < 1.0 and reason is None:
                     status, reason = "interrupted", "stopped by a signal"
                     self._keeper.save(self._at)
                 if self._at.generation and self._at.without_signal == self._at.generation:
@@ -160,7 +165,7 @@ class Run:
         for note in self._collector.take_notes():
             progress.say(note)
         fault = _returns_fault(batch)
-        report = UpdateReport(cost=Cost(updates=1)) if fault else self._learner.tell(batch)
+        report = UpdateReport() if fault else self._learner.tell(batch)
         for note in report.notes:
             progress.say(note)
         fault = fault or self._weights_fault()
@@ -168,6 +173,7 @@ class Run:
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
         at.generation += 1
         at.without_signal += bool(report.metrics.get("skipped"))
+        at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += bool(fault)
         at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
         self._log_generation(batch, report, collectives.bytes_sent() - sent)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from reports.axes import AXES
 
 from evotext.run_folder.at_budget import at_budget
 from evotext.run_folder.record import NAN, EvaluationPoint, RunRecord
+from reports.axes import AXES
 from reports.fairness import differences_that_matter
 from reports.formats import p_value
 
