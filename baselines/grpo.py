@@ -104,7 +104,7 @@ class GRPO:
         self._max_grad_norm, self._optimizer = max_grad_norm, optimizer
         self.unfinished, self.gradient_checkpointing = unfinished, gradient_checkpointing
 
-    def start(self, model: LanguageModel, seed: int) -> None:
+    def start(self, model: LanguageModel, seed: int) -> "GRPO":
         """Build the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
         if self.gradient_checkpointing:
             check_checkpointable(model.network)
@@ -119,6 +119,7 @@ class GRPO:
         self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
             self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
+        return self
 
     def ask(self, generation: int) -> RolloutPlan:
         """Q fresh instances, each answered by G rows."""

@@ -120,7 +120,7 @@ class PPO:
         self.gradient_checkpointing, self.value_trunk = gradient_checkpointing, value_trunk
         self.value_warm_up, self._kl_target, self._kl_horizon = value_warm_up, kl_target, kl_horizon
 
-    def start(self, model: LanguageModel, seed: int) -> None:
+    def start(self, model: LanguageModel, seed: int) -> "PPO":
         """Build the critic and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
         if self.gradient_checkpointing:
             check_checkpointable(model.network)
@@ -139,6 +139,7 @@ class PPO:
         self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
             self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
+        return self
 
     def ask(self, generation: int) -> RolloutPlan:
         """N episodes, each of its own fresh instance."""

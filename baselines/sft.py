@@ -60,7 +60,7 @@ class SFT:
         self.gradient_checkpointing = gradient_checkpointing
         self._max_grad_norm, self._optimizer, self._rate_schedule = max_grad_norm, optimizer, learning_rate_schedule
 
-    def start(self, model: LanguageModel, seed: int) -> None:
+    def start(self, model: LanguageModel, seed: int) -> "SFT":
         """Build the optimizer. Raises ValueError for a task without demonstrations."""
         if self.gradient_checkpointing:
             check_checkpointable(model.network)
@@ -72,6 +72,7 @@ class SFT:
         self._stepper = Stepper(
             self._optimizer, groups, max_grad_norm=self._max_grad_norm, schedule=self._rate_schedule
         )
+        return self
 
     def ask(self, generation: int) -> RolloutPlan:
         """No rows: nothing is generated."""

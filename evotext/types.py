@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from evotext.protocols import PopulationNoise
+from evotext.noise import PopulationNoise
 
 Split = Literal["train", "test"]
 

@@ -23,7 +23,6 @@ from reports.statistics import (
     Array,
     Estimate,
     estimate,
-    holm,
     performance_profile,
     permutation_p_value,
     probability_of_improvement,
@@ -136,16 +135,15 @@ def overall_of(tasks: Sequence[Task], sweeps: Sequence[Sweep], metric: Metric, s
 
 def _duels(profiles: Sequence[Profile], scores: Mapping[str, Mapping[str, list[float]]], seed: int) -> tuple[Duel, ...]:
     pairs = list(itertools.combinations(profiles, 2))
-    p_values = holm([permutation_p_value(scores[x.name], scores[y.name], seed=seed) for x, y in pairs])
     duels = []
-    for (x, y), p_value in zip(pairs, p_values, strict=True):
+    for x, y in pairs:
         assert x.score.interval and y.score.interval, "three runs on each task have an interval"
         duels.append(
             Duel(
                 first=x.name,
                 second=y.name,
                 improvement=probability_of_improvement(scores[x.name], scores[y.name], seed=seed),
-                p_value=p_value,
+                p_value=permutation_p_value(scores[x.name], scores[y.name], seed=seed),
                 apart=x.score.interval[0] > y.score.interval[1],
             )
         )

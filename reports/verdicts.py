@@ -1,7 +1,8 @@
 """What the figures support, in words.
 
 A claim needs three runs a side, for intervals; intervals that do not overlap; and a permutation test that remains significant
-after correction for the number of pairs, which takes more runs (`fewest_for_a_claim`). Everything else is called unclear.
+after correction for the number of pairs on the whole page, which takes more runs (`fewest_for_a_claim`). Everything else is
+called unclear.
 """
 
 import math
@@ -191,17 +192,19 @@ def _basis(comparison: Comparison, tasks: Sequence[Task]) -> str:
     basis = f"Figures are the {aggregate_name(counts[0])} {what} over {seeds} {plural} for each algorithm and task"
     if len(counts) > 1 and counts[0] < 4 <= counts[-1]:
         basis = basis.replace(" mean ", " mean (interquartile from four seeds on) ", 1)
-    algorithms = max(len(ranked(task)) for task in tasks)
-    wanted = fewest_for_a_claim(algorithms)
-    among = f"a claim among {algorithms} algorithms on one task takes at least {wanted} seeds of each"
+    pairs = sum(math.comb(len(ranked(task)), 2) for task in tasks)
+    pairs += len(comparison.overall.duels) if comparison.overall else 0
+    wanted = fewest_for_a_claim(pairs)
+    many = "1 pair" if pairs == 1 else f"{pairs} pairs"
+    among = f"on a page of {many} a claim on one task takes at least {wanted} seeds of each"
     if counts[0] < FEWEST_RUNS:
         return f"{basis}; fewer than {FEWEST_RUNS} are too few for an interval" + (
-            f", and {among}." if algorithms > 1 else "."
+            f", and {among}." if pairs else "."
         )
     return (
         f"{basis}, and a lead counts as clear where 95% intervals do not overlap and equal algorithms would differ "
-        f"as much in fewer than 1 of {round(1 / SIGNIFICANCE)} comparisons"
-        f"{f'; {among}' if algorithms > 1 and counts[0] < wanted else ''}."
+        f"as much anywhere on fewer than 1 of {round(1 / SIGNIFICANCE)} such pages"
+        f"{f'; {among}' if pairs and counts[0] < wanted else ''}."
     )
 
 
@@ -219,6 +222,6 @@ def _score(estimate: Estimate | None) -> str:
 
 def _odds(duels: Sequence[Duel]) -> str:
     worst = max(duel.p_value for duel in duels)
-    if worst >= 1 or math.isnan(worst):
+    if worst >= 1:
         return "equal algorithms would often differ as much"
-    return f"equal algorithms would differ as much in {worst:.0%} of such comparisons"
+    return f"equal algorithms would differ as much somewhere on up to {worst:.0%} of such pages"

@@ -1,7 +1,7 @@
 """Evolution strategies on standard functions beside CMA-ES, with equal evaluations: `python scripts/standard_functions.py`.
 
 Independent ground: the estimators, shapings and noise of this package against a searcher that it did not write, on problems
-whose answers are known. The parts are those of the algorithms (optimizers/population.py); only the model is missing.
+whose answers are known. The parts are those of the algorithms (optimizers/evolution_strategy.py); only the model is missing.
 """
 
 import math
@@ -24,8 +24,8 @@ from evotext.cli.command import run_hydra
 from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.messages import explain_validation
 from evotext.library import optional
+from evotext.noise import NoiseKey, ParameterSpec, Perturbation
 from evotext.optimization.schedules import Cosine
-from evotext.protocols import ParameterSpec, Perturbation
 from evotext.runner.preflight import prepare_torch
 from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from optimizers.fitness_shaping import CenteredRanks, ZScore
@@ -109,14 +109,9 @@ def strategy_run(
     for generation in range(generations):
         sigma = config.sigma * fall(generation)
         weights.learning_rate.follow(generation)
-        noise = strategy.perturbation.draw(
-            _Matrix(shape),  # type: ignore[arg-type]
-            seed=seed,
-            generation=generation,
-            population=population,
-            antithetic=strategy.antithetic,
-            sigma=sigma,
-        )
+        antithetic = strategy.antithetic
+        key = NoiseKey(seed=seed, generation=generation, population=population, antithetic=antithetic, sigma=sigma)
+        noise = strategy.perturbation.draw(_Matrix(shape), key)  # type: ignore[arg-type]
         moved_PIO = noise.for_members(range(population)).linear("x", identity)
         points = x.detach() + moved_PIO.transpose(1, 2)
         weight_P = strategy.shaping(-function(points.flatten(1))[:, None])

@@ -30,11 +30,13 @@ from evotext.validation import PositiveInt
 
 # Where a `_target_` may point without leave: configuration is data, and data should not reach any class there is.
 TRUSTED = ("evotext.", "envs.", "optimizers.", "baselines.", "torch.optim.")
+# More than any machine has; with many more the libraries below fail to start theirs, each in its own way.
+MOST_THREADS = 1024
 # Settings of a whole run that are no group's business.
 SETTINGS: Mapping[str, Any] = {
     "seed": Annotated[int, Field(ge=0, lt=2**63)],  # keys of the random streams have 64 bits
     "device": str,
-    "threads": PositiveInt | None,
+    "threads": Annotated[int, Field(ge=1, le=MOST_THREADS)] | None,
     "rows": PositiveInt | None,
     "cuda_graphs": bool,
     "resume": str | None,

@@ -1,7 +1,7 @@
 """Mistakes in the configuration, and making things of it in a way that finds them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,17 @@ def configuration() -> Iterator[None]:
         raise ConfigError(one_line(str(error))) from error
 
 
+def placed(message: str, place: str, keys: Container[str]) -> str:
+    """The message of an object that was made from the keys at `place`, with the place in the configuration before it.
+
+    Code names its own arguments: `population: expected an even number` becomes `algorithm.population: expected ...`.
+    """
+    key = message.partition(":")[0]
+    if f"{key}.".startswith(f"{place}."):
+        return message
+    return f"{place}.{message}" if key.partition(".")[0] in keys else f"{place}: {message}"
+
+
 def build(config: DictConfig, path: str) -> Any:
     """Instantiate the node at `path` (its `_target_` with its keys). Raises ConfigError for whatever is wrong with it."""
     node = OmegaConf.select(config, path)
@@ -45,7 +56,7 @@ def build(config: DictConfig, path: str) -> Any:
         if isinstance(cause, pydantic.ValidationError):
             raise ConfigError(explain_validation(cause, place)) from error
         if isinstance(cause, ValueError):
-            raise ConfigError(one_line(str(cause))) from error
+            raise ConfigError(one_line(placed(str(cause), place, OmegaConf.select(config, place)))) from error
         if isinstance(cause, ImportError):  # of an optional package: it says what to install
             raise ConfigError(f"{place}: {one_line(str(cause))}") from error
         if isinstance(cause, OmegaConfBaseException):

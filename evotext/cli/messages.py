@@ -64,8 +64,10 @@ def explain(error: BaseException) -> str:
 
 
 def explain_validation(error: pydantic.ValidationError, path: str) -> str:
-    """One line for the first key that a checked constructor (`evotext.validation.checked`) at `path` refused."""
+    """One line for the first key that a checked constructor or record (`evotext.validation`) at `path` refused."""
     details = error.errors(include_url=False)
+    if not details[0]["loc"] and details[0]["type"] == "value_error":  # a record's own check, which says all itself
+        return one_line(str(details[0]["ctx"]["error"]))
     # A union reports each of its members at its own place below the key.
     place = details[0]["loc"][:1]
     alike = [detail for detail in details if detail["loc"][:1] == place]

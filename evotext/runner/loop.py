@@ -60,18 +60,18 @@ class Run:
         checkpointing: Checkpointing,
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
     ) -> None:
-        self._algorithm, self._model, self._collector = algorithm, model, collector
+        self._model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
         self._pruner = pruner
         self._trackers = trackers if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
-        algorithm.start(model, seed)
+        self._learner = algorithm.start(model, seed)
         self._at = Standing()
         self._start: StartingPolicy | None = None
         self._keeper = Keeper(
-            checkpointing, folder=folder, names=names | {"seed": str(seed)}, algorithm=algorithm, collector=collector
+            checkpointing, folder=folder, names=names | {"seed": str(seed)}, learner=self._learner, collector=collector
         )
 
     def resume(self) -> None:
@@ -150,12 +150,12 @@ class Run:
         """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
         at, before = self._at, self._fraction
         sent = collectives.bytes_sent()
-        plan = self._algorithm.ask(at.generation)
+        plan = self._learner.ask(at.generation)
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
             progress.say(note)
         fault = _returns_fault(batch)
-        report = UpdateReport(cost=Cost(updates=1)) if fault else self._algorithm.tell(batch)
+        report = UpdateReport(cost=Cost(updates=1)) if fault else self._learner.tell(batch)
         for note in report.notes:
             progress.say(note)
         fault = fault or self._weights_fault()

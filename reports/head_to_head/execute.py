@@ -77,5 +77,5 @@ def execute(
 
 
 def _score(job: Job) -> str:
-    summary = record(job)
-    return f"  {summary['eval']['success_before']:.2f} -> {summary['eval']['success_after']:.2f}" if summary else ""
+    run = record(job)
+    return f"  {run.before['success']:.2f} -> {run.after['success']:.2f}" if run else ""

@@ -241,7 +241,7 @@ def test_state_goes_through_a_dictionary(make: Any) -> None:
         (grpo, {"prompts": 0}, "prompts"),
         (grpo, {"temperature": float("nan")}, "temperature"),
         (grpo, {"clip_low": "0.2"}, "clip_low"),
-        (grpo, {"optimizer": partial(torch.optim.AdamW, lr=-1.0)}, "algorithm.optimizer"),
+        (grpo, {"optimizer": partial(torch.optim.AdamW, lr=-1.0)}, "optimizer.lr: expected another value"),
         (grpo, {"minibatches": 13}, "algorithm.minibatches"),
         (ppo, {"gamma": 1.5}, "gamma"),
         (ppo, {"episodes": True}, "episodes"),

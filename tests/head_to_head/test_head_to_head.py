@@ -16,6 +16,7 @@ from evotext.keys.instances import held_out_instances, train_instances, validati
 from reports.head_to_head.execute import execute, run_in_process
 from reports.head_to_head.outcome import best, record, trials
 from reports.head_to_head.plan import TUNING_SEED, Job, reported_jobs, settings, tuning_jobs
+from reports.runs import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = {"algorithm.lr": [0.1, 0.2, 0.3], "algorithm.sigma": [1, 2]}
@@ -82,6 +83,27 @@ def test_the_best_setting_is_chosen_and_the_earlier_of_equals(tmp_path: Path) ->
     rows = trials(jobs)
     assert len(rows) == len(jobs)
     assert [row["seconds"] for row in rows if (row["algorithm"], row["env"]) == ("grpo", "recall")] == [None] * 3
+
+
+def test_a_trial_is_chosen_by_the_figure_that_is_reported(tmp_path: Path) -> None:
+    """A large generation that ends far beyond the budget wins by its last measurement, not by that at the budget."""
+    jobs = [job for job in _tuning(tmp_path) if (job.algorithm, job.env) == ("eggroll", "sort")]
+    curves = [[(0, 0.2), (90, 0.5), (110, 0.6)], [(0, 0.2), (60, 0.3), (300, 0.9)], [(0, 0.2), (100, 0.4)]]
+    for job, curve in zip(jobs, curves, strict=True):
+        _finish(job, curve[-1][1])
+        axes = [{"episodes": cost, "generated_tokens": cost, "seconds": cost, "flops": cost} for cost, _ in curve]
+        lines = [
+            {"kind": "eval", "generation": i, **axis, "eval/success": score, "eval/return": score}
+            for i, (axis, (_, score)) in enumerate(zip(axes, curve, strict=True))
+        ]
+        (job.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        summary = json.loads((job.folder / "summary.json").read_text())
+        budget = {"unit": "episodes", "limit": 100, "spent": curve[-1][0]}
+        (job.folder / "summary.json").write_text(json.dumps(summary | {"budget": budget}))
+    reported = [read_run(job.folder).after["success"] for job in jobs]
+    assert reported == pytest.approx([0.55, 0.4, 0.4])
+    assert best(jobs) == {("eggroll", "sort"): jobs[0].setting}
+    assert [row["success_after"] for row in trials(jobs)] == pytest.approx(reported)
 
 
 def test_finished_jobs_are_not_run_again_but_changed_ones_are(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def compared(root: Path, metric: str = "success") -> Comparison:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    return compared(write_study(tmp_path_factory.mktemp("study"), seeds=4))
+    return compared(write_study(tmp_path_factory.mktemp("study"), seeds=6))
 
 
 def test_figures_over_tasks_are_of_the_tasks_outside_the_sweep(study: Comparison) -> None:
@@ -49,7 +49,7 @@ def test_figures_over_tasks_are_of_the_tasks_outside_the_sweep(study: Comparison
     }
     for profile in overall.profiles:
         assert (
-            profile.score.value == pytest.approx(interquartile_mean(scores[profile.name])) and profile.score.runs == 8
+            profile.score.value == pytest.approx(interquartile_mean(scores[profile.name])) and profile.score.runs == 12
         )
         pooled = np.array([score for runs in scores[profile.name].values() for score in runs])
         half = int(np.searchsorted(profile.above.cost, 0.9))
@@ -71,7 +71,7 @@ def test_a_swept_option_is_a_curve_of_final_scores(study: Comparison) -> None:
         assert line.low is not None and line.low.tolist() == [a.interval[0] for a in finals if a and a.interval]
     first, basis = answer(study)
     assert "as delay of recall rises from 1 to 16, eggroll goes from" in first
-    assert "(eggroll is clearly ahead of all others at 4 and 16)" in first and "over 4 seeds" in basis
+    assert "(eggroll is clearly ahead of all others at 4 and 16)" in first and "over 6 seeds" in basis
     assert first.startswith("Over 2 tasks together, ") and first.count(". ") == 0, "one sentence"
 
 
@@ -154,10 +154,10 @@ def test_page_and_files_say_it_all(study: Comparison) -> None:
     for block in re.findall(r"(?:^\|.*\n)+", report, flags=re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1, block
     rows = list(csv.DictReader(io.StringIO(results_csv(study))))
-    assert [row["phase"] for row in rows].count("tuning") == 6 and len(rows) == 2 * 4 * 5 + 6
+    assert [row["phase"] for row in rows].count("tuning") == 6 and len(rows) == 2 * 6 * 5 + 6
     assert {float(row["evaluation_seconds"]) for row in rows} == {4.5}
     sampled = [row for row in rows if row["pass_at_2"]]
-    assert len(sampled) == 16
+    assert len(sampled) == 24
     assert all(float(r["pass_at_2"]) == pytest.approx(1 - (1 - float(r["success_after"])) ** 2) for r in sampled)
 
 

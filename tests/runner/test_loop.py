@@ -22,6 +22,7 @@ from evotext.runner.loop import Run
 from evotext.trackers.files import JsonLines, TensorBoard
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from tests.rollouts.test_collector import chatter
+from tests.runner.small_runs import Starting
 from tests.small_models import small_model
 
 
@@ -31,11 +32,9 @@ class Counting:
     skipped: generations that it reports to have carried no signal.
     """
 
-    def __init__(self, trouble: Any = None, skipped: Container[int] = ()) -> None:
-        self.trouble, self.asked, self.skipped = trouble, 0, skipped
-
-    def start(self, model: LanguageModel, seed: int) -> None:
+    def __init__(self, model: LanguageModel, seed: int, trouble: Any = None, skipped: Container[int] = ()) -> None:
         self.model, self.seed = model, seed
+        self.trouble, self.asked, self.skipped = trouble, 0, skipped
 
     def ask(self, generation: int) -> RolloutPlan:
         assert generation == self.asked, "generations are counted from 0 without gaps"
@@ -67,11 +66,15 @@ class Counting:
 
 
 def run(
-    folder: Path, trouble: Any = None, updates: float = 6, skipped: Container[int] = ()
+    folder: Path,
+    trouble: Any = None,
+    updates: float = 6,
+    skipped: Container[int] = (),
+    learner: type[Counting] = Counting,
 ) -> tuple[Run, LanguageModel]:
     model = small_model("llama", torch.float32)
     return Run(
-        algorithm=Counting(trouble, skipped),
+        algorithm=Starting(lambda model, seed: learner(model, seed, trouble, skipped)),
         model=model,
         collector=Collector(model, chatter(), rows=8),
         budget=Budget(unit="updates", limit=updates),
@@ -146,9 +149,7 @@ class Reading(Counting):
 
 def test_a_generation_without_rollouts_is_charged_by_its_report(tmp_path: Path) -> None:
     """No return is logged that nobody earned, and the budget ends all the same."""
-    training, _ = run(tmp_path)
-    training._algorithm = Reading()
-    training._algorithm.start(training._model, 7)
+    training, _ = run(tmp_path, learner=Reading)
     training._budget = Budget(unit="episodes", limit=6)
     summary = training.train()
     assert summary["status"] == "completed" and summary["dropped_generations"] == 0
