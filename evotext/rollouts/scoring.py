@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 from evotext.distributed import collectives
 from evotext.models.flops import ForwardFlops
 from evotext.models.out_of_memory import is_out_of_memory, make_room
+from evotext.noise import ForwardNoise
 from evotext.policy.actions import Actions
 from evotext.policy.output_head import head_explains_logits, head_logits, logprob_and_entropy
-from evotext.protocols import PopulationNoise
 
 # Logits held at once: 2**22 numbers are 16 MiB in float32.
 MAX_LOGITS = 1 << 22
@@ -50,12 +50,20 @@ class Scoring:
         self.by_head = head_explains_logits(network)
         """Whether only the actions' positions go through the output head."""
         self._forward_flops, self._flops = ForwardFlops(network), 0.0
+        self._said = rows
         self._vocabulary = network.config.get_text_config().vocab_size
 
     def spent(self) -> float:
         """Floating-point operations of this process since the last call, padding included."""
         spent, self._flops = self._flops, 0.0
         return spent
+
+    def take_notes(self) -> tuple[str, ...]:
+        """A line for the user if batches have become smaller since the last call."""
+        if self.fitting_rows == self._said:
+            return ()
+        self._said = self.fitting_rows
+        return (f"out of memory: {self.fitting_rows} rows are scored at once from here on (of {self.rows})",)
 
     def score(
         self,
@@ -64,9 +72,9 @@ class Scoring:
         *,
         temperature: float,
         members: Sequence[int] | None = None,
-        noise: PopulationNoise | None = None,
+        noise: ForwardNoise | None = None,
     ) -> Iterator[ScoredPart]:
-        """This process's share of the batches; all together hold every member once with each of its rows.
+        """Yield this process's share of the batches; all together hold every member once with each of its rows.
 
         row_PK: rows of `actions` that each member scores. members: which member each row of row_PK is; None, and no
         noise: all are the network itself. temperature: positive.
@@ -85,7 +93,7 @@ class Scoring:
         place_P: Tensor,
         temperature: float,
         members: Sequence[int] | None,
-        noise: PopulationNoise | None,
+        noise: ForwardNoise | None,
     ) -> Iterator[ScoredPart]:
         """One batch, or several where the memory does not hold it or a member alone has too many rows."""
         K = row_PK.shape[1]
@@ -115,7 +123,7 @@ class Scoring:
         place_P: Tensor,
         temperature: float,
         members: Sequence[int] | None,
-        noise: PopulationNoise | None,
+        noise: ForwardNoise | None,
     ) -> Tensor:
         some = actions.select(row_PK.flatten().to(actions.mask_BN.device))
         perturbed: AbstractContextManager[None] = nullcontext()
