@@ -18,7 +18,8 @@ score tells every two members apart.
 
 In the second and later steps that are taken from one generation's episodes, each token's term is weighed by its ratio
 rho = pi_W / pi_old, and drops out where PPO's clip would drop it: the estimate is that of the clipped surrogate's gradient.
-A step that leads further than a bound on the KL per episode is shortened, and is then the generation's last.
+The step's length follows the KL per episode: a step is longer or shorter than the optimizer's by a factor that grows while
+the KL is below its target and shrinks while it is above; one that leads much too far is taken back in part at once.
 
 Shapes: P members, N draws (pairs, or members), K episodes a member, B episodes, M those that are scored, T tokens, A actions (a
 row's policy tokens).
@@ -53,6 +54,10 @@ from optimizers.small_space import SmallSpaceWeights
 
 # Episodes that the KL of a step is measured on.
 KL_EPISODES = 64
+# A step is taken back in part, so many times at most, when its KL is more than so many times the target.
+TOO_FAR, CORRECTIONS = 2.0, 3
+# Bounds of a factor's change from one step to the next.
+LEAST_CHANGE, MOST_CHANGE = 0.5, 1.5
 
 
 @checked_record
@@ -75,7 +80,7 @@ class ScoredES:
     steps: PositiveInt
     clip_low: NonNegativeFloat
     clip_high: NonNegativeFloat
-    kl_limit: PositiveFloat | None
+    kl_target: PositiveFloat | None
     micro_rows: PositiveInt
     narrow_weights: NarrowWeights
     optimizer: OptimizerFactory
@@ -102,6 +107,7 @@ class ScoredESLearner:
         network = PerturbedNetwork(model.network, exclude=hyper.exclude)
         self._guide = Guide(network=network, perturbation=hyper.perturbation)
         self._scoring = Scoring(model.network, rows=hyper.micro_rows)
+        self._length = 1.0
         self._weights = SmallSpaceWeights(
             network,
             {name: spec for name, spec in network.parameters.items() if hyper.perturbation.moves(spec)},
@@ -144,24 +150,23 @@ class ScoredESLearner:
             self._weights.move_to(self._guide.basis)
             actions = actions_of(batch, self._model.device)
             for step in range(self._hyper.steps):
-                figures, spent, within = self._step(actions, advantage_B, scored_M, generation, step)
+                figures, spent = self._step(actions, advantage_B, scored_M, generation, step)
                 metrics |= figures
                 flops, steps = flops + spent, steps + 1
-                if not within:
-                    break
         metrics |= {"drift": self._weights.drift, "skipped": float(not steps), "scored/steps": float(steps)}
         flops += self._scoring.spent()
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, steps), flops=flops)
         return UpdateReport(metrics=metrics, cost=cost, notes=self._scoring.take_notes())
 
     def state_dict(self) -> dict[str, object]:
-        """Return the optimizer's state, the masters and the basis."""
-        return {"weights": self._weights.state_dict(), "guide": self._guide.state_dict()}
+        """Return the optimizer's state, the masters, the basis and the step's length."""
+        return {"weights": self._weights.state_dict(), "guide": self._guide.state_dict(), "length": self._length}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
         self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
         self._weights.load_state_dict(state["weights"], self._guide.basis)  # type: ignore[arg-type]
+        self._length = float(state["length"])  # type: ignore[arg-type]
 
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)
@@ -177,8 +182,8 @@ class ScoredESLearner:
 
     def _step(
         self, actions: Actions, advantage_B: Tensor, scored_M: Tensor, generation: int, step: int
-    ) -> tuple[dict[str, float], float, bool]:
-        """One draw of noise and one optimizer step: figures, operations, and whether the KL stayed below its limit."""
+    ) -> tuple[dict[str, float], float]:
+        """One draw of noise and one optimizer step: figures and operations, scoring left out."""
         hyper = self._hyper
         key = NoiseKey(
             seed=self._seed,
@@ -211,15 +216,24 @@ class ScoredESLearner:
         weight_P = torch.stack((kept_N, -kept_N), 1).flatten() if hyper.antithetic else kept_N
         combine = noise.small.combine if isinstance(noise, GuidedNoise) else noise.combine
         gradient = PseudoGradient(combine, weight_P, len(scored_M) / (actions.rows * key.population))
-        figures["update_norm"] = self._weights.ascend(gradient)
+        figures["update_norm"] = self._weights.ascend(gradient, self._length)
         figures |= gradient.figures | {"dimensions": float(self._weights.dimensions)}
-        within = True
-        if hyper.kl_limit is not None:
-            figures["kl"] = kl = self._divergence(actions)
-            within = kl <= hyper.kl_limit
-            if not within:
-                self._weights.shorten((hyper.kl_limit / kl) ** 0.5)
-        return figures, noise.combine_flops, within
+        if hyper.kl_target is not None:
+            figures |= self._keep_near(actions, hyper.kl_target * (step + 1))
+        return figures, noise.combine_flops
+
+    def _keep_near(self, actions: Actions, target: float) -> dict[str, float]:
+        """Take back of the last step what leads much too far, and set the next one's length."""
+        for correction in range(CORRECTIONS + 1):
+            kl = self._divergence(actions)
+            if kl <= TOO_FAR * target or correction == CORRECTIONS:
+                break
+            factor = max((target / kl) ** 0.5, LEAST_CHANGE / 2)
+            self._weights.shorten(factor)
+            self._length *= factor
+        figures = {"kl": kl, "scored/length": self._length}
+        self._length *= min(max((target / max(kl, 1e-12)) ** 0.5, LEAST_CHANGE), MOST_CHANGE)
+        return figures
 
     def _episodes(self, scored_M: Tensor, length_B: Tensor, draws: int, generation: int) -> Tensor:
         """(N, K): which episodes each draw scores. Every one is scored as often as any other, but for one time.

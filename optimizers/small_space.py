@@ -86,8 +86,8 @@ class SmallSpaceWeights:
             }
 
     @torch.no_grad()
-    def ascend(self, directions: Iterable[tuple[str, Tensor]]) -> float:
-        """One optimizer step that raises what `directions`, in the small space, is the gradient of.
+    def ascend(self, directions: Iterable[tuple[str, Tensor]], length: float) -> float:
+        """Go so many optimizer steps' length along one that raises what `directions`, in the small space, is the gradient of.
 
         Return the norm of the weights' change.
         """
@@ -97,6 +97,7 @@ class SmallSpaceWeights:
             coordinate.grad = direction.to(coordinate.dtype).neg_()
             self._optimizer.step()  # skips parameters without a gradient: all others
             coordinate.grad = None
+            coordinate.mul_(length)
         return self._apply(1.0)
 
     @torch.no_grad()

@@ -41,7 +41,7 @@ def scored_es(**changes: Any) -> ScoredES:
         "steps": 1,
         "clip_low": 0.2,
         "clip_high": 0.2,
-        "kl_limit": None,
+        "kl_target": None,
         "micro_rows": 1024,
         "narrow_weights": "masters",
         "optimizer": partial(torch.optim.SGD, lr=1.0),
@@ -209,28 +209,32 @@ def with_sampled_logprobs(model: LanguageModel, batch: Trajectories) -> Trajecto
 
 
 @pytest.mark.parametrize("perturbation", ["low_rank", "guided"])
-def test_a_step_that_leads_too_far_is_shortened(perturbation: str) -> None:
+def test_the_steps_length_follows_the_kl(perturbation: str) -> None:
+    """A step much too long is taken back in part; one too short is followed by a longer one."""
     chosen = {
         "low_rank": LowRank(rank=1, vectors="full"),
         "guided": Guided(rank=1, directions=6, tokens=9, refresh=1, vectors="frozen"),
     }[perturbation]
-    steps = {}
-    for limit in (None, 1e-4):
+    target, steps = 1e-4, {}
+    for rate, aim in ((3e-3, None), (3e-3, target), (1e-5, target)):
         model = small_model()
-        learner = scored_es(
-            perturbation=chosen, kl_limit=limit, steps=2, optimizer=partial(torch.optim.Adam, lr=3e-3)
-        ).start(model, 0)
+        learner = scored_es(perturbation=chosen, kl_target=aim, optimizer=partial(torch.optim.Adam, lr=rate)).start(
+            model, 0
+        )
         batch = with_sampled_logprobs(model, made_up(learner.ask(0)))
         report, before = learner.tell(batch), small_model()
-        steps[limit] = weights(model) - weights(before)
-        if limit is None:
-            assert report.metrics["scored/steps"] == 2.0 and "kl" not in report.metrics
+        kl = kl_of(model, before, batch)
+        steps[rate, aim] = weights(model) - weights(before)
+        if aim is None:
+            assert kl > 4 * target and "kl" not in report.metrics and learner._length == 1.0
         else:
-            assert report.metrics["scored/steps"] == 1.0, "the step that was shortened is the last"
-            assert report.metrics["kl"] > 4 * limit
-            # To second order the KL falls with the square of the step.
-            assert kl_of(model, before, batch) == pytest.approx(limit, rel=0.3)
-    assert steps[1e-4].norm() < 0.5 * steps[None].norm()
+            assert report.metrics["kl"] == pytest.approx(kl, rel=0.05), "measured on all of few episodes"
+            assert report.metrics["scored/length"] < 1.0 if rate == 3e-3 else report.metrics["scored/length"] == 1.0
+            factor = min(max((target / kl) ** 0.5, 0.5), 1.5)
+            assert learner._length == pytest.approx(report.metrics["scored/length"] * factor, rel=0.05)
+            assert kl < 2 * target
+    long, shortened = steps[3e-3, None], steps[3e-3, target]
+    assert float(shortened @ long / (long.norm() * shortened.norm())) > 0.999, "the same direction"
 
 
 def test_adams_state_lives_in_the_small_space() -> None:
