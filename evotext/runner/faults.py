@@ -11,10 +11,8 @@ import torch
 
 from evotext.cli.messages import one_line, without_secrets
 from evotext.distributed import collectives
+from evotext.run_folder.writer import write_fault
 from evotext.types import FAULTS, Ending, Fault, Trajectories
-
-FOLDER = "faults"
-"""In the run's folder: a file for each kind, with its first traceback."""
 
 
 def fault_counts(batch: Trajectories) -> Counter[str]:
@@ -35,17 +33,12 @@ def first_seen(examples: Iterable[Fault], known: Collection[str], folder: Path) 
         kind = fault.kind.label
         if kind in known:
             continue
-        path = folder / FOLDER / f"{kind}.txt"
-        if collectives.rank() == 0:
-            _write(path, fault)
-        lines.append(
+        line = (
             f"warning: {one_line(str(fault))} (environment seed {fault.instance}); such episodes end there and are counted "
-            f"as {kind}, their first traceback is in {path}; env.strict=true ends a run instead"
+            f"as {kind}; env.strict=true ends a run instead"
         )
+        if collectives.rank() == 0:
+            text = f"{fault}\nenvironment seed {fault.instance}\n\n{fault.traceback}\n"
+            line += f"; written down in {write_fault(folder, kind, without_secrets(text))}"
+        lines.append(line)
     return lines
-
-
-def _write(path: Path, fault: Fault) -> None:
-    path.parent.mkdir(exist_ok=True)
-    text = f"{fault}\nenvironment seed {fault.instance}\n\n{fault.traceback}\n"
-    path.write_text(without_secrets(text), encoding="utf-8", errors="backslashreplace")

@@ -12,6 +12,7 @@ from evotext.models.chat import Conversation
 from evotext.models.source import Outline
 from evotext.rollouts.environment_calls import BrokenEnvironment, EnvironmentCalls, EnvironmentFault
 from evotext.rollouts.task import TextTask
+from evotext.run_folder.schema import Phase
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.pruner import Pruner
 from evotext.types import Ending
@@ -19,8 +20,13 @@ from evotext.types import Ending
 PROBES = 16
 
 
-def check_split(pruner: Pruner, evaluator: Evaluator) -> None:
-    """Raises ValueError if runs would be ended early by held-out instances."""
+def check_split(pruner: Pruner, evaluator: Evaluator, phase: Phase = "reporting") -> None:
+    """Raise ValueError if held-out instances would end runs early or choose hyperparameters."""
+    if phase == "tuning" and evaluator.split == "test":
+        raise ValueError(
+            "phase: expected evaluation.split=validation with phase=tuning, got test; a trial chooses hyperparameters, and "
+            "held-out instances are for reports"
+        )
     if pruner.chooses and evaluator.split == "test":
         raise ValueError(
             "pruner: expected evaluation.split=validation, got test; which runs end early is a choice, and held-out "

@@ -37,6 +37,8 @@ class Standing:
     """Training episodes that a fault of the environment ended, by kind."""
     evaluation_faults: Counter[str] = field(default_factory=Counter)
     """The same of measured episodes."""
+    idle_in_a_row: int = 0
+    """The latest generations without an update, since one that made some."""
     dropped: int = 0
     """Generations that were dropped for weights that are not finite."""
     dropped_in_a_row: int = 0
