@@ -30,17 +30,18 @@ BOOTSTRAP_SEED = 0  # the same runs give the same report
 KEYS = ("out", "metric", "watch")
 EVERY = 20
 """Seconds between two looks of `watch=true`."""
-METRICS = ("success", "return")
+METRICS: tuple[Metric, ...] = ("success", "return")
+"""What scores are of; unless chosen, success, or the return of runs none of which knows a success."""
 
 
 def main(words: list[str]) -> None:
     """Read the runs, print the table, write the files. Raises ValueError for what the user should change."""
     now = datetime.now()
     folders, options = parse(words)
-    chosen = options.get("metric", "success")
-    if chosen not in METRICS:
+    chosen = options.get("metric")
+    if chosen is not None and chosen not in METRICS:
         raise ValueError(f"expected metric={' or metric='.join(METRICS)}, got metric={chosen}{near(chosen, METRICS)}")
-    metric: Metric = "return" if chosen == "return" else "success"
+    metric = next((known for known in METRICS if known == chosen), None)
     out = Path(options.get("out") or Path("comparisons") / now.strftime("%Y-%m-%d_%H-%M-%S-%f"))
     seconds = interval(options.get("watch", "false"))
     if seconds:
@@ -52,7 +53,7 @@ def main(words: list[str]) -> None:
     print(f"Report: {out / 'report.html'}")
 
 
-def read(folders: list[Path], metric: Metric) -> Comparison:
+def read(folders: list[Path], metric: Metric | None) -> Comparison:
     """Everything that the folders say."""
     return compare([read_run(folder) for folder in find_runs(folders)], metric=metric, seed=BOOTSTRAP_SEED)
 
@@ -94,7 +95,7 @@ def show(comparison: Comparison) -> None:
     print(printed.get(), end="")
 
 
-def watch(folders: list[Path], out: Path, metric: Metric, seconds: int) -> None:
+def watch(folders: list[Path], out: Path, metric: Metric | None, seconds: int) -> None:
     """Write the report anew whenever the runs have changed, until Ctrl-C; then once more, as a page that stays."""
     print(f"watching: {out / 'report.html'} is written anew every {seconds} s if something has changed; Ctrl-C ends it")
     last, comparison = "", None

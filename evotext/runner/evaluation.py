@@ -101,7 +101,7 @@ class Evaluator:
             episodes=self.episodes,
             mean_return=float(batch.return_B.mean()),
             success=None if batch.success_B is None else float(batch.success_B.double().mean()),
-            mean_tokens=float(batch.policy_mask_BT.sum() / self.episodes),
+            mean_tokens=batch.cost.generated_tokens / self.episodes,
             cost=cost,
             trajectories=batch,
             pass_at=pass_at,
@@ -121,4 +121,5 @@ class Evaluator:
             groups=tuple(group for group in range(self.episodes) for _ in range(answers)),
             sampling=Sampling(temperature=temperature),
             split="test" if held_out else "train",
+            tokens=False,
         )
