@@ -15,7 +15,7 @@ __all__ = ["as_text"]
 for _name, _entry in (("ReasoningGym", "reasoning_gym:ReasoningGym"), ("TextArena", "textarena:TextArena")):
     gymnasium.register(
         id=f"evotext/{_name}-v0",
-        entry_point=f"envs.doors.{_entry}",
+        entry_point=f"{__name__}.{_entry}",
         reward_threshold=1.0,
         order_enforce=False,
         disable_env_checker=True,

@@ -27,7 +27,9 @@ def hyperparameters(folder: Path) -> dict[str, Hyperparameter]:
 
 def _leaves(node: dict[str, object], path: str) -> Iterator[tuple[str, Hyperparameter]]:
     for key, value in node.items():
+        if str(key).startswith("_"):
+            continue
         if isinstance(value, dict):
             yield from _leaves(value, f"{path}{key}.")
-        elif value is not None and not str(key).startswith("_"):
+        elif value is not None:
             yield f"{path}{key}", value if isinstance(value, float | int | str) else str(value)
