@@ -22,7 +22,7 @@ from reports.repeat import command, configurations, versions
 from reports.tables import COST_TITLES, DETAIL_TITLES, title
 from reports.verdicts import answer
 
-_TEMPLATES = resources.files("reports") / "templates"
+_TEMPLATES = resources.files(__package__) / "templates"
 
 
 def html_report(comparison: Comparison, *, made: datetime, refresh: int | None = None) -> str:
