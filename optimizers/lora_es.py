@@ -10,7 +10,8 @@ all generations move within the same additions. The estimator's variance grows w
 """
 
 from evotext.models.language_model import LanguageModel
-from optimizers.population import PopulationES
+
+from .population import PopulationES
 
 
 class LoRAES(PopulationES):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from evotext.keys.philox import Purpose, stream_id, uniform
 from evotext.optimization.learning_rate import LearningRate
-from optimizers.decay import Decay, NoDecay
+
+from .decay import Decay, NoDecay
 
 # Of a parameter with more entries than this, so many, evenly spread, stand for all in the distance from the start.
 SAMPLED = 2**16

@@ -17,7 +17,8 @@ a step changes nothing. It wants many prompts a step.
 from typing import Any, Literal
 
 from evotext.validation import checked
-from optimizers.population import PopulationES
+
+from .population import PopulationES
 
 
 class MeZO(PopulationES):

@@ -25,8 +25,9 @@ from torch import Tensor
 from evotext.keys.philox import Purpose, normals, stream_id
 from evotext.protocols import ParameterSpec, PerturbableNetwork
 from evotext.validation import PositiveInt, checked
-from optimizers.perturbations import keyed
-from optimizers.perturbations.keyed import KeyedNoise
+
+from . import keyed
+from .keyed import KeyedNoise
 
 
 class LowRank:
