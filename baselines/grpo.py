@@ -26,23 +26,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from baselines.actions import Actions, actions_of
+from baselines.advantages import Baseline, group_advantages
+from baselines.gradient_checkpointing import check_checkpointable
+from baselines.inner_loop import Figures, MicroBatches, minibatches
+from baselines.losses import KLEstimator, Normalisation, clipped_surrogate, kl_divergence, token_weights
+from baselines.overlong import longest_answers, overlong_penalty
+from baselines.policy import Scorer
+from baselines.refill import Refill
+from baselines.rollout_metrics import add_gap, gap_notes, group_metrics, rollout_metrics, trained_on_metrics
+from baselines.stepper import Stepper, Steps
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
-
-from .actions import Actions, actions_of
-from .advantages import Baseline, group_advantages
-from .gradient_checkpointing import check_checkpointable
-from .inner_loop import Figures, MicroBatches, minibatches
-from .losses import KLEstimator, Normalisation, clipped_surrogate, kl_divergence, token_weights
-from .overlong import longest_answers, overlong_penalty
-from .policy import Scorer
-from .refill import Refill
-from .rollout_metrics import add_gap, gap_notes, group_metrics, rollout_metrics, trained_on_metrics
-from .stepper import Stepper, Steps
 
 
 class GRPO:

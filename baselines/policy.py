@@ -18,12 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from baselines.actions import Actions
+from baselines.gradient_checkpointing import checkpointed_layers
+from baselines.shared_opening import Openings, hidden_states, network_shares, shared_openings
 from evotext.models.flops import ForwardFlops
 from evotext.types import Cost
-
-from .actions import Actions
-from .gradient_checkpointing import checkpointed_layers
-from .shared_opening import Openings, hidden_states, network_shares, shared_openings
 
 # Logits held at once: 2**24 numbers are 64 MiB in float32.
 MAX_LOGITS = 1 << 24

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .actions import Actions, joined
+from baselines.actions import Actions, joined
 
 
 class Refill:

@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
+from baselines.actions import Actions
+from baselines.inner_loop import Figures
+from baselines.stepper import Steps
 from evotext.types import Trajectories
-
-from .actions import Actions
-from .inner_loop import Figures
-from .stepper import Steps
 
 
 def rollout_metrics(batch: Trajectories) -> dict[str, float]:

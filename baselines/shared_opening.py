@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from baselines.actions import Actions
 from evotext.models.cached_layers import is_recurrent
 from evotext.rollouts.attention_mask import as_read_by
-
-from .actions import Actions
 
 # Two passes with masks cost more per position than one: sharing has to save at least this part of the positions.
 LEAST_SAVING = 0.1

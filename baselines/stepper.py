@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from baselines.inner_loop import Figures
 from evotext.distributed import collectives
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
-
-from .inner_loop import Figures
 
 
 @dataclass(kw_only=True)

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import gymnasium
 
-from .text_env import TextEnv
+from envs.text_env import TextEnv
 
 _NATIVE: list[str] = []
 

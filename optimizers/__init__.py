@@ -10,11 +10,11 @@ With raw returns as w this estimates the gradient of the mean return under pertu
 its sign turned, into any torch.optim optimizer, whose learning rate multiplies it as it multiplies a gradient.
 """
 
-from .cma_es import CMAES
-from .eggroll import Eggroll
-from .es_at_scale import ESAtScale
-from .lora_es import LoRAES
-from .mezo import MeZO
-from .openai_es import OpenAIES
+from optimizers.cma_es import CMAES
+from optimizers.eggroll import Eggroll
+from optimizers.es_at_scale import ESAtScale
+from optimizers.lora_es import LoRAES
+from optimizers.mezo import MeZO
+from optimizers.openai_es import OpenAIES
 
 __all__ = ["CMAES", "ESAtScale", "Eggroll", "LoRAES", "MeZO", "OpenAIES"]

@@ -29,10 +29,9 @@ from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
-
-from .masters import MasterWeights
-from .members import fitness_metrics, population_plan
-from .perturbations.subspace import Subspace
+from optimizers.masters import MasterWeights
+from optimizers.members import fitness_metrics, population_plan
+from optimizers.perturbations.subspace import Subspace
 
 _plain_step = partial(torch.optim.SGD, lr=1.0)
 

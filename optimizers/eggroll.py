@@ -14,7 +14,7 @@ Deviations: noise is drawn once a generation from a counter-based generator, not
 goes into any torch.optim optimizer; a generation in which every weight w is 0 changes nothing at all.
 """
 
-from .population import PopulationES
+from optimizers.population import PopulationES
 
 
 class Eggroll(PopulationES):

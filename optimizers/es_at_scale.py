@@ -15,7 +15,7 @@ so that equal shapes have different noise; the stored weights are never perturbe
 lost to rounding; float32 masters keep what an update of bf16 weights would lose.
 """
 
-from .population import PopulationES
+from optimizers.population import PopulationES
 
 
 class ESAtScale(PopulationES):

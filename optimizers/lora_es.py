@@ -10,8 +10,7 @@ all generations move within the same additions. The estimator's variance grows w
 """
 
 from evotext.models.language_model import LanguageModel
-
-from .population import PopulationES
+from optimizers.population import PopulationES
 
 
 class LoRAES(PopulationES):

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from evotext.keys.philox import Purpose, stream_id, uniform
 from evotext.optimization.learning_rate import LearningRate
-
-from .decay import Decay, NoDecay
+from optimizers.decay import Decay, NoDecay
 
 # Of a parameter with more entries than this, so many, evenly spread, stand for all in the distance from the start.
 SAMPLED = 2**16

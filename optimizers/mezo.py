@@ -17,8 +17,7 @@ a step changes nothing. It wants many prompts a step.
 from typing import Any, Literal
 
 from evotext.validation import checked
-
-from .population import PopulationES
+from optimizers.population import PopulationES
 
 
 class MeZO(PopulationES):

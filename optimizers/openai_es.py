@@ -14,7 +14,7 @@ Deviations: ties share their mean rank (ranked by order, equal returns would mov
 signal changes nothing; a member's fitness is its mean return over several instances.
 """
 
-from .population import PopulationES
+from optimizers.population import PopulationES
 
 
 class OpenAIES(PopulationES):

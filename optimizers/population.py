@@ -21,11 +21,10 @@ from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.protocols import Perturbation, PopulationNoise
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
-
-from .decay import Decay
-from .masters import MasterWeights, NarrowWeights
-from .members import fitness_metrics, population_plan
-from .resampling import Resampling
+from optimizers.decay import Decay
+from optimizers.masters import MasterWeights, NarrowWeights
+from optimizers.members import fitness_metrics, population_plan
+from optimizers.resampling import Resampling
 
 
 class PopulationES:

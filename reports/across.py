@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .curves import Band
-from .records import Metric
-from .statistics import (
+from reports.curves import Band
+from reports.records import Metric
+from reports.statistics import (
     FEWEST_RUNS,
     Array,
     Estimate,
@@ -28,7 +28,7 @@ from .statistics import (
     permutation_p_value,
     probability_of_improvement,
 )
-from .tasks import Duel, Task
+from reports.tasks import Duel, Task
 
 FEWEST_VALUES = 3
 """Fewer values of an option are no curve."""

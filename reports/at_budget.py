@@ -6,7 +6,7 @@ it. Scores are therefore read where the budget ended: on the line between the la
 
 from collections.abc import Mapping, Sequence
 
-from .records import AXES, EvaluationPoint, Metric
+from reports.records import AXES, EvaluationPoint, Metric
 
 
 def at_budget(

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .across import Overall, Sweep, overall_of, sweeps_of
-from .fairness import differences_that_matter, differences_to_know, not_counted, unequal_tuning
-from .records import Metric, RunRecord
-from .runs import clean
-from .tasks import Task, contestant_of, duels_of
-from .tuning import Tuning, is_trial, tunings_of
+from reports.across import Overall, Sweep, overall_of, sweeps_of
+from reports.fairness import differences_that_matter, differences_to_know, not_counted, unequal_tuning
+from reports.records import Metric, RunRecord
+from reports.runs import clean
+from reports.tasks import Task, contestant_of, duels_of
+from reports.tuning import Tuning, is_trial, tunings_of
 
 Settings = Mapping[str, str]
 

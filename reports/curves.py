@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .records import Axis, Metric, RunRecord
-from .statistics import FEWEST_RUNS, Array, interval_of, resamples, trimmed_mean
+from reports.records import Axis, Metric, RunRecord
+from reports.statistics import FEWEST_RUNS, Array, interval_of, resamples, trimmed_mean
 
 BAND_RESAMPLES = 2_000
 

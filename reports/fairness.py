@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .records import NAN, RunRecord
+from reports.records import NAN, RunRecord
 
 Groups = Mapping[str, Sequence[RunRecord]]
 

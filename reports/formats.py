@@ -2,7 +2,7 @@
 
 import math
 
-from .statistics import Estimate
+from reports.statistics import Estimate
 
 MISSING = "–"
 

@@ -7,11 +7,11 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from .comparison import Comparison
-from .curves import Band
-from .figures import PALETTES, Look, metric_title, spread, styles
-from .formats import count
-from .records import AXES, Axis, Metric
+from reports.comparison import Comparison
+from reports.curves import Band
+from reports.figures import PALETTES, Look, metric_title, spread, styles
+from reports.formats import count
+from reports.records import AXES, Axis, Metric
 
 WIDTH, PANEL_HEIGHT, LEGEND_HEIGHT, LEGEND_LINE = 860, 270, 34, 24
 LETTER = 7.4

@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Mapping
 
-from .comparison import Comparison
-from .records import RunRecord
+from reports.comparison import Comparison
+from reports.records import RunRecord
 
 GROUPS = ("algorithm", "env", "model")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from .at_budget import at_budget
-from .records import (
+from reports.at_budget import at_budget
+from reports.records import (
     AXES,
     COSTS,
     EVALUATION,

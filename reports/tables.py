@@ -9,12 +9,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from . import formats
-from .comparison import Comparison
-from .records import COSTS, EVALUATION_COSTS, NAN, RunRecord
-from .runs import clean
-from .tasks import Contestant, Task
-from .tuning import is_trial
+from reports import formats
+from reports.comparison import Comparison
+from reports.records import COSTS, EVALUATION_COSTS, NAN, RunRecord
+from reports.runs import clean
+from reports.tasks import Contestant, Task
+from reports.tuning import is_trial
 
 COST_TITLES = {
     "episodes": "Episodes",

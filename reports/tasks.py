@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .curves import Band, band_of, curve_of
-from .records import AXES, COSTS, EVALUATION_COSTS, NAN, Axis, Metric, RunRecord
-from .statistics import (
+from reports.curves import Band, band_of, curve_of
+from reports.records import AXES, COSTS, EVALUATION_COSTS, NAN, Axis, Metric, RunRecord
+from reports.statistics import (
     FEWEST_RUNS,
     Estimate,
     estimate,

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .head_to_head.plan import TUNING_SEED
-from .records import NAN, Metric, RunRecord
+from reports.head_to_head.plan import TUNING_SEED
+from reports.records import NAN, Metric, RunRecord
 
 PHASE = "tuning"
 

@@ -7,13 +7,13 @@ after correction for the number of pairs, which takes more runs (`fewest_for_a_c
 import math
 from collections.abc import Sequence
 
-from .across import Overall, Sweep
-from .comparison import Comparison
-from .fairness import distinct
-from .formats import listed, score
-from .records import ON_VALIDATION
-from .statistics import FEWEST_RUNS, Estimate, aggregate_name
-from .tasks import SIGNIFICANCE, Contestant, Duel, Task, fewest_for_a_claim, kind_of_instances
+from reports.across import Overall, Sweep
+from reports.comparison import Comparison
+from reports.fairness import distinct
+from reports.formats import listed, score
+from reports.records import ON_VALIDATION
+from reports.statistics import FEWEST_RUNS, Estimate, aggregate_name
+from reports.tasks import SIGNIFICANCE, Contestant, Duel, Task, fewest_for_a_claim, kind_of_instances
 
 MOST_NAMES = 4
 """More tasks than this are counted rather than named in the answer."""

@@ -4,9 +4,9 @@ Each strategy maps returns (P members, Q instances, each answered by every membe
 larger for the better. Equal returns give exactly 0 in all of them but `Raw`, whose weights are the returns themselves.
 """
 
-from .centered_ranks import CenteredRanks
-from .raw import Raw
-from .task_z_score import TaskZScore
-from .z_score import ZScore
+from optimizers.fitness_shaping.centered_ranks import CenteredRanks
+from optimizers.fitness_shaping.raw import Raw
+from optimizers.fitness_shaping.task_z_score import TaskZScore
+from optimizers.fitness_shaping.z_score import ZScore
 
 __all__ = ["CenteredRanks", "Raw", "TaskZScore", "ZScore"]

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .rounding import without_rounding
+from optimizers.fitness_shaping.rounding import without_rounding
 
 
 class CenteredRanks:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .rounding import over, without_rounding
+from optimizers.fitness_shaping.rounding import over, without_rounding
 
 
 class ZScore:

@@ -1,6 +1,6 @@
 """How a population's noise is shaped; each is an `evotext.protocols.Perturbation`."""
 
-from .full_rank import FullRank
-from .low_rank import LowRank
+from optimizers.perturbations.full_rank import FullRank
+from optimizers.perturbations.low_rank import LowRank
 
 __all__ = ["FullRank", "LowRank"]

@@ -20,9 +20,8 @@ from torch import Tensor
 from evotext.keys.philox import Purpose, many_normals, stream_id
 from evotext.protocols import ParameterSpec, PerturbableNetwork
 from evotext.validation import checked
-
-from . import keyed
-from .keyed import KeyedNoise
+from optimizers.perturbations import keyed
+from optimizers.perturbations.keyed import KeyedNoise
 
 
 class FullRank:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .outcome import record
-from .plan import Job
+from reports.head_to_head.outcome import record
+from reports.head_to_head.plan import Job
 
 LOG = "log.txt"
 

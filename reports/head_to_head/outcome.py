@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .plan import Job
+from reports.head_to_head.plan import Job
 
 COSTS = ("episodes", "generated_tokens", "updates", "flops", "seconds")
 
