@@ -67,20 +67,20 @@ class Sort(TextEnv[str]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return ["".join(sorted(self._example))]
 
     def draw(self, rng: np.random.Generator) -> str:
-        """The digits as text."""
+        """Return the digits as text."""
         return f"{rng.integers(self._count):0{self._digits}d}"
 
     def content(self, instance: str) -> str:
-        """The digits in the order given."""
+        """Return the digits in the order given."""
         return instance
 
     def begin(self, instance: str) -> str:
@@ -101,5 +101,5 @@ class Sort(TextEnv[str]):
         return (self._sorted[::-1], given, given[::-1])[rng.choice(3, p=OTHERWISE)]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """The digits in a random order."""
+        """Return the digits in a random order."""
         return "".join(rng.permutation(list(self.instance)))

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from evotext.protocols import PopulationNoise
+from evotext.noise import PopulationNoise
 from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
 Split = Literal["train", "test"]

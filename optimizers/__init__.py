@@ -11,10 +11,6 @@ its sign turned, into any torch.optim optimizer, whose learning rate multiplies 
 """
 
 from optimizers.cma_es import CMAES
-from optimizers.eggroll import Eggroll
-from optimizers.es_at_scale import ESAtScale
-from optimizers.lora_es import LoRAES
-from optimizers.mezo import MeZO
-from optimizers.openai_es import OpenAIES
+from optimizers.evolution_strategy import EvolutionStrategy
 
-__all__ = ["CMAES", "ESAtScale", "Eggroll", "LoRAES", "MeZO", "OpenAIES"]
+__all__ = ["CMAES", "EvolutionStrategy"]

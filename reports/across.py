@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.curves import Band
 from evotext.run_folder.record import Metric
+from reports.curves import Band
 from reports.statistics import (
     FEWEST_RUNS,
     Array,

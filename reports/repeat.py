@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Mapping
 
-from reports.comparison import Comparison
 from evotext.run_folder.record import RunRecord
+from reports.comparison import Comparison
 
 GROUPS = ("algorithm", "env", "model")
 

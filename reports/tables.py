@@ -9,13 +9,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from reports import formats
-from reports.comparison import Comparison
 from evotext.run_folder.cost import COSTS, EVALUATION_COSTS
 from evotext.run_folder.record import NAN, RunRecord
 from evotext.run_folder.text import clean
+from reports import formats
+from reports.comparison import Comparison
 from reports.tasks import Contestant, Task
-from reports.tuning import is_trial
 
 COST_TITLES = {
     "episodes": "Episodes",

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.curves import Band, band_of, curve_of
 from evotext.run_folder.cost import COSTS, EVALUATION_COSTS, Axis
 from evotext.run_folder.record import NAN, Metric, RunRecord
 from reports.axes import AXES
+from reports.curves import Band, band_of, curve_of
 from reports.statistics import (
     FEWEST_RUNS,
     Estimate,

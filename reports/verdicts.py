@@ -197,9 +197,7 @@ def _basis(comparison: Comparison, tasks: Sequence[Task]) -> str:
     many = "1 pair" if pairs == 1 else f"{pairs} pairs"
     among = f"on a page of {many} a claim on one task takes at least {wanted} seeds of each"
     if counts[0] < FEWEST_RUNS:
-        return f"{basis}; fewer than {FEWEST_RUNS} are too few for an interval" + (
-            f", and {among}." if pairs else "."
-        )
+        return f"{basis}; fewer than {FEWEST_RUNS} are too few for an interval" + (f", and {among}." if pairs else ".")
     return (
         f"{basis}, and a lead counts as clear where 95% intervals do not overlap and equal algorithms would differ "
         f"as much anywhere on fewer than 1 of {round(1 / SIGNIFICANCE)} such pages"

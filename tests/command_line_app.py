@@ -52,6 +52,10 @@ CONFIGURATION = {
 class Part:
     @checked
     def __init__(self, *, rank: PositiveInt) -> None:
+        if rank == 13:
+            raise ValueError("rank: expected no 13")
+        if rank == 14:
+            raise ValueError("neither 14")
         self.rank = rank
 
 
@@ -67,7 +71,7 @@ class Small:
         optimizer: Callable[..., object],
     ) -> None:
         if population % 2:
-            raise ValueError(f"algorithm.population: expected an even number,\n got {population}")
+            raise ValueError(f"population: expected an even number,\n got {population}")
         self.part = part
 
 

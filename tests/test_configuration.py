@@ -125,15 +125,29 @@ def test_any_value_of_any_key_starts_a_run_or_is_one_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["algorithm.population=7"], "population"),
+        (
+            ["algorithm.population=7"],
+            "error: algorithm.population: expected an even number since antithetic=true, got 7",
+        ),
         (["algorithm.population=" + "9" * 25], "population"),
         (["algorithm=grpo", "algorithm.group_size=1"], "group_size"),
         (["algorithm=ppo", "algorithm.minibatches=1000"], "minibatches"),
         (["algorithm.sigma=nan"], "sigma"),
-        (["algorithm.optimizer.lr=inf"], "lr"),
+        (["algorithm.optimizer.lr=inf"], "algorithm.optimizer.lr: expected a number that float32 can hold, got inf"),
+        (
+            ["algorithm.optimizer.lr=1e300"],
+            "algorithm.optimizer.lr: expected a number that float32 can hold, got 1e+300",
+        ),
+        (["algorithm.optimizer.lr=fast"], "algorithm.optimizer.lr: expected a number, got 'fast'"),
+        (["algorithm=ppo", "algorithm.optimizer.lr=fast"], "algorithm.optimizer.lr: expected a number, got 'fast'"),
+        (["+algorithm.optimizer.betas=[2,1]"], "algorithm.optimizer.betas: expected another value (Invalid beta"),
+        (["algorithm.optimizer._target_=torch.optim.LBFGS"], "algorithm.optimizer: expected one that takes a step"),
         (["algorithm.optimizer._partial_=2"], "algorithm.optimizer._partial_: expected true or false, got 2"),
         (["budget.limit=-1"], "budget.limit"),
-        (["env.max_new_tokens=100000"], "tokens"),
+        (
+            ["env.max_new_tokens=100000000"],
+            "env.max_new_tokens: expected fewer than the model's context of 512 tokens, got 100000000",
+        ),
         (["pruner=median"], "pruner: expected evaluation.split=validation, got test"),
         (["evaluation.episodes=1e30"], "evaluation.episodes"),
     ],

@@ -31,11 +31,13 @@ from evotext.validation import PositiveInt
 
 # Where a `_target_` may point without leave: configuration is data, and data should not reach any class there is.
 TRUSTED = ("evotext.", "envs.", "optimizers.", "baselines.", "torch.optim.")
+# More than any machine has; with many more the libraries below fail to start theirs, each in its own way.
+MOST_THREADS = 1024
 # Settings of a whole run that are no group's business.
 SETTINGS: Mapping[str, Any] = {
     "seed": Annotated[int, Field(ge=0, lt=2**63)],  # keys of the random streams have 64 bits
     "device": str,
-    "threads": PositiveInt | None,
+    "threads": Annotated[int, Field(ge=1, le=MOST_THREADS)] | None,
     "rows": PositiveInt | None,
     "cuda_graphs": bool,
     "phase": Phase,
@@ -188,13 +190,20 @@ def _locate(path: str, target: str) -> Callable[..., object]:
     except Exception as error:  # importing a module can raise anything
         module, _, name = target.rpartition(".")
         try:
-            advice = near(name, [n for n in vars(importlib.import_module(module)) if n[:1].isupper()])
+            advice = near(name, _own_names(module))
         except Exception:
             advice = f": {one_line(str(error))}"
         raise ConfigError(f"{path}._target_: expected something importable, got {target!r}{advice}") from error
     if not callable(found):
         raise ConfigError(f"{path}._target_: expected a class or function, got {target!r}")
     return found
+
+
+def _own_names(module: str) -> list[str]:
+    """Classes and functions of a module that its own project has made."""
+    project = module.partition(".")[0]
+    found = vars(importlib.import_module(module)).items()
+    return [name for name, value in found if callable(value) and f"{value.__module__}.".startswith(f"{project}.")]
 
 
 def _named_by_user() -> set[str]:

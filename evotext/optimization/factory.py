@@ -1,6 +1,8 @@
 """Optimizers as configurations name them: a torch.optim class with its options, still without parameters."""
 
+import inspect
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -9,18 +11,38 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
 def check_optimizer(factory: OptimizerFactory) -> None:
-    """Build the optimizer on a throw-away parameter and take a step. Raises ValueError for what it rejects.
+    """Build the optimizer on a throw-away parameter and take a step. Raise ValueError for what it rejects.
 
     The step finds optimizers that cannot be driven by gradients alone (LBFGS) or by dense ones (SparseAdam), and settings
-    that no weight survives.
+    that no weight survives. An option is to blame if the optimizer works with its default in place of it.
     """
+    fault = _fault(factory)
+    if not fault:
+        return
+    options = factory.keywords if isinstance(factory, partial) else {}
+    for key, value in options.items():
+        others = {name: other for name, other in options.items() if name != key}
+        if isinstance(factory, partial) and not _fault(partial(factory.func, *factory.args, **others)):
+            raise ValueError(f"optimizer.{key}: expected {_expected(factory.func, key, value, fault)}, got {value!r}")
+    raise ValueError(f"optimizer: expected one that takes a step on a matrix, got: {fault}")
+
+
+def _fault(factory: OptimizerFactory) -> str:
+    """What is wrong with the optimizer; empty if nothing is."""
     parameter = nn.Parameter(torch.zeros(2, 2))
     parameter.grad = torch.zeros(2, 2)
     try:
         factory([parameter]).step()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"algorithm.optimizer: {error}") from error
-    if not bool(parameter.isfinite().all()):
-        raise ValueError(
-            "algorithm.optimizer: expected steps that leave the weights finite, got others; is lr infinite?"
-        )
+        return str(error)
+    return "" if bool(parameter.isfinite().all()) else "a step does not leave the weights finite"
+
+
+def _expected(optimizer: Callable[..., object], key: str, value: object, fault: str) -> str:
+    parameter = inspect.signature(optimizer).parameters.get(key)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if parameter is not None and type(parameter.default) in (int, float) and not number:
+        return "a number"
+    if number and not abs(float(str(value))) <= torch.finfo(torch.float32).max:
+        return "a number that float32 can hold"
+    return f"another value ({fault})"

@@ -15,7 +15,7 @@ class Cost:
     generated_tokens: int = 0
     """Tokens that the policy wrote, end tokens included."""
     updates: int = 0
-    """Changes of the weights; a generation that changes nothing counts as one, so that a budget in updates ends."""
+    """Changes of the weights; a generation that changes nothing counts as none."""
     rollout_seconds: float = 0.0
     """Generating text, environments excluded."""
     env_seconds: float = 0.0

@@ -29,7 +29,7 @@ from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import summarise
-from evotext.types import Cost, Trajectories, Transcript, UpdateReport
+from evotext.types import Trajectories, Transcript, UpdateReport
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
 MOST_DROPPED = 10
@@ -65,18 +65,18 @@ class Run:
         phase: Phase = "reporting",
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
     ) -> None:
-        self._algorithm, self._model, self._collector = algorithm, model, collector
+        self._model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
         self._phase, self._pruner = phase, pruner
         self._trackers = trackers if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
-        algorithm.start(model, seed)
+        self._learner = algorithm.start(model, seed)
         self._at = Standing()
         self._start: StartingPolicy | None = None
         self._keeper = Keeper(
-            checkpointing, folder=folder, names=names | {"seed": str(seed)}, algorithm=algorithm, collector=collector
+            checkpointing, folder=folder, names=names | {"seed": str(seed)}, learner=self._learner, collector=collector
         )
 
     def resume(self) -> None:
@@ -112,7 +112,12 @@ class Run:
                     if measured and self._fraction < 1.0 and (reason := self._behind()):
                         status = "pruned"
                         break
-                if self._fraction < 1.0 and status == "completed":
+                    if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
+                        progress.say(reason)
+                        self._evaluate(progress, sampled=True)
+                        self._keeper.save(self._at)
+                        break
+                if self._fraction < 1.0 and reason is None:
                     status, reason = "interrupted", "stopped by a signal"
                     self._keeper.save(self._at)
                 if self._at.generation and self._at.without_signal == self._at.generation:
@@ -155,12 +160,12 @@ class Run:
         """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
         at, before = self._at, self._fraction
         sent = collectives.bytes_sent()
-        plan = self._algorithm.ask(at.generation)
+        plan = self._learner.ask(at.generation)
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
             progress.say(note)
         fault = _returns_fault(batch)
-        report = UpdateReport(cost=Cost(updates=1)) if fault else self._algorithm.tell(batch)
+        report = UpdateReport() if fault else self._learner.tell(batch)
         for note in report.notes:
             progress.say(note)
         fault = fault or self._weights_fault()
@@ -168,6 +173,7 @@ class Run:
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
         at.generation += 1
         at.without_signal += bool(report.metrics.get("skipped"))
+        at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += bool(fault)
         at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
         self._log_generation(batch, report, collectives.bytes_sent() - sent)

@@ -56,6 +56,11 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
     Raises ValueError if a prompt and one answer, or a whole worked episode, exceed the model's context.
     """
     room = outline.context_length - task.max_new_tokens
+    if room <= 0:
+        raise ValueError(
+            f"env.max_new_tokens: expected fewer than the model's context of {outline.context_length} tokens, "
+            f"got {task.max_new_tokens}"
+        )
     env = task.environments(1)[0]
     openings = []
     for seed in held_out_instances(PROBES):

@@ -4,11 +4,11 @@ import json
 import math
 from collections.abc import Iterable
 
-from reports.head_to_head.plan import Job
 from evotext.run_folder import names
 from evotext.run_folder.ending import final_score
-from evotext.run_folder.record import NAN, RunRecord
 from evotext.run_folder.reader import read_run
+from evotext.run_folder.record import NAN, RunRecord
+from reports.head_to_head.plan import Job
 
 COSTS = ("episodes", "generated_tokens", "updates", "flops", "seconds")
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.advantages import STD_EPSILON, generalised_advantages, group_advantages, whitened
+from baselines.advantages import generalised_advantages, whitened
+from evotext.policy.advantages import STD_EPSILON, group_advantages
 
 
 def test_group_advantages_by_hand() -> None:

@@ -103,8 +103,11 @@ def test_wide_weights_have_no_copy() -> None:
     ("factory", "message"),
     [
         (partial(torch.optim.Adam, lr=-1.0), "Invalid learning rate"),
-        (partial(torch.optim.Adam, lr=float("inf")), "expected steps that leave the weights finite"),
-        (partial(torch.optim.Adam, unknown=1), "unknown"),
+        (partial(torch.optim.Adam, lr=float("inf")), "optimizer.lr: expected a number that float32 can hold, got inf"),
+        (partial(torch.optim.Adam, lr="fast"), "optimizer.lr: expected a number, got 'fast'"),
+        (partial(torch.optim.Adam, lr=1e300), "optimizer.lr: expected a number that float32 can hold, got 1e"),
+        (partial(torch.optim.SGD, lr=0.1, nesterov=True), "optimizer.nesterov: expected another value .Nesterov"),
+        (partial(torch.optim.Adam, unknown=1), "optimizer.unknown: expected another value .*unknown"),
         (torch.optim.LBFGS, "closure"),
     ],
 )

@@ -18,6 +18,7 @@ from evotext.runner.loop import Run
 from evotext.runner.preflight import check_split
 from evotext.runner.pruner import MedianPruner, NoPruner
 from tests.rollouts.test_collector import chatter
+from tests.runner.small_runs import Starting
 from tests.runner.test_loop import Counting, records
 from tests.scripts_in_process import status_of
 from tests.small_models import small_model
@@ -137,7 +138,7 @@ class EndsAtOnce:
 def run(folder: Path) -> Run:
     model = small_model("llama", torch.float32)
     return Run(
-        algorithm=Counting(),
+        algorithm=Starting(Counting),
         model=model,
         collector=Collector(model, chatter(), rows=8),
         budget=Budget(unit="updates", limit=6),
@@ -176,8 +177,8 @@ def test_train_py_ends_a_run_that_falls_behind(
         "env=sort",
         "algorithm=grpo",
         "algorithm.prompts=1",
-        "budget=updates",
-        "budget.limit=4",
+        "budget=episodes",
+        "budget.limit=32",
         "threads=1",
     ]
     words += ["evaluation.split=validation", "evaluation.episodes=4", "evaluation.points=4", "evaluation.samples=0"]
@@ -190,5 +191,5 @@ def test_train_py_ends_a_run_that_falls_behind(
     words += ["pruner=median", "pruner.fewest=2", "pruner.warm_up=0.5", f"hydra.run.dir={tmp_path / '2'}"]
     assert status_of("train", *words, monkeypatch=monkeypatch) == 0
     summary = json.loads((tmp_path / "2" / "summary.json").read_text())
-    assert summary["status"] == "pruned" and summary["budget"]["spent"] == 2
+    assert summary["status"] == "pruned" and summary["budget"]["spent"] == 16
     assert summary["reason"] == "success 0.000 is below 0.500, the median of 2 runs so far"

@@ -1,0 +1,178 @@
+"""Evolution strategies on the weights of a language model: draw members, run them all, move along the pseudo-gradient.
+
+Papers: Salimans et al. 2017 (OpenAI-ES), arXiv 1703.03864; Sarkar et al. 2025 (EGGROLL), arXiv 2511.16652. One class; what
+tells the published algorithms apart is a choice of its parts, and each choice is a file in conf/algorithm/, where its
+paper, its constants and its deviations stand: eggroll, openai_es, es_at_scale, mezo, lora_es.
+
+Each generation draws Q task instances and unit noise E_n for N members (in mirrored pairs E, -E where antithetic). Every
+member n answers every instance with the weights W + sigma E_n. With w_n the shaped fitness of its returns,
+
+    g = 1 / (N sigma) sum_n w_n E_n        W <- optimizer step along g (we maximise)
+
+Deviations from the papers, shared by all: noise is a function of its key (seed, generation, pair, parameter) and is drawn
+again for the update where it is not kept; the stored weights are never perturbed; the pseudo-gradient goes into any
+torch.optim optimizer; a generation in which every w is 0 changes nothing at all.
+
+Shapes: P members, Q instances, B = P x Q rows.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from evotext.models.language_model import LanguageModel
+from evotext.models.perturbed import PerturbedNetwork
+from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
+from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.optimization.master_weights import NarrowWeights
+from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
+from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+from optimizers.ascent import Ascent
+from optimizers.decay import Decay
+from optimizers.population import fitness_metrics, population_plan
+from optimizers.resampling import Resampling
+
+
+@checked_record
+class EvolutionStrategy:
+    """Hyperparameters; conf/algorithm/eggroll.yaml says of each what it is and in which unit."""
+
+    population: Annotated[int, Field(ge=2)]
+    prompts: PositiveInt
+    sigma: PositiveFloat
+    antithetic: bool
+    temperature: NonNegativeFloat
+    perturbation: Perturbation
+    fitness_shaping: Callable[[Tensor], Tensor]
+    exclude: list[str]
+    needs_adapter: bool
+    narrow_weights: NarrowWeights
+    optimizer: OptimizerFactory
+    sigma_schedule: Callable[[int], float]
+    learning_rate_schedule: Callable[[int], float]
+    decay: Decay
+    resampling: Resampling
+
+    def __post_init__(self) -> None:
+        if self.antithetic and self.population % 2:
+            raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
+        check_optimizer(self.optimizer)
+
+    def start(self, model: LanguageModel, seed: int) -> "EvolutionStrategyLearner":
+        """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
+        return EvolutionStrategyLearner(self, model, seed)
+
+
+class EvolutionStrategyLearner:
+    """The weights on their way; all else follows from the hyperparameters, seed and generation."""
+
+    def __init__(self, hyper: EvolutionStrategy, model: LanguageModel, seed: int) -> None:
+        if hyper.needs_adapter and model.adapter is None:
+            raise ValueError(
+                "adapter: expected adapters since algorithm.needs_adapter=true, got a model without; use adapter=lora"
+            )
+        self._hyper, self._seed = hyper, seed
+        self._network = PerturbedNetwork(model.network, exclude=hyper.exclude)
+        specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
+        for name, spec in specs.items():
+            _check_spacing(name, spec, hyper.sigma)
+        self._ascent = Ascent(
+            {name: parameter for name, parameter in model.network.named_parameters() if name in specs},
+            hyper.optimizer,
+            schedule=hyper.learning_rate_schedule,
+            decay=hyper.decay,
+            narrow=hyper.narrow_weights,
+            seed=seed,
+        )
+
+    def ask(self, generation: int) -> RolloutPlan:
+        """Return a plan of every member on the same Q instances, rows ordered by member."""
+        hyper = self._hyper
+        key = NoiseKey(
+            seed=self._seed,
+            generation=generation,
+            population=hyper.population,
+            antithetic=hyper.antithetic,
+            sigma=self._sigma(generation),
+        )
+        return population_plan(
+            hyper.perturbation.draw(self._network, key),
+            hyper.resampling.instances(self._seed, generation, hyper.prompts),
+            population=hyper.population,
+            seed=self._seed,
+            generation=generation,
+            temperature=hyper.temperature,
+        )
+
+    def tell(self, batch: Trajectories) -> UpdateReport:
+        """Move the weights along the pseudo-gradient; a generation without signal changes nothing."""
+        begin = time.perf_counter()
+        noise, generation = batch.plan.noise, batch.plan.generation
+        assert noise is not None, "a plan of `ask` has noise"
+        self._ascent.learning_rate.follow(generation)
+        sigma = self._sigma(generation)
+        return_PQ = batch.return_B.view(self._hyper.population, self._hyper.prompts)
+        weight_P = self._hyper.fitness_shaping(return_PQ)
+        metrics = fitness_metrics(return_PQ)
+        metrics |= {"learning_rate": self._ascent.learning_rate.now, "sigma": sigma}
+        signal = bool((weight_P != 0).any())
+        if signal:
+            metrics |= self._move(noise, weight_P, sigma)
+        metrics |= {"drift": self._ascent.drift, "skipped": float(not signal)}
+        flops = noise.combine_flops if signal else 0.0
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
+        return UpdateReport(metrics=metrics, cost=cost)
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the optimizer's state and the masters."""
+        return self._ascent.state_dict()
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Undo `state_dict`."""
+        self._ascent.load_state_dict(state)
+
+    def _sigma(self, generation: int) -> float:
+        return self._hyper.sigma * self._hyper.sigma_schedule(generation)
+
+    def _move(self, noise: UpdateNoise, weight_P: Tensor, sigma: float) -> dict[str, float]:
+        """One optimizer step. The two halves of the population are combined apart: their cosine is the signal to noise."""
+        population = len(weight_P)
+        half = population // 4 * 2 or population
+        first_P, second_P = weight_P.clone(), weight_P.clone()
+        first_P[half:] = 0
+        second_P[:half] = 0
+        dot = first_norm = second_norm = norm = 0.0
+        scale = 1.0 / (population * sigma)
+
+        def directions() -> Iterator[tuple[str, Tensor]]:
+            nonlocal dot, first_norm, second_norm, norm
+            others = noise.combine(second_P)
+            for name, first in noise.combine(first_P):
+                _, second = next(others)
+                dot += float(torch.dot(first.flatten(), second.flatten()))
+                first_norm += float(torch.linalg.vector_norm(first)) ** 2
+                second_norm += float(torch.linalg.vector_norm(second)) ** 2
+                whole = first.add_(second).mul_(scale)
+                del second  # of an embedding's size
+                norm += float(torch.linalg.vector_norm(whole)) ** 2
+                yield name, self._network.in_stored_layout(name, whole)
+
+        change = self._ascent.step(directions())
+        both = (first_norm * second_norm) ** 0.5
+        cosine = {"half_cosine": dot / both} if both > 0 else {}
+        return {"pseudo_gradient_norm": norm**0.5, "update_norm": change} | cosine
+
+
+def _check_spacing(name: str, spec: ParameterSpec, sigma: float) -> None:
+    """Raise ValueError if noise on a norm or bias would be rounded off: the update would take noise that never acted."""
+    spacing = torch.finfo(spec.dtype).eps
+    if spec.kind == "vector" and sigma < spacing:
+        raise ValueError(
+            f"algorithm.sigma: expected at least {spacing:g}, which is what {spec.dtype} numbers near 1 are apart, "
+            f"since noise on vectors like {name} is rounded off, got {sigma:g}; "
+            "set algorithm.perturbation.vectors=frozen or model.dtype=float32"
+        )
