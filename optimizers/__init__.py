@@ -1,4 +1,4 @@
-"""Evolution strategies: estimators of a direction that raises the return, from returns alone.
+"""Evolution strategies: estimators of a direction that raises the return, from returns or scores alone.
 
 One convention for every constant, here and in every algorithm. We maximise. With N members, sigma the scale of the
 perturbation, E_n the unit noise of member n (mean 0, variance 1 in every entry; its sign included) and w_n the shaped
@@ -12,5 +12,6 @@ its sign turned, into any torch.optim optimizer, whose learning rate multiplies 
 
 from optimizers.cma_es import CMAES
 from optimizers.evolution_strategy import EvolutionStrategy
+from optimizers.scored_es import ScoredES
 
-__all__ = ["CMAES", "EvolutionStrategy"]
+__all__ = ["CMAES", "EvolutionStrategy", "ScoredES"]

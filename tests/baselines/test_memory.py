@@ -91,9 +91,9 @@ def test_where_the_memory_runs_out_smaller_parts_give_the_same_step(
     (note,) = report.notes
     assert (
         note
-        == f"out of memory: micro-batches have {learner._micro.fitting} rows from here on (algorithm.micro_rows=64)"
+        == f"out of memory: micro-batches have {learner._micro.fitting.now} rows from here on (algorithm.micro_rows=64)"
     )
-    assert learner._micro.fitting == 3
+    assert learner._micro.fitting.now == 3
     assert learner._micro.notes() == ()
 
 
@@ -105,7 +105,7 @@ def test_a_single_row_that_does_not_fit_and_other_faults_are_raised() -> None:
     micro = MicroBatches(8)
     with pytest.raises(torch.OutOfMemoryError):
         micro.run(torch.arange(8), lengths, partial(fails, torch.OutOfMemoryError("CUDA out of memory")), Figures())
-    assert micro.fitting == 1
+    assert micro.fitting.now == 1
     with pytest.raises(RuntimeError, match="a bug"):
         MicroBatches(8).run(torch.arange(8), lengths, partial(fails, RuntimeError("a bug")), Figures())
 

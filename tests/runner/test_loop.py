@@ -15,11 +15,12 @@ from transformers import AutoModelForCausalLM
 from evotext.keys.instances import held_out_instances, train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.writer import JsonLines
 from evotext.runner.budget import Budget, Unit
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
-from evotext.trackers.files import JsonLines, TensorBoard
+from evotext.trackers.tensorboard import TensorBoard
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from tests.rollouts.test_collector import chatter
 from tests.runner.small_runs import Starting

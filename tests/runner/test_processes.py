@@ -24,7 +24,7 @@ from tests.runner.small_runs import (
 )
 
 # One of each kind: what differs between processes differs by the noise, by the adapter, by the library, by the loss.
-POPULATIONS = ["eggroll", "openai_es", "lora_es", "cma_es"]
+POPULATIONS = ["eggroll", "openai_es", "lora_es", "cma_es", "scored_es"]
 GRADIENTS = ["grpo", "ppo", "rloo", "sft"]
 OPTIONS = {"generations": 3, "rows": 4}  # three batches a generation, one an evaluation
 
