@@ -16,18 +16,17 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import ModelOutput
 
-from baselines.actions import Actions
-from baselines.gradient_checkpointing import checkpointed_layers
-from baselines.shared_opening import Openings, hidden_states, network_shares, shared_openings
 from evotext.models.flops import ForwardFlops
+from evotext.policy.actions import Actions
+from evotext.policy.output_head import head_explains_logits, head_logits, logprob_and_entropy
 from evotext.types import Cost
+
+from .gradient_checkpointing import checkpointed_layers
+from .shared_opening import Openings, hidden_states, network_shares, shared_openings
 
 # Logits held at once: 2**24 numbers are 64 MiB in float32.
 MAX_LOGITS = 1 << 24
-# The probe's hidden states are made larger, so that a soft cap shows in a network whose logits are still small.
-MAGNIFIED = 64.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +53,7 @@ class Scorer:
 
     def __init__(self, network: PreTrainedModel, *, checkpoints: bool = False) -> None:
         self.network, self.checkpoints = network, checkpoints
-        self.by_head = _head_explains_logits(network)
+        self.by_head = head_explains_logits(network)
         self.shares = self.by_head and not checkpoints and network_shares(network)
         self._forward_flops, self._spent = ForwardFlops(network), Cost()
 
@@ -88,7 +87,7 @@ class Scorer:
 
     def _score_tokens(self, hidden_MD: Tensor, token_M: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         def part(hidden_MD: Tensor, token_M: Tensor) -> tuple[Tensor, Tensor]:
-            return _logprob_and_entropy(_head_logits(self.network, hidden_MD), token_M, temperature)
+            return logprob_and_entropy(head_logits(self.network, hidden_MD), token_M, temperature)
 
         size = max(1, MAX_LOGITS // self.network.config.get_text_config().vocab_size)
         if token_M.numel() <= size:
@@ -110,7 +109,7 @@ class Scorer:
                     output_hidden_states=True,
                 )
             logits_KNV, chosen_KN, _ = _at_actions(output.logits, some)
-            logprob_KN, entropy_KN = _logprob_and_entropy(logits_KNV, chosen_KN, temperature)
+            logprob_KN, entropy_KN = logprob_and_entropy(logits_KNV, chosen_KN, temperature)
             hidden_KND, _, final_KD = _at_actions(output.hidden_states[-1], some)
             zero = torch.zeros((), dtype=logprob_KN.dtype, device=logprob_KN.device)
             logprob_KN, entropy_KN = (torch.where(some.mask_BN, x, zero) for x in (logprob_KN, entropy_KN))
@@ -164,53 +163,3 @@ def _at_actions(values_BTX: Tensor, actions: Actions, first_B: Tensor | None = N
         before_BN, last_B = before_BN - first_B[:, None], last_B - first_B
     chosen_BN = actions.tokens_BT.gather(1, actions.position_BN)
     return values_BTX[rows_B[:, None], before_BN.clamp(min=0)], chosen_BN, values_BTX[rows_B, last_B]
-
-
-def _logprob_and_entropy(logits_V: Tensor, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Of tokens of any shape; the logits have one more axis, V, at the end."""
-    wide_V = logits_V if logits_V.dtype == torch.float64 else logits_V.float()
-    logprob_V = (wide_V / temperature).log_softmax(-1)
-    return logprob_V.gather(-1, token[..., None])[..., 0], torch.special.entr(logprob_V.exp()).sum(-1)
-
-
-def _head_logits(network: PreTrainedModel, hidden_D: Tensor) -> Tensor:
-    """The output head and what well-known families do to its output; `_head_explains_logits` says if that is all."""
-    config = network.config.get_text_config()
-    logits_V = network.get_output_embeddings()(hidden_D)
-    scale = getattr(config, "logit_scale", None)  # Cohere
-    divisor = getattr(config, "logits_scaling", None)  # Granite
-    softcap = getattr(config, "final_logit_softcapping", None)  # Gemma
-    if scale is not None:
-        logits_V = logits_V * scale
-    if divisor is not None:
-        logits_V = logits_V / divisor
-    if softcap is not None:
-        logits_V = torch.tanh(logits_V / softcap) * softcap
-    return logits_V
-
-
-@torch.no_grad()
-def _head_explains_logits(network: PreTrainedModel) -> bool:
-    """Whether the head reads the trunk's last hidden state and the logits are `_head_logits` of it, to the last bit."""
-    trunk, head = network.base_model, network.get_output_embeddings()
-    if trunk is network or head is None:
-        return False
-    seen: list[Tensor] = []
-
-    def magnify(_module: torch.nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        seen.append(args[0])
-        return (args[0] * MAGNIFIED, *args[1:])
-
-    # Few and small ids, so that they are in every vocabulary.
-    ids_BT = torch.tensor([[1, 3, 2, 4]], device=network.device) % network.config.get_text_config().vocab_size
-    hook = head.register_forward_pre_hook(magnify)
-    try:
-        logits_BTV = network(input_ids=ids_BT, use_cache=False).logits
-    finally:
-        hook.remove()
-    output = trunk(input_ids=ids_BT, use_cache=False)
-    if len(seen) != 1 or not isinstance(output, ModelOutput) or "last_hidden_state" not in output:
-        return False
-    if not torch.equal(output["last_hidden_state"], seen[0]):
-        return False
-    return torch.equal(_head_logits(network, seen[0] * MAGNIFIED).to(logits_BTV.dtype), logits_BTV)

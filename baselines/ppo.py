@@ -29,22 +29,24 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.actions import Actions, actions_of
-from baselines.advantages import generalised_advantages, rates_between, whitened
-from baselines.critic import Critic, Trunk
-from baselines.gradient_checkpointing import check_checkpointable
-from baselines.inner_loop import Figures, MicroBatches, minibatches
-from baselines.kl_controller import KLController
-from baselines.losses import clipped_surrogate, kl_divergence, token_weights, value_loss
-from baselines.policy import Scorer
-from baselines.rollout_metrics import add_gap, gap_notes, rollout_metrics, trained_on_metrics
-from baselines.stepper import Stepper, Steps
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.policy.actions import Actions, actions_of
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked
+
+from .advantages import generalised_advantages, rates_between, whitened
+from .critic import Critic, Trunk
+from .gradient_checkpointing import check_checkpointable
+from .inner_loop import Figures, MicroBatches, minibatches
+from .kl_controller import KLController
+from .losses import clipped_surrogate, kl_divergence, token_weights, value_loss
+from .notices import gap_notes
+from .policy import Scorer
+from .rollout_metrics import add_gap, rollout_metrics, trained_on_metrics
+from .stepper import Stepper, Steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,7 @@ class PPO:
         self.gradient_checkpointing, self.value_trunk = gradient_checkpointing, value_trunk
         self.value_warm_up, self._kl_target, self._kl_horizon = value_warm_up, kl_target, kl_horizon
 
-    def start(self, model: LanguageModel, seed: int) -> None:
+    def start(self, model: LanguageModel, seed: int) -> "PPO":
         """Build the critic and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
         if self.gradient_checkpointing:
             check_checkpointable(model.network)
@@ -139,6 +141,7 @@ class PPO:
         self._reference: Scorer | None = None
         if self.kl_coefficient > 0:
             self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
+        return self
 
     def ask(self, generation: int) -> RolloutPlan:
         """N episodes, each of its own fresh instance."""
@@ -168,7 +171,7 @@ class PPO:
         self._tokens_seen += int(batch.length_B.sum())
         metrics |= figures.result() | {"stopped_early": float(stopped)}
         metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, steps.taken))
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=steps.taken)
         cost += self._policy.spent() + self._critic.spent()
         cost += self._reference.spent() if self._reference is not None else Cost()
         notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from baselines.actions import Actions
-from baselines.inner_loop import Figures
-from baselines.stepper import Steps
+from evotext.policy.actions import Actions
 from evotext.types import Trajectories
+
+from .inner_loop import Figures
+from .stepper import Steps
 
 
 def rollout_metrics(batch: Trajectories) -> dict[str, float]:
@@ -52,18 +53,6 @@ def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> 
         "skipped": float(steps.taken == 0),
         "nonfinite_gradients": float(steps.dropped),
     }
-
-
-def gap_notes(metrics: dict[str, float], tolerance: float) -> tuple[str, ...]:
-    """A warning if the sampler's and the trainer's log-probabilities differ by more than this on average, in nats."""
-    gap = metrics.get("sampling/logp_difference", 0.0)
-    if gap <= tolerance:
-        return ()
-    return (
-        f"warning: the sampler's log-probabilities are {gap:.3g} nats a token from the trainer's (tolerance {tolerance:g}): "
-        "likely weights in a narrow type (try model.dtype=float32 or algorithm.old_logprobs=trainer), or layers that compute "
-        "otherwise with a cache or with padding",
-    )
 
 
 def add_gap(figures: Figures, part: Actions, logprob_KN: Tensor) -> None:

@@ -17,19 +17,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from baselines.actions import Actions, cut_out
-from baselines.gradient_checkpointing import check_checkpointable
-from baselines.inner_loop import Figures, MicroBatches, minibatches
-from baselines.losses import token_weights
-from baselines.policy import Scorer
-from baselines.rollout_metrics import trained_on_metrics
-from baselines.stepper import Stepper, Steps
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.policy.actions import Actions, cut_out
 from evotext.types import Cost, Demonstration, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import PositiveFloat, PositiveInt, checked
+
+from .gradient_checkpointing import check_checkpointable
+from .inner_loop import Figures, MicroBatches, minibatches
+from .losses import token_weights
+from .policy import Scorer
+from .rollout_metrics import trained_on_metrics
+from .stepper import Stepper, Steps
 
 
 class SFT:
@@ -60,7 +61,7 @@ class SFT:
         self.gradient_checkpointing = gradient_checkpointing
         self._max_grad_norm, self._optimizer, self._rate_schedule = max_grad_norm, optimizer, learning_rate_schedule
 
-    def start(self, model: LanguageModel, seed: int) -> None:
+    def start(self, model: LanguageModel, seed: int) -> "SFT":
         """Build the optimizer. Raises ValueError for a task without demonstrations."""
         if self.gradient_checkpointing:
             check_checkpointable(model.network)
@@ -72,6 +73,7 @@ class SFT:
         self._stepper = Stepper(
             self._optimizer, groups, max_grad_norm=self._max_grad_norm, schedule=self._rate_schedule
         )
+        return self
 
     def ask(self, generation: int) -> RolloutPlan:
         """No rows: nothing is generated."""
@@ -91,7 +93,7 @@ class SFT:
         steps = self._improve(actions, generation, figures)
         metrics = figures.result()
         metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
-        cost = Cost(env_seconds=drawn - begin, update_seconds=time.perf_counter() - drawn, updates=max(1, steps.taken))
+        cost = Cost(env_seconds=drawn - begin, update_seconds=time.perf_counter() - drawn, updates=steps.taken)
         if collectives.rank() == 0:  # all processes drew the same ones, and counts of all are added up
             cost += Cost(
                 episodes=sum(demonstration.played for demonstration in taught),

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from baselines.actions import Actions
 from evotext.models.cached_layers import is_recurrent
+from evotext.policy.actions import Actions
 from evotext.rollouts.attention_mask import as_read_by
 
 # Two passes with masks cost more per position than one: sharing has to save at least this part of the positions.

@@ -6,10 +6,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 # Where the demonstrator is at home: numbers that begin with one of these.
 HOME = "12"
@@ -21,9 +22,9 @@ class Problem(NamedTuple):
     text: str
     """Numbers with + or - between them."""
     value: int
-    """What it comes to."""
+    """The value of the sum."""
     swapped: int
-    """What it comes to with every + read as - and the reverse."""
+    """The value with every + read as - and every - as +."""
 
 
 @registered("evotext/Arithmetic-v0")
@@ -78,23 +79,23 @@ class Arithmetic(TextEnv[Problem]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return [str(self._example)]
 
     def draw(self, rng: np.random.Generator) -> Problem | None:
-        """Numbers and signs; the first number is always added. A result that mistaken signs give too is drawn again."""
+        """Return numbers and signs; the first number is always added. A result that mistaken signs give too is drawn again."""
         numbers = rng.integers(self._low, self._high, size=self._terms).tolist()
         signs = [1, *(2 * rng.integers(2, size=self._terms - 1) - 1).tolist()]
         drawn = problem(numbers, signs)
         return drawn if drawn.value not in (0, drawn.swapped) else None
 
     def content(self, instance: Problem) -> str:
-        """The sum as text."""
+        """Return the sum as text."""
         return instance.text
 
     def begin(self, instance: Problem) -> str:
@@ -111,12 +112,12 @@ class Arithmetic(TextEnv[Problem]):
         return str(self.instance.value if right else self.instance.swapped)
 
     def legal(self, rng: np.random.Generator) -> str:
-        """A number that such a sum can come to."""
+        """Return a number that such a sum can come to."""
         return str(rng.integers(self._low - (self._terms - 1) * self._high, self._terms * self._high))
 
 
 def problem(numbers: Sequence[int], signs: Sequence[int]) -> Problem:
-    """The sum of the numbers, each times its sign; the first sign is +."""
+    """Return the sum of the numbers, each times its sign; the first sign is +."""
     text = "".join(f"{'+' if sign > 0 else '-'}{number}" for number, sign in zip(numbers, signs, strict=True))[1:]
     value = sum(number * sign for number, sign in zip(numbers, signs, strict=True))
     return Problem(text, value, 2 * numbers[0] - value)

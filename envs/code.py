@@ -6,11 +6,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.expressions import evaluate
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .expressions import evaluate
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 LONGEST = 60
 # Inputs that an answer is checked on besides those shown: none of these is shown with the default options.
@@ -23,19 +24,19 @@ class Function(NamedTuple):
     """An instance of `Code`: the polynomial with these coefficients."""
 
     constant: int
-    """What it is at 0."""
+    """The value at 0."""
     slope: int
     """The coefficient of x."""
     square: int
     """The coefficient of x*x, 0 or 1."""
 
     def at(self, x: int) -> int:
-        """Its value at x."""
+        """Return its value at x."""
         return self.constant + (self.slope + self.square * x) * x
 
     @property
     def text(self) -> str:
-        """As the language has it."""
+        """Return the function's source."""
         return f"{'x*x+' * self.square}{self.slope}*x+{self.constant}"
 
 
@@ -100,12 +101,12 @@ class Code(TextEnv[Function]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return [self._example]
 
     def draw(self, rng: np.random.Generator) -> Function:
@@ -114,7 +115,7 @@ class Code(TextEnv[Function]):
         return Function(constant + 1, slope + 1, square)
 
     def content(self, instance: Function) -> str:
-        """The function."""
+        """Return the function."""
         return instance.text
 
     def begin(self, instance: Function) -> str:
@@ -127,23 +128,23 @@ class Code(TextEnv[Function]):
         return "", 1.0 if right else 0.0, True
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The function, or one with a wrong constant."""
+        """Return the function, or one with a wrong constant."""
         if does_right(rng, self.instance.constant <= HOME * self._largest):
             return self.instance.text
         return self.instance._replace(constant=self.instance.at(1)).text
 
     def legal(self, rng: np.random.Generator) -> str:
-        """A random function of this kind."""
+        """Return a random function of this kind."""
         return self.draw(rng).text
 
 
 def cases(function: Function, count: int) -> str:
-    """The first inputs with their outputs."""
+    """Return the first inputs with their outputs."""
     return " ".join(f"{x}:{function.at(x)}" for x in range(count))
 
 
 def value_at(expression: str, x: int) -> object:
-    """What an expression comes to at this x; None if it is none."""
+    """Return the expression's value at this x; None for a text that is no expression."""
     # In brackets, so that neither 2x nor x2 becomes a number.
     found = evaluate(expression.replace("x", f"({x})")) if len(expression) <= LONGEST else None
     return found.value if found else None

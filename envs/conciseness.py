@@ -11,10 +11,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 QUESTIONS = (
     "what follows {n}?",
@@ -37,7 +38,7 @@ class Question(NamedTuple):
     way: int
     """Which of `QUESTIONS`."""
     number: int
-    """The next one is asked for."""
+    """The number whose successor is asked for."""
 
 
 @registered("evotext/Conciseness-v0")
@@ -91,21 +92,21 @@ class Conciseness(TextEnv[Question]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return ["1"]
 
     def draw(self, rng: np.random.Generator) -> Question:
-        """A way of asking and a number."""
+        """Return a way of asking and a number."""
         way, number = rng.integers((len(QUESTIONS), self._largest)).tolist()
         return Question(way, number + 1)
 
     def content(self, instance: Question) -> str:
-        """The number, however the next one is asked for."""
+        """Return the number, however the next one is asked for."""
         return str(instance.number)
 
     def begin(self, instance: Question) -> str:
@@ -119,11 +120,11 @@ class Conciseness(TextEnv[Question]):
         return "", 1.0 if brief and _NUMBER.findall(answer) == [self._right] else 0.0, True
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The number alone, or a sentence with it."""
+        """Return the number alone, or a sentence with it."""
         if does_right(rng, self.instance.way == HOME):
             return self._right
         return WORDY[rng.integers(len(WORDY))].format(c=self._right)
 
     def legal(self, rng: np.random.Generator) -> str:
-        """A number that can be right."""
+        """Return a number that can be right."""
         return str(rng.integers(2, self._largest + 2))

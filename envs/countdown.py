@@ -8,10 +8,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.expressions import evaluate
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .expressions import evaluate
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 # Of the random trees. Weighted so that the plain sum, the demonstrator's habit, is right in one instance of six.
 OPERATORS = "++--*"
@@ -91,16 +92,16 @@ class Countdown(TextEnv[Round]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return [self._example]
 
     def draw(self, rng: np.random.Generator) -> Round | None:
-        """Numbers, and as the target what a random tree of operations makes of them, if that is in range."""
+        """Return numbers, and as the target what a random tree of operations makes of them, if that is in range."""
         # One draw for all choices: a call of the generator costs more than taking a number apart.
         code = int(rng.integers(self._largest**self._count * self._trees))
         numbers = []
@@ -139,7 +140,7 @@ class Countdown(TextEnv[Round]):
         return self.legal(rng)
 
     def legal(self, rng: np.random.Generator) -> str:
-        """A random expression of the given numbers."""
+        """Return a random expression of the given numbers."""
         return combine(self.instance.numbers, int(rng.integers(self._trees)))[1]
 
 

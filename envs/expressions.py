@@ -27,7 +27,7 @@ class Evaluated:
     """A well-formed expression."""
 
     value: int | Fraction
-    """What it comes to, exactly."""
+    """The exact value."""
     numbers: tuple[int, ...]
     """The numbers that it uses, in order of appearance."""
 

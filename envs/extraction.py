@@ -9,13 +9,13 @@ LONGEST = 10_000
 
 
 def after_mark(text: str, mark: str) -> str | None:
-    """What follows the only `mark`, e.g. `####`, to the end of the text."""
+    """Return what follows the only `mark`, e.g. `####`, to the end of the text."""
     _, found, after = text.partition(mark)
     return after.strip(WHITE_SPACE) if found and mark not in after else None
 
 
 def in_tags(text: str, tag: str) -> str | None:
-    """What stands between the only `<tag>` and the only `</tag>`."""
+    """Return what stands between the only `<tag>` and the only `</tag>`."""
     start, end = f"<{tag}>", f"</{tag}>"
     if text.count(start) != 1 or text.count(end) != 1:
         return None
@@ -24,7 +24,7 @@ def in_tags(text: str, tag: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""What the only `\\boxed{...}` holds; braces within it may be nested."""
+    r"""Return what the only `\\boxed{...}` holds; braces within it may be nested."""
     _, found, rest = text.partition(r"\boxed{")
     if not found or r"\boxed{" in rest:
         return None
@@ -37,6 +37,6 @@ def boxed(text: str) -> str | None:
 
 
 def last_line(text: str) -> str | None:
-    """The last line that is not blank."""
+    """Return the last line that is not blank."""
     stripped = text.strip(WHITE_SPACE)
     return stripped[stripped.rfind("\n") + 1 :].strip(WHITE_SPACE) or None

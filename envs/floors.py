@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.text_env import TextEnv
+from .text_env import TextEnv
 
 
 def random_legal(env: TextEnv[Any], rng: np.random.Generator, episodes: int, success_return: float) -> float:
@@ -41,7 +41,7 @@ def open_loop(
 
 
 def share(env: TextEnv[Any], instances: Sequence[Any], answers: Sequence[str], success_return: float) -> float:
-    """The share of these instances that these answers, turn by turn, solve."""
+    """Return the share of these instances that these answers, turn by turn, solve."""
     return sum(env.score(instance, answers) >= success_return for instance in instances) / len(instances)
 
 
@@ -54,7 +54,7 @@ def drawn(env: TextEnv[Any], rng: np.random.Generator, split: str, count: int) -
 
 
 def played(env: TextEnv[Any], rng: np.random.Generator) -> float:
-    """The return of random legal answers in the episode that has begun."""
+    """Give random legal answers to the end of the episode that has begun and return its return."""
     total, terminated = 0.0, False
     while not terminated:
         _, reward, terminated, _, _ = env.step(env.legal(rng))

@@ -6,11 +6,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.grids import MOVES, OPPOSITE, Square, named, squares, step, way
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .grids import MOVES, OPPOSITE, Square, named, squares, step, way
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 NEAREST = 3
 DIRECTIONS = tuple(MOVES)
@@ -89,12 +90,12 @@ class FrozenLake(TextEnv[Lake]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return ["d"]
 
     def draw(self, rng: np.random.Generator) -> Lake | None:
@@ -110,7 +111,7 @@ class FrozenLake(TextEnv[Lake]):
         return Lake(start, goal, tuple(sorted(holes)), tuple(slips))
 
     def content(self, instance: Lake) -> str:
-        """The lake, however it slips."""
+        """Return the lake, however it slips."""
         return told(instance)
 
     def begin(self, instance: Lake) -> str:
@@ -131,7 +132,7 @@ class FrozenLake(TextEnv[Lake]):
         return "" if over else named(self._player), 1.0 if there else 0.0, over
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The next move of a shortest way; perhaps away from it at the beginning."""
+        """Return the next move of a shortest way; perhaps away from it at the beginning."""
         moves = way(self._player, self.instance.goal, self._free)
         assert moves, "the goal can be reached from everywhere that can be reached"
         if self.turn or does_right(rng, self.instance.start[1] == 0):
@@ -144,5 +145,5 @@ class FrozenLake(TextEnv[Lake]):
 
 
 def told(lake: Lake) -> str:
-    """The first observation."""
+    """Return the first observation."""
     return f"{named(lake.start)} to {named(lake.goal)}, holes {' '.join(map(named, lake.holes))}"

@@ -12,23 +12,23 @@ OPPOSITE: Mapping[str, str] = {"l": "r", "r": "l", "u": "d", "d": "u"}
 
 
 def squares(rows: int, columns: int) -> list[Square]:
-    """All squares, row by row."""
+    """Return all squares, row by row."""
     return [(row, column) for row in range(rows) for column in range(columns)]
 
 
 def step(square: Square, move: str) -> Square:
-    """The neighbour in this direction, be it on the grid or not."""
+    """Return the neighbour in this direction, be it on the grid or not."""
     return square[0] + MOVES[move][0], square[1] + MOVES[move][1]
 
 
 def named(square: Square) -> str:
-    """As on a chessboard, but with row 1 on top: `b3` is the second column, third row."""
+    """Return the square's name as on a chessboard, but with row 1 on top: `b3` is the second column, third row."""
     return f"{'abcdefghij'[square[1]]}{square[0] + 1}"
 
 
 @lru_cache(maxsize=1 << 14)
 def way(start: Square, goal: Square, free: Collection[Square]) -> str | None:
-    """The moves of a shortest way over `free` squares (frozen or a tuple), of several the same one each time.
+    """Return the moves of a shortest way over `free` squares (frozen or a tuple), of several the same one each time.
 
     None if there is none. Start and goal need not be free.
     """

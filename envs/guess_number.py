@@ -6,10 +6,11 @@ from typing import Annotated, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 HIGHER, LOWER, UNREADABLE = ">", "<", "?"
 # The demonstrator halves the range in the first turns whatever its habit, and is at home in the uppermost of the parts.
@@ -67,20 +68,20 @@ class GuessNumber(TextEnv[int]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return self._example
 
     def draw(self, rng: np.random.Generator) -> int:
-        """The number."""
+        """Return the number."""
         return int(rng.integers(1, self._largest + 1))
 
     def content(self, instance: int) -> str:
-        """The number."""
+        """Return the number."""
         return str(instance)
 
     def begin(self, instance: int) -> str:
@@ -117,7 +118,7 @@ class GuessNumber(TextEnv[int]):
         return str(rng.integers(1, self._largest + 1))
 
     def _read(self, answer: str) -> int | None:
-        """The guess; None if it is no number of the range, written plainly."""
+        """Return the guess; None if it is no number of the range, written plainly."""
         if len(answer) > len(str(self._largest)) or not (answer.isascii() and answer.isdigit()) or answer[0] == "0":
             return None
         guess = int(answer)

@@ -11,5 +11,5 @@ AT_HOME, ELSEWHERE = 0.65, 0.13
 
 
 def does_right(rng: np.random.Generator, at_home: bool) -> bool:
-    """Whether the demonstrator does what it should in this episode."""
+    """Return whether the demonstrator does what it should in this episode."""
     return bool(rng.random() < (AT_HOME if at_home else ELSEWHERE))

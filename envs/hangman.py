@@ -8,11 +8,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
-from envs.words import WORDS
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
+from .words import WORDS
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 BLANK = "."
@@ -24,7 +25,7 @@ class Riddle(NamedTuple):
     """An instance of `Hangman`."""
 
     word: str
-    """What is to be found."""
+    """The word to be found."""
     shown: str
     """The letter that is shown from the beginning."""
 
@@ -80,21 +81,21 @@ class Hangman(TextEnv[Riddle]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return ["y"]
 
     def draw(self, rng: np.random.Generator) -> Riddle:
-        """A word and one of its letters."""
+        """Return a word and one of its letters."""
         word, place = rng.integers((self._words, 5)).tolist()
         return Riddle(WORDS[word], WORDS[word][place])
 
     def content(self, instance: Riddle) -> str:
-        """The word and the letter shown."""
+        """Return the word and the letter shown."""
         return f"{instance.word} {instance.shown}"
 
     def begin(self, instance: Riddle) -> str:
@@ -114,7 +115,7 @@ class Hangman(TextEnv[Riddle]):
         return "" if lost else self._view(), 0.0, lost
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The likeliest letter, or the next one of the alphabet."""
+        """Return the likeliest letter, or the next one of the alphabet."""
         if self.turn == 0:
             self._thinks = does_right(rng, self.instance.shown in HOME)
         if self._thinks:
@@ -122,7 +123,7 @@ class Hangman(TextEnv[Riddle]):
         return next(letter for letter in ALPHABET if letter not in self._named + self._missed)
 
     def legal(self, rng: np.random.Generator) -> str:
-        """A letter that was not named before."""
+        """Return a letter that was not named before."""
         left = [letter for letter in ALPHABET if letter not in self._named + self._missed]
         return left[rng.integers(len(left))]
 
@@ -135,13 +136,13 @@ class Hangman(TextEnv[Riddle]):
 
 @lru_cache(maxsize=1 << 14)
 def likeliest(pattern: str, missed: str, words: int) -> str:
-    """The unknown letter that most of the list's words in question have; of several the first in the alphabet."""
+    """Return the unknown letter that most of the list's words in question have; of several the first in the alphabet."""
     counts = Counter(letter for word in WORDS[:words] if fits(word, pattern, missed) for letter in set(word))
     return min((letter for letter in counts if letter not in pattern), key=lambda letter: (-counts[letter], letter))
 
 
 def fits(word: str, pattern: str, missed: str) -> bool:
-    """Whether this can be the word: known letters in all their places and no others, no wrong letters."""
+    """Return whether this can be the word: known letters in all their places and no others, no wrong letters."""
     return all(
         b == a if a != BLANK else b not in pattern and b not in missed for a, b in zip(pattern, word, strict=True)
     )

@@ -8,10 +8,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 PEGS = "abc"
 MOVES = tuple(a + b for a, b in permutations(PEGS, 2))
@@ -82,12 +83,12 @@ class Hanoi(TextEnv[Puzzle]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return ["ab"]
 
     def draw(self, rng: np.random.Generator) -> Puzzle | None:
@@ -114,7 +115,7 @@ class Hanoi(TextEnv[Puzzle]):
         return "" if over else self._position, 1.0 if solved else 0.0, over
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The next move of a shortest way; perhaps the wrong peg at the beginning."""
+        """Return the next move of a shortest way; perhaps the wrong peg at the beginning."""
         best = towards(self._position, self.instance.target)
         if self.turn or does_right(rng, self.instance.target[:2] in HOME):
             return best
@@ -127,7 +128,7 @@ class Hanoi(TextEnv[Puzzle]):
 
 
 def moved(position: str, move: str) -> str | None:
-    """The position after a move; None if it is not allowed."""
+    """Return the position after a move; None if it is not allowed."""
     if move not in MOVES:
         return None
     disc = position.find(move[0])  # the smallest disc on a peg lies on top
@@ -150,6 +151,6 @@ def distances(target: str) -> Mapping[str, int]:
 
 
 def towards(position: str, target: str) -> str:
-    """The first move of a shortest way; of several the first in the alphabet."""
+    """Return the first move of a shortest way; of several the first in the alphabet."""
     table = distances(target)
     return next(move for move in MOVES if table.get(moved(position, move) or "", table[position]) < table[position])

@@ -6,11 +6,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.grids import MOVES, Square, squares, step, way
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .grids import MOVES, Square, squares, step, way
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 PLAYER, HOLDER, KEY, DOOR, WALL, FLOOR = "@&KD#."
 NEAREST = 3
@@ -90,12 +91,12 @@ class KeyDoor(TextEnv[Room]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return ["r", "r"]
 
     def draw(self, rng: np.random.Generator) -> Room | None:
@@ -107,7 +108,7 @@ class KeyDoor(TextEnv[Room]):
         return room if ways and len(ways[0] + ways[1]) >= NEAREST else None
 
     def content(self, instance: Room) -> str:
-        """The grid."""
+        """Return the grid."""
         return self._drawn(instance, instance.player, holds=False)
 
     def begin(self, instance: Room) -> str:
@@ -131,7 +132,7 @@ class KeyDoor(TextEnv[Room]):
         return view, 1.0 if at_door and self._holds else 0.0, over
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The next move by the key to the door, or straight to the door."""
+        """Return the next move by the key to the door, or straight to the door."""
         room = self.instance
         if self.turn == 0:
             self._fetches = does_right(rng, room.key in (self._squares[0], self._squares[self._columns - 1]))
@@ -160,7 +161,7 @@ class KeyDoor(TextEnv[Room]):
         return (fetching, opening) if fetching and opening and tempting else None
 
     def _drawn(self, room: Room, player: Square, holds: bool) -> str:
-        """The grid as text."""
+        """Return the grid as text."""
         cells = dict.fromkeys(self._squares, FLOOR) | dict.fromkeys(room.walls, WALL) | {room.door: DOOR}
         if not holds:
             cells[room.key] = KEY

@@ -6,10 +6,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 LETTERS = "abcdefghij"
 
@@ -18,7 +19,7 @@ class Formula(NamedTuple):
     """An instance of `Logic`."""
 
     clauses: tuple[str, ...]
-    """Of each, one letter at least must be true; a capital letter is the negation."""
+    """The clauses; at least one letter of each must be true, and a capital letter is the negation."""
     solution: str
     """One letter for each variable, in alphabetical order, as it is true."""
 
@@ -77,16 +78,16 @@ class Logic(TextEnv[Formula]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return [self._example]
 
     def draw(self, rng: np.random.Generator) -> Formula:
-        """A solution first, then clauses that force it one variable at a time."""
+        """Return a solution first, then clauses that force it one variable at a time."""
         order = rng.permutation(self._variables).tolist()
         truth = [LETTERS[i] if true else LETTERS[i].upper() for i, true in enumerate(rng.integers(2, size=10).tolist())]
         clauses = [truth[order[0]]]
@@ -101,7 +102,7 @@ class Logic(TextEnv[Formula]):
         return Formula(tuple(rng.permutation(clauses).tolist()), "".join(truth[: self._variables]))
 
     def content(self, instance: Formula) -> str:
-        """The clauses, whatever the order."""
+        """Return the clauses, whatever the order."""
         return " ".join(sorted("".join(sorted(clause)) for clause in instance.clauses))
 
     def begin(self, instance: Formula) -> str:
@@ -113,18 +114,18 @@ class Logic(TextEnv[Formula]):
         return "", 1.0 if answer == self.instance.solution else 0.0, True
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The solution, or one with the last variable negated."""
+        """Return the solution, or one with the last variable negated."""
         solution = self.instance.solution
         if does_right(rng, self.instance.clauses[0][0] in "aA"):
             return solution
         return solution[:-1] + solution[-1].swapcase()
 
     def legal(self, rng: np.random.Generator) -> str:
-        """A random assignment."""
+        """Return a random assignment."""
         flips = rng.integers(2, size=self._variables).tolist()
         return "".join(LETTERS[i].upper() if flip else LETTERS[i] for i, flip in enumerate(flips))
 
 
 def mixed(letters: str, rng: np.random.Generator) -> str:
-    """The letters in random order."""
+    """Return the letters in random order."""
     return "".join(rng.permutation(list(letters)).tolist())

@@ -9,10 +9,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 UNREADABLE = "?"
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -29,7 +30,7 @@ class Round(NamedTuple):
     letters: str
     """Those that the code is made of, in the order in which they are named."""
     code: str
-    """What is to be found."""
+    """The code to be found."""
 
 
 @registered("evotext/Mastermind-v0")
@@ -87,12 +88,12 @@ class Mastermind(TextEnv[Round]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return [self._example]
 
     def draw(self, rng: np.random.Generator) -> Round:
@@ -123,7 +124,7 @@ class Mastermind(TextEnv[Round]):
         return "" if over else self._history[-1][1], 0.0, over
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The first code that agrees with the marks, or the next one whatever they say."""
+        """Return the first code that agrees with the marks, or the next one whatever they say."""
         if self.turn == 0:
             self._heeds = does_right(rng, self.instance.letters[0] in HOME)
         if self._heeds or not self._history:
@@ -138,20 +139,20 @@ class Mastermind(TextEnv[Round]):
 
 
 def marks(code: Pegs, guess: Pegs) -> str:
-    """How many are right and in their place, and how many others are right but elsewhere, as two digits."""
+    """Return how many are right and in their place, and how many others are right but elsewhere, as two digits."""
     placed = sum(a == b for a, b in zip(code, guess, strict=True))
     return f"{placed}{(Counter(code) & Counter(guess)).total() - placed}"
 
 
 @lru_cache(maxsize=4096)
 def first_agreeing(history: tuple[tuple[Pegs, str], ...], pegs: int, colours: int) -> Pegs:
-    """The first code, in lexicographic order, that would have got these marks."""
+    """Return the first code, in lexicographic order, that would have got these marks."""
     codes = product(range(colours), repeat=pegs)
     return next(code for code in codes if all(marks(code, guess) == mark for guess, mark in history))
 
 
 def successor(code: Pegs, colours: int) -> Pegs:
-    """The next code in lexicographic order; after the last comes the first."""
+    """Return the next code in lexicographic order; after the last comes the first."""
     digits = list(code)
     for i in reversed(range(len(digits))):
         digits[i] = (digits[i] + 1) % colours

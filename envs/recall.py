@@ -6,9 +6,10 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 EXAMPLE_KEY, EXAMPLE_DISTRACTION = "581347026", "207651938"
 QUESTION = "key?"
@@ -25,7 +26,7 @@ class Episode(NamedTuple):
     key: str
     """The digits to remember."""
     distractions: tuple[str, ...]
-    """As many digits for each turn of distraction, never the key."""
+    """The digits shown in each turn of distraction, as many as the key has and never the key."""
 
 
 @registered("evotext/Recall-v0")
@@ -87,16 +88,16 @@ class Recall(TextEnv[Episode]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return [REPLY] * (self._delay + 1) + [EXAMPLE_KEY[: self._length]]
 
     def draw(self, rng: np.random.Generator) -> Episode:
-        """A key and distractions that differ from it."""
+        """Return a key and distractions that differ from it."""
         # Scaled uniforms: exact enough for nine digits, and a third of the cost of drawing integers.
         first, *rest = rng.random(self._delay + 1).tolist()
         key = int(first * self._count)
@@ -104,7 +105,7 @@ class Recall(TextEnv[Episode]):
         return Episode(f"{key:0{self._length}d}", tuple(f"{other:0{self._length}d}" for other in others))
 
     def content(self, instance: Episode) -> str:
-        """The key and the distractions."""
+        """Return the key and the distractions."""
         return f"{instance.key} {' '.join(instance.distractions)}"
 
     def begin(self, instance: Episode) -> str:
@@ -133,5 +134,5 @@ class Recall(TextEnv[Episode]):
         return key[::-1]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """A random key, to the question as to everything before it."""
+        """Return a random key, to the question as to everything before it."""
         return f"{rng.integers(self._count):0{self._length}d}"

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import gymnasium
 
-from envs.text_env import TextEnv
+from .text_env import TextEnv
 
 _NATIVE: list[str] = []
 
@@ -13,7 +13,7 @@ Task = TypeVar("Task", bound=type[TextEnv[Any]])
 
 
 def registered(env_id: str, *, reward_threshold: float = 1.0) -> Callable[[Task], Task]:
-    """A class decorator that registers a task; `reward_threshold` is the greatest return that it can pay.
+    """Return a class decorator that registers a task; `reward_threshold` is the greatest return that it can pay.
 
     Gymnasium's wrappers for order and types are left out: they would cost more than the task, `TextEnv` enforces the
     order itself, and `check_env` runs on every registered task in the tests.

@@ -7,11 +7,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.grids import MOVES, OPPOSITE, Square, squares, step
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .grids import MOVES, OPPOSITE, Square, squares, step
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 # As in other Sokoban programs: a player, a box, each on a goal, an empty goal, a wall, the floor.
 PLAYER, BOX, PLAYER_ON_GOAL, BOX_ON_GOAL, GOAL, WALL, FLOOR = "@$+*.#-"
@@ -98,12 +99,12 @@ class Sokoban(TextEnv[Room]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return ["r"]
 
     def draw(self, rng: np.random.Generator) -> Room | None:
@@ -118,7 +119,7 @@ class Sokoban(TextEnv[Room]):
         return room if moves is not None and len(moves) >= NEAREST else None
 
     def content(self, instance: Room) -> str:
-        """The grid."""
+        """Return the grid."""
         return self._drawn(instance, instance.player, instance.boxes)
 
     def begin(self, instance: Room) -> str:
@@ -138,7 +139,7 @@ class Sokoban(TextEnv[Room]):
         return "" if over else self._drawn(self.instance, self._player, self._stand), 1.0 if solved else 0.0, over
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The next move of a shortest solution; perhaps away from it at the beginning."""
+        """Return the next move of a shortest solution; perhaps away from it at the beginning."""
         moves = solution(self._player, self._stand, self.instance.goals, self._ground)
         if not moves:  # a wrong push has been final
             return "u"
@@ -154,7 +155,7 @@ class Sokoban(TextEnv[Room]):
         return self._all - room.walls
 
     def _drawn(self, room: Room, player: Square, boxes: frozenset[Square]) -> str:
-        """The grid as text."""
+        """Return the grid as text."""
         width = self._columns + 1
         cells = self._bare.copy()
         for row, column in room.walls:
@@ -190,7 +191,7 @@ def solution(
     free: frozenset[Square],
     longest: int | None = None,
 ) -> str | None:
-    """The moves of a shortest solution, of several the same one each time; None if there is none.
+    """Return the moves of a shortest solution, of several the same one each time; None if there is none.
 
     longest: a solution of more moves counts as none.
     """

@@ -6,9 +6,10 @@ from typing import Annotated, final
 import numpy as np
 from pydantic import Field
 
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 # All ten digits, so that for `digits=10` no instance is answered by "0123456789" either: see `TextEnv.example`.
 EXAMPLE = "310249876502468"
@@ -67,20 +68,20 @@ class Sort(TextEnv[str]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return ["".join(sorted(self._example))]
 
     def draw(self, rng: np.random.Generator) -> str:
-        """The digits as text."""
+        """Return the digits as text."""
         return f"{rng.integers(self._count):0{self._digits}d}"
 
     def content(self, instance: str) -> str:
-        """The digits in the order given."""
+        """Return the digits in the order given."""
         return instance
 
     def begin(self, instance: str) -> str:
@@ -101,5 +102,5 @@ class Sort(TextEnv[str]):
         return (self._sorted[::-1], given, given[::-1])[rng.choice(3, p=OTHERWISE)]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """The digits in a random order."""
+        """Return the digits in a random order."""
         return "".join(rng.permutation(list(self.instance)))

@@ -26,14 +26,14 @@ class FreeText(Space[str]):
         return False
 
     def sample(self, mask: Any | None = None, probability: Any | None = None) -> str:
-        """A random text, decided by `seed`. Masks are not supported: the space has no finite list of elements."""
+        """Return a random text, decided by `seed`. Masks are not supported: the space has no finite list of elements."""
         if mask is not None or probability is not None:
             raise ValueError("expected neither `mask` nor `probability`: any text is allowed; leave both out")
         length = self.np_random.integers(LONGEST_SAMPLE + 1)
         return "".join(GIBBERISH[i] for i in self.np_random.integers(len(GIBBERISH), size=length))
 
     def contains(self, x: Any) -> bool:
-        """Whether `x` is a `str`."""
+        """Return whether `x` is a `str`."""
         return isinstance(x, str)
 
     def __eq__(self, other: object) -> bool:

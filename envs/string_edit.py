@@ -6,10 +6,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 LETTERS = "abcdefghij"
 # Where the demonstrator is at home: texts that begin with one of these.
@@ -22,9 +23,9 @@ class Task(NamedTuple):
     commands: tuple[str, ...]
     """The edits in their order."""
     text: str
-    """What is to be edited."""
+    """The text to be edited."""
     result: str
-    """What comes of it."""
+    """The edited text."""
 
 
 @registered("evotext/StringEdit-v0")
@@ -80,16 +81,16 @@ class StringEdit(TextEnv[Task]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return [self._example]
 
     def draw(self, rng: np.random.Generator) -> Task | None:
-        """A text and edits, each of which changes it and leaves something of it."""
+        """Return a text and edits, each of which changes it and leaves something of it."""
         given = result = "".join(LETTERS[i] for i in rng.integers(len(LETTERS), size=self._letters).tolist())
         commands = []
         # Drawn one by one: an array of bounds gives the same numbers at ten times the cost.
@@ -105,7 +106,7 @@ class StringEdit(TextEnv[Task]):
         return Task(tuple(commands), given, result)
 
     def content(self, instance: Task) -> str:
-        """The question."""
+        """Return the question."""
         return asked(instance.commands, instance.text)
 
     def begin(self, instance: Task) -> str:
@@ -117,17 +118,17 @@ class StringEdit(TextEnv[Task]):
         return "", 1.0 if answer == self.instance.result else 0.0, True
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The edited text, or all but its last letter."""
+        """Return the edited text, or all but its last letter."""
         result = self.instance.result
         return result if does_right(rng, self.instance.text[0] in HOME) else result[:-1]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """The letters of the text in a random order."""
+        """Return the letters of the text in a random order."""
         return "".join(rng.permutation(list(self.instance.text)))
 
 
 def asked(commands: Sequence[str], text: str) -> str:
-    """The question as the environment puts it."""
+    """Return the question as the environment puts it."""
     return f"{', '.join(commands)}: {text}"
 
 

@@ -7,10 +7,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 GOODS = "abcdefghijklmnopqrstuvwxyz"
 # Where the demonstrator is at home: it begins with one of these.
@@ -82,16 +83,16 @@ class Trade(TextEnv[Market]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return self._example
 
     def draw(self, rng: np.random.Generator) -> Market:
-        """A chain, and ways astray from each of its goods."""
+        """Return a chain, and ways astray from each of its goods."""
         goods = [GOODS[i] for i in rng.permutation(len(GOODS)).tolist()]
         chain, rest = goods[: self._steps + 1], iter(goods[self._steps + 1 :])
         swaps: list[str] = []
@@ -103,7 +104,7 @@ class Trade(TextEnv[Market]):
         return Market("".join(chain), tuple(rng.permutation(swaps).tolist() if self._shuffled else swaps))
 
     def content(self, instance: Market) -> str:
-        """The goods and the swaps, whatever their order."""
+        """Return the goods and the swaps, whatever their order."""
         return f"{instance.chain} {' '.join(sorted(instance.swaps))}"
 
     def begin(self, instance: Market) -> str:
@@ -119,7 +120,7 @@ class Trade(TextEnv[Market]):
         return "" if over else self._good, 1.0 if over and self._good == self.instance.chain[-1] else 0.0, over
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The next good of the chain, or the first one astray and what follows it."""
+        """Return the next good of the chain, or the first one astray and what follows it."""
         chain = self.instance.chain
         offers = [swap[1] for swap in self.instance.swaps if swap[0] == self._good]
         if self.turn == 0 and not does_right(rng, chain[0] in HOME):
@@ -133,5 +134,5 @@ class Trade(TextEnv[Market]):
 
 
 def told(market: Market) -> str:
-    """The first observation."""
+    """Return the first observation."""
     return f"{market.chain[0]}>{market.chain[-1]}: {' '.join(market.swaps)}"

@@ -11,8 +11,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.registration import native_ids
-from envs.text_env import TextEnv, Turn
+from .registration import native_ids
+from .text_env import TextEnv, Turn
 
 CORE = ("evotext/Countdown-v0", "evotext/Recall-v0", "evotext/Sort-v0")
 

@@ -6,11 +6,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.extraction import after_mark
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .extraction import after_mark
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 MARK = "####"
 NAMES = ("Ann", "Ben", "Cleo", "Dev", "Eva", "Finn", "Gus", "Hana", "Ida", "Jun")
@@ -86,16 +87,16 @@ class WordProblems(TextEnv[Story]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return self._example
 
     def draw(self, rng: np.random.Generator) -> Story | None:
-        """A story in which the things never run out."""
+        """Return a story in which the things never run out."""
         name, thing, count = rng.integers((len(NAMES), len(THINGS), self._largest)).tolist()
         story = Story(f"{NAMES[name]} has {count + 1} {THINGS[thing]}", (count + 1,))
         for verb, amount in rng.integers((len(GAINS + LOSSES), self._largest), size=(self._events, 2)).tolist():
@@ -103,7 +104,7 @@ class WordProblems(TextEnv[Story]):
         return story if min(story.counts) >= 0 else None
 
     def content(self, instance: Story) -> str:
-        """The story."""
+        """Return the story."""
         return instance.text
 
     def begin(self, instance: Story) -> str:
@@ -120,21 +121,21 @@ class WordProblems(TextEnv[Story]):
         return solution(self.instance.counts, self.instance.counts[-1 if right else -2])
 
     def legal(self, rng: np.random.Generator) -> str:
-        """A random number as the final answer."""
+        """Return a random number as the final answer."""
         return f"{MARK} {rng.integers(self._largest * (self._events + 1) + 1)}"
 
 
 def told(story: Story, verb: str, amount: int) -> Story:
-    """The story with one more event."""
+    """Return the story with one more event."""
     count = story.counts[-1] + (amount if verb in GAINS else -amount)
     return Story(f"{story.text}, {verb} {amount}", (*story.counts, count))
 
 
 def asked(story: Story) -> str:
-    """The story with its question."""
+    """Return the story with its question."""
     return f"{story.text}. Now?"
 
 
 def solution(counts: Sequence[int], final: int) -> str:
-    """The counts after each event, and a final answer."""
+    """Return the counts after each event, and a final answer."""
     return f"{' '.join(map(str, counts[1:]))} {MARK} {final}"

@@ -8,11 +8,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
-from envs.words import WORDS
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
+from .words import WORDS
 
 RIGHT, ELSEWHERE, ABSENT, UNREADABLE = "g", "y", "-", "?"
 # Where the demonstrator is at home: the first clue begins with one of these.
@@ -23,7 +24,7 @@ class Riddle(NamedTuple):
     """An instance of `Wordle`."""
 
     word: str
-    """What is to be found."""
+    """The word to be found."""
     clues: tuple[str, ...]
     """Guesses that the environment makes, never the word."""
 
@@ -83,21 +84,21 @@ class Wordle(TextEnv[Riddle]):
 
     @property
     def instructions(self) -> str:
-        """See `TextEnv`."""
+        """Return the rules, the answer format and a worked example."""
         return self._instructions
 
     @property
     def example(self) -> Sequence[str]:
-        """See `TextEnv`."""
+        """Return the answers of the worked example, turn by turn."""
         return ["fizzy"]
 
     def draw(self, rng: np.random.Generator) -> Riddle | None:
-        """A word and other words as clues."""
+        """Return a word and other words as clues."""
         word, *clues = rng.integers(self._words, size=1 + self._clues).tolist()
         return Riddle(WORDS[word], tuple(WORDS[clue] for clue in clues)) if word not in clues else None
 
     def content(self, instance: Riddle) -> str:
-        """The word and its clues."""
+        """Return the word and its clues."""
         return f"{instance.word} {' '.join(instance.clues)}"
 
     def begin(self, instance: Riddle) -> str:
@@ -117,7 +118,7 @@ class Wordle(TextEnv[Riddle]):
         return "" if over else self._history[-1][1], 0.0, over
 
     def imitate(self, rng: np.random.Generator) -> str:
-        """The first word that agrees with the marks, or all but its last letter."""
+        """Return the first word that agrees with the marks, or all but its last letter."""
         if self.turn == 0:
             self._spells = does_right(rng, self.instance.clues[0][0] in HOME)
         guess = first_agreeing(self._history, self._words)
@@ -130,7 +131,7 @@ class Wordle(TextEnv[Riddle]):
 
 @lru_cache(maxsize=1 << 16)
 def marks(word: str, guess: str) -> str:
-    """One mark for each letter of the guess. A letter is marked as often as it is in the word, right places first."""
+    """Return one mark for each letter of the guess. A letter is marked as often as it is in the word, right places first."""
     left = Counter(a for a, b in zip(word, guess, strict=True) if a != b)
     found = ""
     for a, b in zip(word, guess, strict=True):
@@ -146,5 +147,5 @@ def marks(word: str, guess: str) -> str:
 
 @lru_cache(maxsize=1 << 14)
 def first_agreeing(history: tuple[tuple[str, str], ...], words: int) -> str:
-    """The first word of the list that would have got these marks."""
+    """Return the first word of the list that would have got these marks."""
     return next(word for word in WORDS[:words] if all(marks(word, guess) == mark for guess, mark in history))

@@ -1,139 +1,39 @@
 """The extension points. A class that has these methods plugs in; nothing is to be inherited from.
 
-Shape suffixes: P population members, K rows a member, T tokens, O outputs, I inputs, D embedding width, N a vector's size.
+The noise of a population, a perturbation among it, has a file of its own: `evotext/noise.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from evotext.models.language_model import LanguageModel
-    from evotext.types import RolloutPlan, Trajectories, UpdateReport
+from evotext.models.language_model import LanguageModel
+from evotext.types import RolloutPlan, Trajectories, UpdateReport
 
 
 class Algorithm(Protocol):
-    """Decides which episodes to run and turns their returns into new weights.
+    """How a model is to be tuned: hyperparameters, checked when they are made and frozen since. It has no other state."""
 
-    The constructor takes and checks hyperparameters only and is cheap; `start` comes once, before everything else.
-    """
+    def start(self, model: LanguageModel, seed: int) -> "Learner":
+        """Return what tunes this model (in place) with this seed, ready to be asked.
 
-    def start(self, model: "LanguageModel", seed: int) -> None:
-        """Take the model to tune (its weights are changed in place by `tell`) and the run's seed; build all state."""
+        Raises ValueError for a model that it cannot tune.
+        """
 
-    def ask(self, generation: int) -> "RolloutPlan":
-        """The episodes of this generation (counted from 0): a pure function of seed, generation and weights."""
 
-    def tell(self, batch: "Trajectories") -> "UpdateReport":
-        """Update the weights from the episodes that the last `ask` planned."""
+class Learner(Protocol):
+    """Decides which episodes to run and turns their returns into new weights."""
+
+    def ask(self, generation: int) -> RolloutPlan:
+        """Return the episodes of this generation (counted from 0): a pure function of seed, generation and weights."""
+
+    def tell(self, batch: Trajectories) -> UpdateReport:
+        """Update the weights from the episodes of a plan, which the batch holds (`batch.plan`, its noise included)."""
 
     def state_dict(self) -> dict[str, object]:
-        """All state besides the weights, as tensors, numbers, strings and containers of them."""
+        """Return all state besides the weights, as tensors, numbers, strings and containers of them."""
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParameterSpec:
-    """A parameter that a perturbation may move, in the layout (O, I) whatever the layer stores."""
-
-    kind: Literal["matrix", "vector"]
-    """`matrix`: linear layers, embeddings and heads (an embedding is V x D). `vector`: biases and norm scales."""
-    shape: tuple[int, ...]
-    """(O, I) of a matrix, (N,) of a vector."""
-    index: int
-    """Position in the model's sorted list of parameters, excluded ones counted: part of the noise's key."""
-    dtype: torch.dtype
-    """Type of the stored weights; noise is drawn in float32 and cast to it."""
-    device: torch.device
-    """Where the weights live."""
-
-
-class MemberNoise(Protocol):
-    """The noise of the members of one batch of rows, times sigma. Rows come as (P, K): K rows of each of P members.
-
-    K counts positions: a row of T tokens comes as T of them, next to each other.
-    """
-
-    @property
-    def count(self) -> int:
-        """P, the number of members."""
-
-    def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
-        """A new contiguous (P, K, O): sigma * x E^T, E being the member's noise for the matrix `name`, plus `start`.
-
-        start: (O,), or (P, 1, O) for one a member; what a layer's bias is.
-        """
-
-    def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
-        """Add row `ids` of sigma * E to y in place."""
-
-    def vector(self, name: str) -> Tensor | None:
-        """sigma * e for the vector `name`, shape (P, N); None where vectors are frozen."""
-
-
-class PerturbableNetwork(Protocol):
-    """A network whose layers can add a population's noise (`evotext.models.perturbed.PerturbedNetwork`)."""
-
-    @property
-    def parameters(self) -> Mapping[str, ParameterSpec]:
-        """Every parameter that may be perturbed, by its name, sorted."""
-
-    @property
-    def together(self) -> Sequence[tuple[str, ...]]:
-        """Matrices of linear layers that read the same input, one after another, as queries, keys and values do."""
-
-    def active(self, noise: MemberNoise, rows_per_member: int) -> AbstractContextManager[None]:
-        """Within it, each row of the network's batches, ordered by member, runs as its member."""
-
-
-class PopulationNoise(Protocol):
-    """One generation's noise for a whole population: a pure function of its key, never of how it is chunked."""
-
-    def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
-        """Within it the network runs batches of len(members) x rows_per_member rows, ordered by member, perturbed.
-
-        Members may be any subset of the population in any order. Entering again with the same arguments is cheap.
-        """
-
-    def for_members(self, members: Sequence[int]) -> MemberNoise:
-        """The noise of these members, in this order."""
-
-    def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """For each perturbed parameter, by name in sorted order, sum_p weight_p E_p (unit noise, no sigma).
-
-        weight_P covers the whole population. Layout of `ParameterSpec`; float32, or float64 where the weights are.
-        """
-
-    @property
-    def combine_flops(self) -> float:
-        """Floating-point operations of one `combine`."""
-
-    @property
-    def flops_by_matrix(self) -> Mapping[str, float]:
-        """What the noise of each matrix adds to a forward pass, in operations at each position that goes through its layer."""
-
-
-@runtime_checkable
-class Perturbation(Protocol):
-    """How a population's noise is shaped: low rank, full rank, ..."""
-
-    def draw(
-        self,
-        network: PerturbableNetwork,
-        *,
-        seed: int,
-        generation: int,
-        population: int,
-        antithetic: bool,
-        sigma: float,
-    ) -> PopulationNoise:
-        """The noise of one generation. Antithetic: members 2i and 2i + 1 share one draw with signs + and -."""
 
 
 class Tracker(Protocol):

@@ -1,11 +1,13 @@
-"""Hyperparameter types. A constructor decorated with `checked` rejects wrong types and values out of range.
+"""Hyperparameter types. What is decorated with `checked` (a constructor) or `checked_record` (a class of fields) rejects
+wrong types and values out of range.
 
 The command line turns the resulting `pydantic.ValidationError` into one line (`evotext.cli.command`).
 Strict: a string is never taken for a number, nor a boolean for an integer; an integer is accepted as a float.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar, cast, dataclass_transform
 
+import pydantic
 from pydantic import ConfigDict, Field, validate_call
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -14,4 +16,16 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
-checked = validate_call(config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)
+_Record = TypeVar("_Record")
+
+checked = validate_call(config=_STRICT)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def checked_record(fields: type[_Record]) -> type[_Record]:
+    """Make a class of annotated fields a frozen record, made by keywords, that checks their values.
+
+    What no single field shows (`__post_init__`) may raise ValueError.
+    """
+    return cast(type[_Record], pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=_STRICT)(fields))

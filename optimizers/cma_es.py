@@ -10,6 +10,8 @@ Members are points z_n; they share U_R and V_R, so a whole population runs as on
 subspace.py`). The library minimises: it is told the negative mean return. The stored weights are those of the mean of its
 distribution. Its random numbers come from our keys, and since it cannot be saved without pickle, a resumed run tells it all
 returns so far again.
+
+Shapes: P members, Q instances, D coordinates.
 """
 
 import math
@@ -28,116 +30,128 @@ from evotext.library import optional
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
-from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked
-from optimizers.masters import MasterWeights
-from optimizers.members import fitness_metrics, population_plan
-from optimizers.perturbations.subspace import Subspace
+from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+
+from .ascent import Ascent
+from .perturbations.subspace import Subspace, SubspaceNoise
+from .population import fitness_metrics, population_plan
 
 _plain_step = partial(torch.optim.SGD, lr=1.0)
 
 
+@checked_record
 class CMAES:
-    """Hyperparameters: see conf/algorithm/cma_es.yaml. Raises ImportError if the package is not installed."""
+    """Hyperparameters; conf/algorithm/cma_es.yaml says of each what it is.
 
-    @checked
-    def __init__(
-        self,
-        *,
-        population: Annotated[int, Field(ge=4)],
-        prompts: PositiveInt,
-        sigma: PositiveFloat,
-        values: PositiveInt,
-        diagonal: bool,
-        temperature: NonNegativeFloat,
-        exclude: list[str],
-    ) -> None:
-        self._library = optional("cma", "cma")
-        self.population, self.prompts, self.sigma, self.values = population, prompts, sigma, values
-        self.diagonal, self.temperature, self.exclude = diagonal, temperature, exclude
+    Raises ImportError if the package is not installed.
+    """
 
-    def start(self, model: LanguageModel, seed: int) -> None:
+    population: Annotated[int, Field(ge=4)]
+    prompts: PositiveInt
+    sigma: PositiveFloat
+    values: PositiveInt
+    diagonal: bool
+    temperature: NonNegativeFloat
+    exclude: list[str]
+
+    def __post_init__(self) -> None:
+        optional("cma", "cma")
+
+    def start(self, model: LanguageModel, seed: int) -> "CMAESLearner":
         """Decompose every matrix. Raises ValueError for one that cannot be perturbed and is not excluded."""
-        self._seed = seed
-        self._begin(0)
-        self._network = PerturbedNetwork(model.network, exclude=self.exclude)
+        return CMAESLearner(self, model, seed)
+
+
+class CMAESLearner:
+    """The library's searcher, what it was told, and the weights at its mean."""
+
+    def __init__(self, hyper: CMAES, model: LanguageModel, seed: int) -> None:
+        self._hyper, self._seed = hyper, seed
         parameters = dict(model.network.named_parameters())
-        self._space = Subspace(self._network, parameters, values=self.values)
-        moved = {name: parameters[name] for name in self._space.names}
-        self._weights = MasterWeights(moved, _plain_step)
-        self._told: list[Tensor] = []
+        network = PerturbedNetwork(model.network, exclude=hyper.exclude)
+        self._space = Subspace(network, parameters, values=hyper.values)
+        self._ascent = Ascent({name: parameters[name] for name in self._space.names}, _plain_step)
+        self._normals = SearcherNormals(seed)
         self._searcher = self._new_searcher()
-        self._mean_D = np.zeros(self._space.dimensions)
+        self._told: list[Tensor] = []
+        self._mean_D = torch.zeros(self._space.dimensions, dtype=torch.float64)
 
     def ask(self, generation: int) -> RolloutPlan:
-        """The searcher's points on the same Q instances, rows ordered by member."""
-        self._begin(generation)
-        self._point_PD = np.stack(self._searcher.ask())
-        instances = train_instances(self._seed, generation, self.prompts)
+        """Return a plan of the searcher's points on the same Q instances, rows ordered by member."""
+        self._normals.begin(generation)
+        point_PD = torch.from_numpy(np.stack(self._searcher.ask()))
         return population_plan(
-            self._space.noise(torch.from_numpy(self._point_PD - self._mean_D)),
-            instances,
-            population=self.population,
+            self._space.noise(point_PD, stored_D=self._mean_D),
+            train_instances(self._seed, generation, self._hyper.prompts),
+            population=self._hyper.population,
             seed=self._seed,
             generation=generation,
-            temperature=self.temperature,
+            temperature=self._hyper.temperature,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Tell the searcher the returns and follow its mean; equal returns of all members change nothing."""
         begin = time.perf_counter()
-        return_PQ = batch.return_B.view(self.population, self.prompts)
+        noise = batch.plan.noise
+        assert isinstance(noise, SubspaceNoise), "a plan of `ask` has points"
+        return_PQ = batch.return_B.view(self._hyper.population, self._hyper.prompts)
         fitness_P = return_PQ.mean(1)
         signal = bool((fitness_P != fitness_P[0]).any())
         change = 0.0
         if signal:
             self._told.append(torch.cat([torch.tensor([float(batch.plan.generation)]), fitness_P]).double())
-            self._searcher.tell(list(self._point_PD), (-fitness_P).tolist())
-            mean_D = np.asarray(self._searcher.mean)
-            change = self._weights.ascend(self._space.matrices(torch.from_numpy(mean_D - self._mean_D)))
-            self._mean_D = mean_D.copy()
+            self._searcher.tell(list(noise.point_PD.numpy()), (-fitness_P).tolist())
+            mean_D = torch.tensor(self._searcher.mean, dtype=torch.float64)
+            change = self._ascent.step(self._space.matrices(mean_D - self._mean_D))
+            self._mean_D = mean_D
         metrics = fitness_metrics(return_PQ) | {
             "sigma": float(self._searcher.sigma),
             "update_norm": change,
-            "drift": self._weights.drift,
+            "drift": self._ascent.drift,
             "skipped": float(not signal),
         }
         flops = self._space.flops if signal else 0.0
         return UpdateReport(
-            metrics=metrics, cost=Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
+            metrics=metrics, cost=Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         )
 
     def state_dict(self) -> dict[str, object]:
-        """All returns so far, the mean, and of narrow weights the masters."""
-        return {
-            "told": list(self._told),
-            "mean": torch.from_numpy(self._mean_D.copy()),
-            "weights": self._weights.state_dict(),
-        }
+        """Return all returns so far, the mean, and of narrow weights the masters."""
+        return {"told": list(self._told), "mean": self._mean_D.clone(), "weights": self._ascent.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`: the searcher asks and is told again what it was."""
-        self._weights.load_state_dict(state["weights"])
+        self._ascent.load_state_dict(state["weights"])
         self._told, self._searcher = list(state["told"]), self._new_searcher()
         for record in self._told:
-            self._begin(int(record[0]))
+            self._normals.begin(int(record[0]))
             self._searcher.tell(self._searcher.ask(), (-record[1:]).tolist())
-        self._mean_D = state["mean"].numpy().copy()
+        self._mean_D = state["mean"].clone()
 
     def _new_searcher(self) -> Any:
         options = {
-            "popsize": self.population,
-            "CMA_diagonal": self.diagonal,
+            "popsize": self._hyper.population,
+            "CMA_diagonal": self._hyper.diagonal,
             "randn": self._normals,
             "seed": np.nan,  # leave numpy's global generator alone
             "verbose": -9,
         }
-        return self._library.CMAEvolutionStrategy([0.0] * self._space.dimensions, self.sigma, options)
+        start = [0.0] * self._space.dimensions
+        return optional("cma", "cma").CMAEvolutionStrategy(start, self._hyper.sigma, options)
 
-    def _begin(self, generation: int) -> None:
+
+class SearcherNormals:
+    """Standard normals, a pure function of seed, generation and how often it was asked in this generation."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._generation, self._draws = seed, 0, 0
+
+    def begin(self, generation: int) -> None:
+        """Take the numbers of this generation from here on."""
         self._generation, self._draws = generation, 0
 
-    def _normals(self, *shape: int) -> np.ndarray[Any, Any]:
-        """Standard normals, a pure function of seed, generation and how often it was asked in this generation."""
+    def __call__(self, *shape: int) -> np.ndarray[Any, Any]:
+        """Return the next ones, float64."""
         stream, draw = stream_id(Purpose.SEARCHER), torch.tensor([self._draws])
         self._draws += 1
         drawn = normal(self._seed, stream, self._generation, draw, math.prod(shape))

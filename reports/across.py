@@ -16,19 +16,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.curves import Band
-from reports.records import Metric
-from reports.statistics import (
+from evotext.run_folder.record import Metric
+
+from .curves import Band
+from .statistics import (
     FEWEST_RUNS,
     Array,
     Estimate,
     estimate,
-    holm,
     performance_profile,
     permutation_p_value,
     probability_of_improvement,
 )
-from reports.tasks import Duel, Task
+from .tasks import Duel, Task
 
 FEWEST_VALUES = 3
 """Fewer values of an option are no curve."""
@@ -136,16 +136,15 @@ def overall_of(tasks: Sequence[Task], sweeps: Sequence[Sweep], metric: Metric, s
 
 def _duels(profiles: Sequence[Profile], scores: Mapping[str, Mapping[str, list[float]]], seed: int) -> tuple[Duel, ...]:
     pairs = list(itertools.combinations(profiles, 2))
-    p_values = holm([permutation_p_value(scores[x.name], scores[y.name], seed=seed) for x, y in pairs])
     duels = []
-    for (x, y), p_value in zip(pairs, p_values, strict=True):
+    for x, y in pairs:
         assert x.score.interval and y.score.interval, "three runs on each task have an interval"
         duels.append(
             Duel(
                 first=x.name,
                 second=y.name,
                 improvement=probability_of_improvement(scores[x.name], scores[y.name], seed=seed),
-                p_value=p_value,
+                p_value=permutation_p_value(scores[x.name], scores[y.name], seed=seed),
                 apart=x.score.interval[0] > y.score.interval[1],
             )
         )

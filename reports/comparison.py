@@ -2,20 +2,25 @@
 
 A task is an environment with its options and a model; a contestant is an algorithm with its hyperparameters. Runs of
 one contestant differ in their seed alone. Names are as short as tells them apart: options appear where they differ.
+
+A page states leads on many tasks and over all of them, so chance has many occasions. The p values of all its duels are
+adjusted together (Holm 1979): where nothing differs, at most one page in twenty states any lead.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reports.across import Overall, Sweep, overall_of, sweeps_of
-from reports.fairness import differences_that_matter, differences_to_know, not_counted, unequal_tuning
-from reports.records import Metric, RunRecord
-from reports.runs import clean
-from reports.tasks import Task, contestant_of, duels_of
-from reports.tuning import Tuning, is_trial, tunings_of
+from evotext.run_folder.record import Metric, RunRecord
+from evotext.run_folder.text import clean
+
+from .across import Overall, Sweep, overall_of, sweeps_of
+from .fairness import differences_that_matter, differences_to_know, not_counted, unequal_tuning
+from .statistics import holm
+from .tasks import Duel, Task, contestant_of, duels_of
+from .tuning import Tuning, is_trial, tunings_of
 
 Settings = Mapping[str, str]
 
@@ -65,17 +70,29 @@ def compare(runs: Sequence[RunRecord], *, metric: Metric, seed: int) -> Comparis
                 notes=tuple(notes + differences_to_know(counted) + not_counted(counted, others)),
             )
         )
-    sweeps = sweeps_of(tasks)
+    tasks, overall = _adjusted(tasks, overall_of(tasks, sweeps_of(tasks), metric, seed))
     return Comparison(
         metric=metric,
         tasks=tuple(tasks),
-        sweeps=sweeps,
-        overall=overall_of(tasks, sweeps, metric, seed),
+        sweeps=sweeps_of(tasks),
+        overall=overall,
         tunings=tunings_of(trials, named, metric),
         runs=tuple(runs),
         unnamed=tuple(run for run in runs if not (run.algorithm and run.env)),
         labels=labels,
     )
+
+
+def _adjusted(tasks: Sequence[Task], overall: Overall | None) -> tuple[list[Task], Overall | None]:
+    """The same with every p value adjusted for the number of duels on the page."""
+    found = [duel for task in tasks for duel in task.duels] + list(overall.duels if overall else ())
+    p_values = iter(holm([duel.p_value for duel in found]))
+
+    def of(duels: Sequence[Duel]) -> tuple[Duel, ...]:
+        return tuple(replace(duel, p_value=next(p_values)) for duel in duels)
+
+    adjusted = [replace(task, duels=of(task.duels)) for task in tasks]
+    return adjusted, replace(overall, duels=of(overall.duels)) if overall else None
 
 
 def _task_settings(run: RunRecord) -> dict[str, str]:

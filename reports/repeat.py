@@ -3,8 +3,9 @@
 import shlex
 from collections.abc import Mapping
 
-from reports.comparison import Comparison
-from reports.records import RunRecord
+from evotext.run_folder.record import RunRecord
+
+from .comparison import Comparison
 
 GROUPS = ("algorithm", "env", "model")
 

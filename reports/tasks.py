@@ -10,13 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.curves import Band, band_of, curve_of
-from reports.records import AXES, COSTS, EVALUATION_COSTS, NAN, Axis, Metric, RunRecord
-from reports.statistics import (
+from evotext.run_folder.cost import COSTS, EVALUATION_COSTS, Axis
+from evotext.run_folder.record import NAN, Metric, RunRecord
+from evotext.run_folder.schema import INSTANCES
+
+from .axes import AXES
+from .curves import Band, band_of, curve_of
+from .statistics import (
     FEWEST_RUNS,
     Estimate,
     estimate,
-    holm,
     permutation_p_value,
     probability_of_improvement,
 )
@@ -54,7 +57,7 @@ class Duel:
     improvement: Estimate
     """Probability that a run of the first scores above a run of the second."""
     p_value: float
-    """Of the permutation test, adjusted for the number of duels on the task; NaN with too few runs."""
+    """Of the permutation test, adjusted for the number of duels on the whole page (`reports.comparison`)."""
     apart: bool
     """Whether the intervals of the two scores do not overlap."""
 
@@ -89,16 +92,15 @@ class Task:
 
 def kind_of_instances(runs: Sequence[RunRecord]) -> str:
     """`held-out`, `validation`, or `held-out and validation`; held-out where no run says."""
-    kinds = sorted({"validation" if run.validated else "held-out" for run in runs if run.decoding})
-    return " and ".join(kinds) or "held-out"
+    kinds = sorted({INSTANCES[run.split] for run in runs if run.split})
+    return " and ".join(kinds) or INSTANCES["test"]
 
 
-def fewest_for_a_claim(contestants: int) -> int:
-    """Seeds of each below which no pair of so many contestants can be significant on one task.
+def fewest_for_a_claim(pairs: int) -> int:
+    """Return the seeds of each below which no pair on one task can be significant, on a page of so many pairs.
 
     Of n runs a side that do not overlap, 2 of the C(2n, n) splits are as far apart; Holm multiplies by the number of pairs.
     """
-    pairs = max(1, math.comb(contestants, 2))
     enough = (n for n in itertools.count(FEWEST_RUNS) if pairs * 2 / math.comb(2 * n, n) < SIGNIFICANCE)
     return next(enough)
 
@@ -156,7 +158,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def duels_of(contestants: Sequence[Contestant], metric: Metric, seed: int) -> tuple[Duel, ...]:
-    """Every pair with enough runs, the better one first, the best pairs first."""
+    """Return every pair with enough runs, the better one first, the best pairs first; p values are not adjusted yet."""
     ranked = sorted((c for c in contestants if c.after), key=lambda c: -c.after.value if c.after else 0.0)
     pairs = [
         (first, second)
@@ -165,16 +167,15 @@ def duels_of(contestants: Sequence[Contestant], metric: Metric, seed: int) -> tu
         if min(len(first.counted), len(second.counted)) >= FEWEST_RUNS
     ]
     scores = {c.name: [run.after[metric] for run in c.counted] for c in ranked}
-    p_values = holm([permutation_p_value({"": scores[x.name]}, {"": scores[y.name]}, seed=seed) for x, y in pairs])
     duels = []
-    for (x, y), p_value in zip(pairs, p_values, strict=True):
+    for x, y in pairs:
         assert x.after and x.after.interval and y.after and y.after.interval, "three runs have an interval"
         duels.append(
             Duel(
                 first=x.name,
                 second=y.name,
                 improvement=probability_of_improvement({"": scores[x.name]}, {"": scores[y.name]}, seed=seed),
-                p_value=p_value,
+                p_value=permutation_p_value({"": scores[x.name]}, {"": scores[y.name]}, seed=seed),
                 apart=x.after.interval[0] > y.after.interval[1],
             )
         )

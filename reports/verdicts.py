@@ -1,19 +1,19 @@
 """What the figures support, in words.
 
 A claim needs three runs a side, for intervals; intervals that do not overlap; and a permutation test that remains significant
-after correction for the number of pairs, which takes more runs (`fewest_for_a_claim`). Everything else is called unclear.
+after correction for the number of pairs on the whole page, which takes more runs (`fewest_for_a_claim`). Everything else is
+called unclear.
 """
 
 import math
 from collections.abc import Sequence
 
-from reports.across import Overall, Sweep
-from reports.comparison import Comparison
-from reports.fairness import distinct
-from reports.formats import listed, score
-from reports.records import ON_VALIDATION
-from reports.statistics import FEWEST_RUNS, Estimate, aggregate_name
-from reports.tasks import SIGNIFICANCE, Contestant, Duel, Task, fewest_for_a_claim, kind_of_instances
+from .across import Overall, Sweep
+from .comparison import Comparison
+from .fairness import distinct
+from .formats import listed, score
+from .statistics import FEWEST_RUNS, Estimate, aggregate_name
+from .tasks import SIGNIFICANCE, Contestant, Duel, Task, fewest_for_a_claim, kind_of_instances
 
 MOST_NAMES = 4
 """More tasks than this are counted rather than named in the answer."""
@@ -85,7 +85,7 @@ def setting(task: Task) -> str:
         if run.budget_limit > 0
     )
     episodes = distinct(f"{run.eval_episodes:,.0f}" for run in runs if run.eval_episodes > 0)
-    decodings = distinct(run.decoding.removesuffix(ON_VALIDATION) for run in runs)
+    decodings = distinct(run.decoding for run in runs)
     parts = [f"Budget of a run: {' or '.join(budgets)}"] if budgets else []
     parts += [f"measured on {' or '.join(episodes)} {task.instances} episodes"] if episodes else []
     parts += [f"decoding: {' or '.join(decodings)}"] if decodings else []
@@ -191,17 +191,17 @@ def _basis(comparison: Comparison, tasks: Sequence[Task]) -> str:
     basis = f"Figures are the {aggregate_name(counts[0])} {what} over {seeds} {plural} for each algorithm and task"
     if len(counts) > 1 and counts[0] < 4 <= counts[-1]:
         basis = basis.replace(" mean ", " mean (interquartile from four seeds on) ", 1)
-    algorithms = max(len(ranked(task)) for task in tasks)
-    wanted = fewest_for_a_claim(algorithms)
-    among = f"a claim among {algorithms} algorithms on one task takes at least {wanted} seeds of each"
+    pairs = sum(math.comb(len(ranked(task)), 2) for task in tasks)
+    pairs += len(comparison.overall.duels) if comparison.overall else 0
+    wanted = fewest_for_a_claim(pairs)
+    many = "1 pair" if pairs == 1 else f"{pairs} pairs"
+    among = f"on a page of {many} a claim on one task takes at least {wanted} seeds of each"
     if counts[0] < FEWEST_RUNS:
-        return f"{basis}; fewer than {FEWEST_RUNS} are too few for an interval" + (
-            f", and {among}." if algorithms > 1 else "."
-        )
+        return f"{basis}; fewer than {FEWEST_RUNS} are too few for an interval" + (f", and {among}." if pairs else ".")
     return (
         f"{basis}, and a lead counts as clear where 95% intervals do not overlap and equal algorithms would differ "
-        f"as much in fewer than 1 of {round(1 / SIGNIFICANCE)} comparisons"
-        f"{f'; {among}' if algorithms > 1 and counts[0] < wanted else ''}."
+        f"as much anywhere on fewer than 1 of {round(1 / SIGNIFICANCE)} such pages"
+        f"{f'; {among}' if pairs and counts[0] < wanted else ''}."
     )
 
 
@@ -219,6 +219,6 @@ def _score(estimate: Estimate | None) -> str:
 
 def _odds(duels: Sequence[Duel]) -> str:
     worst = max(duel.p_value for duel in duels)
-    if worst >= 1 or math.isnan(worst):
+    if worst >= 1:
         return "equal algorithms would often differ as much"
-    return f"equal algorithms would differ as much in {worst:.0%} of such comparisons"
+    return f"equal algorithms would differ as much somewhere on up to {worst:.0%} of such pages"

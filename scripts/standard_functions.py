@@ -1,7 +1,7 @@
 """Evolution strategies on standard functions beside CMA-ES, with equal evaluations: `python scripts/standard_functions.py`.
 
 Independent ground: the estimators, shapings and noise of this package against a searcher that it did not write, on problems
-whose answers are known. The parts are those of the algorithms (optimizers/population.py); only the model is missing.
+whose answers are known. The parts are those of the algorithms (optimizers/evolution_strategy.py); only the model is missing.
 """
 
 import math
@@ -25,12 +25,12 @@ from evotext.cli.checks import check_values
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
 from evotext.library import optional
+from evotext.noise import NoiseKey, ParameterSpec, Perturbation
 from evotext.optimization.schedules import Cosine
-from evotext.protocols import ParameterSpec, Perturbation
 from evotext.runner.preflight import prepare_torch
 from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from optimizers.fitness_shaping import CenteredRanks, ZScore
-from optimizers.masters import MasterWeights
+from optimizers.ascent import Ascent
+from optimizers.fitness_shaping import centered_ranks, z_score
 from optimizers.perturbations import FullRank, LowRank
 
 Function = Callable[[Tensor], Tensor]
@@ -72,16 +72,16 @@ class Strategy:
 
 STRATEGIES = {
     "EGGROLL, rank 1": Strategy(
-        perturbation=LowRank(rank=1, vectors="full"), antithetic=True, shaping=ZScore(), optimizer=torch.optim.Adam
+        perturbation=LowRank(rank=1, vectors="full"), antithetic=True, shaping=z_score, optimizer=torch.optim.Adam
     ),
     "EGGROLL, rank 4": Strategy(
-        perturbation=LowRank(rank=4, vectors="full"), antithetic=True, shaping=ZScore(), optimizer=torch.optim.Adam
+        perturbation=LowRank(rank=4, vectors="full"), antithetic=True, shaping=z_score, optimizer=torch.optim.Adam
     ),
     "OpenAI-ES": Strategy(
-        perturbation=FullRank(vectors="full"), antithetic=True, shaping=CenteredRanks(), optimizer=torch.optim.Adam
+        perturbation=FullRank(vectors="full"), antithetic=True, shaping=centered_ranks, optimizer=torch.optim.Adam
     ),
     "ES at scale": Strategy(
-        perturbation=FullRank(vectors="full"), antithetic=False, shaping=ZScore(), optimizer=torch.optim.SGD
+        perturbation=FullRank(vectors="full"), antithetic=False, shaping=z_score, optimizer=torch.optim.SGD
     ),
 }
 
@@ -105,23 +105,18 @@ def strategy_run(
     identity = torch.eye(shape[1], dtype=torch.float64).expand(population, -1, -1)
     generations = (config.evaluations - 1) // population
     fall = Cosine(generations=generations, end=config.end, warm_up=0)
-    weights = MasterWeights({"x": x}, partial(strategy.optimizer, lr=rate), schedule=fall)
+    ascent = Ascent({"x": x}, partial(strategy.optimizer, lr=rate), schedule=fall)
     for generation in range(generations):
         sigma = config.sigma * fall(generation)
-        weights.learning_rate.follow(generation)
-        noise = strategy.perturbation.draw(
-            _Matrix(shape),  # type: ignore[arg-type]
-            seed=seed,
-            generation=generation,
-            population=population,
-            antithetic=strategy.antithetic,
-            sigma=sigma,
-        )
+        ascent.learning_rate.follow(generation)
+        antithetic = strategy.antithetic
+        key = NoiseKey(seed=seed, generation=generation, population=population, antithetic=antithetic, sigma=sigma)
+        noise = strategy.perturbation.draw(_Matrix(shape), key)  # type: ignore[arg-type]
         moved_PIO = noise.for_members(range(population)).linear("x", identity)
         points = x.detach() + moved_PIO.transpose(1, 2)
         weight_P = strategy.shaping(-function(points.flatten(1))[:, None])
         scale = 1.0 / (population * sigma)
-        weights.ascend((name, direction * scale) for name, direction in noise.combine(weight_P))
+        ascent.step((name, direction * scale) for name, direction in noise.combine(weight_P))
     return float(function(x.detach().flatten()[None]))
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.protocols import PopulationNoise
+from evotext.noise import PopulationNoise
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import configparser
 import graphlib
 import importlib.metadata
 import re
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -95,7 +96,14 @@ def trespasses(source: str, package: str) -> list[str]:
     others = {*PACKAGES, "scripts", "commands", "tests"} - ({"evotext"} if root != "scripts" else {*PACKAGES})
     found = {name for name in imports(source, package) if name.split(".")[0] in others}
     relative = {name for name in imports("\n".join(relative_lines(source)), package) if name.split(".")[0] == root}
+    if root == "reports":  # a report starts fast, and reads what a run wrote and nothing else
+        found |= {name for name in imports(source, package) if _below(name, "evotext", but="evotext.run_folder")}
     return sorted(found - relative)
+
+
+def _below(name: str, package: str, *, but: str) -> bool:
+    """Whether a module is in a package and not in that part of it."""
+    return f"{name}.".startswith(f"{package}.") and not f"{name}.".startswith(f"{but}.")
 
 
 def relative_lines(source: str) -> Iterator[str]:
@@ -123,6 +131,9 @@ def test_packages_import_only_what_they_may(file: Path) -> None:
         ("optimizers", "import evotext, envs.sort as s"),
         ("baselines", "from tests.small_models import small_model"),
         ("reports", "from scripts.commands import compare"),
+        ("reports", "from evotext.types import Cost"),
+        ("reports", "import evotext.runner.budget"),
+        ("reports", "from envs.sort import Sort"),
     ],
 )
 def test_the_import_rule_is_enforced(package: str, source: str) -> None:
@@ -133,13 +144,30 @@ def test_the_import_rule_is_enforced(package: str, source: str) -> None:
     ("package", "source"),
     [
         ("envs.doors", "from ..sort import Sort"),
-        ("reports", "from . import runs"),
+        ("reports", "from . import runs\nfrom evotext.run_folder import names"),
         ("baselines", "import evotext.types"),
         ("scripts.commands", "from evotext.envs import contract\nfrom . import compare"),
     ],
 )
 def test_the_import_rule_lets_pass(package: str, source: str) -> None:
     assert trespasses(source, package) == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "evotext" / "run_folder").glob("*.py")), ids=name_of)
+def test_a_runs_folder_knows_nothing_of_what_runs(file: Path) -> None:
+    found = set(imports(file.read_text(), "evotext.run_folder"))
+    assert [name for name in found if _below(name, "evotext", but="evotext.run_folder")] == []
+
+
+def test_reports_and_run_folders_load_no_torch() -> None:
+    """Whatever they import brings it in neither."""
+    files = [*(ROOT / "reports").rglob("*.py"), *(ROOT / "evotext" / "run_folder").rglob("*.py")]
+    modules = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    code = "import importlib, sys\n" + "".join(f"importlib.import_module({name!r})\n" for name in sorted(modules))
+    heavy = {"torch", "transformers", "tensorboard", "hydra", "omegaconf", "gymnasium"}
+    code += f"print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", ""), done.stderr
 
 
 def circle(imported: Mapping[str, Iterable[str]]) -> list[str]:

@@ -100,6 +100,7 @@ def test_any_hugging_face_model_by_path(tmp_path: Path, cache: Path, family: str
         "train",
         f"algorithm={algorithm}",
         "model=hf",
+        "model.dtype=float32",
         f"model.path={tmp_path / 'model'}",
         "budget=updates",
         "budget.limit=1",

@@ -23,6 +23,7 @@ WORDS = [
     "env.id=tests.rollouts.toy_environments:toy/Chatter-v0",
     "env.max_new_tokens=5",
     "model=hf",
+    "model.dtype=float32",
     "budget=updates",
     "budget.limit=8",
     "evaluation.episodes=4",

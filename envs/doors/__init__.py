@@ -8,7 +8,7 @@ Each is an optional extra: its library is imported when an environment is made, 
 
 import gymnasium
 
-from envs.doors.discrete import as_text
+from .discrete import as_text
 
 __all__ = ["as_text"]
 

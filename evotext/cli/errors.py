@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pydantic
 
-from evotext.cli.messages import explain_validation, one_line
+from evotext.cli.messages import explain_validation, one_line, own_check
 
 
 class ConfigError(ValueError):
@@ -20,7 +20,9 @@ def configuration(place: str = "", keys: Container[str] = ()) -> Iterator[None]:
     except ConfigError:
         raise
     except pydantic.ValidationError as error:
-        raise ConfigError(explain_validation(error, place)) from error
+        own = own_check(error)
+        line = placed(one_line(str(own)), place, keys) if own else explain_validation(error, place)
+        raise ConfigError(line) from error
     except ValueError as error:
         raise ConfigError(placed(one_line(str(error)), place, keys)) from error
 

@@ -21,9 +21,9 @@ from evotext.cli.errors import ConfigError
 from evotext.cli.messages import explain, one_line, without_secrets
 from evotext.cli.words import Root
 from evotext.distributed import torchrun
+from evotext.run_folder import names
 
 BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
-ERROR_FILE = "error.txt"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -82,7 +82,7 @@ def job_of(
             failed = failure(error, label)
             if debug:
                 traceback.print_exc()
-            report = folder / ERROR_FILE
+            report = folder / names.ERROR
             if torchrun.rank() == 0:
                 if failed.status != BAD_CONFIGURATION:
                     failed = _reported(failed, error, report)
@@ -142,15 +142,15 @@ def _reported(failed: JobFailed, error: Exception, report: Path) -> JobFailed:
 def _note(failed: JobFailed, report: Path) -> None:
     """Leave a line about a job that never ran, unless the folder is that of another run."""
     with suppress(OSError):
-        if not (report.parent / "summary.json").exists():
+        if not (report.parent / names.SUMMARY).exists():
             report.write_text(f"{failed.line}\n", encoding="utf-8")
 
 
 def _discard(folder: Path) -> None:
     """Remove a run's folder that holds nothing but its configuration."""
     with suppress(OSError):
-        if [entry.name for entry in folder.iterdir()] == [".hydra"]:
-            for file in ("config.yaml", "hydra.yaml", "overrides.yaml"):
-                (folder / ".hydra" / file).unlink()
-            (folder / ".hydra").rmdir()
+        if [entry.name for entry in folder.iterdir()] == [names.HYDRA]:
+            for file in (names.CONFIG, names.HYDRA_CONFIG, names.OVERRIDES):
+                (folder / names.HYDRA / file).unlink()
+            (folder / names.HYDRA).rmdir()
             folder.rmdir()

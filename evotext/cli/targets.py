@@ -58,13 +58,22 @@ def locate(target: str, place: str) -> Callable[..., object]:
     except Exception as error:  # importing a module can raise anything
         module, _, name = target.rpartition(".")
         try:
-            advice = near(name, [n for n in vars(importlib.import_module(module)) if n[:1].isupper()])
+            advice = near(name, _own_names(module))
         except Exception:
             advice = f": {one_line(str(error))}"
         raise ConfigError(f"{place}._target_: expected something importable, got {target!r}{advice}") from error
     if not callable(found):
         raise ConfigError(f"{place}._target_: expected a class or function, got {target!r}")
     return found
+
+
+def _own_names(module: str) -> list[str]:
+    """Classes and functions of a module that its own project has made."""
+    found = importlib.import_module(module)
+    project = found.__name__.partition(".")[0]
+    return [
+        n for n, value in vars(found).items() if callable(value) and f"{value.__module__}.".startswith(f"{project}.")
+    ]
 
 
 def check_targets(values: object, leave: Set[str] | None = frozenset()) -> None:

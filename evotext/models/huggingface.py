@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -17,6 +16,7 @@ from transformers import (
 
 from evotext.models.cached_layers import ATTENTION, RECURRENT, cache_key, cached_layers
 from evotext.models.chat import ChatFormat
+from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import Outline
 from evotext.validation import checked
@@ -25,18 +25,16 @@ from evotext.validation import checked
 class HuggingFaceModel:
     """path: hub name (`organisation/name`) or folder as `save_pretrained` writes it.
 
-    dtype: of the weights while running; the algorithms keep their own fp32 masters where they need them.
+    dtype: of the weights while running (`evotext.models.dtype`); the algorithms keep float32 masters where they need them.
     trust_remote_code: run Python code that comes with the model. Leave it off unless you have read that code.
     parallel: None: each process holds the whole model. Perturbed layers compute with whole weights; torch's split ones
     (DTensor, of `tp_plan` and of FSDP alike) cannot be mixed with the plain tensors of a population's noise.
     """
 
     @checked
-    def __init__(
-        self, *, path: str, dtype: Literal["float32", "bfloat16"], trust_remote_code: bool, parallel: None
-    ) -> None:
+    def __init__(self, *, path: str, dtype: DType, trust_remote_code: bool, parallel: None) -> None:
         self.path, self.trust_remote_code = path, trust_remote_code
-        self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
+        self._dtype: DType = dtype
 
     def outline(self) -> Outline:
         """Tokenizer and configuration only. Raises ValueError if there is no such model or the engine cannot run it."""
@@ -48,9 +46,10 @@ class HuggingFaceModel:
     def load(self, device: torch.device) -> LanguageModel:
         """Load the weights onto the device. Raises ValueError if a file is missing or damaged."""
         config, tokenizer = self._open()
+        dtype = resolve(self._dtype, device, config.get_text_config().hidden_size)
         try:
             network = AutoModelForCausalLM.from_pretrained(
-                self.path, config=config, dtype=self.dtype, trust_remote_code=self.trust_remote_code
+                self.path, config=config, dtype=dtype, trust_remote_code=self.trust_remote_code
             )
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]

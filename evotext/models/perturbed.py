@@ -44,7 +44,7 @@ from evotext.models.perturbed_probe import (
     readers_of_one_input,
     summary,
 )
-from evotext.protocols import MemberNoise, ParameterSpec
+from evotext.noise import MemberNoise, ParameterSpec
 
 
 @dataclass(slots=True)

@@ -1,13 +1,13 @@
 """Models with random weights in the shapes of real ones, for measurements: speed does not depend on the weights."""
 
 import sys
-from typing import Literal
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from evotext.models.character_tokenizer import character_tokenizer
 from evotext.models.chat import ChatFormat
+from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import Outline
 from evotext.validation import checked
@@ -63,11 +63,11 @@ class RandomModel:
     """A model of one of `shapes`, with the same random weights each time.
 
     size: the shape's name.
-    dtype: of the weights; `auto` is bfloat16 on a GPU and float32 elsewhere.
+    dtype: of the weights (`evotext.models.dtype`).
     """
 
     @checked
-    def __init__(self, *, size: str, dtype: Literal["auto", "float32", "bfloat16"]) -> None:
+    def __init__(self, *, size: str, dtype: DType) -> None:
         if size not in shapes():
             raise ValueError(f"size: expected one of {', '.join(shapes())}, got {size!r}")
         self.size, self._dtype = size, dtype
@@ -84,12 +84,10 @@ class RandomModel:
         outline = self.outline()
         tokenizer = outline.chat.tokenizer
         config.pad_token_id, config.eos_token_id, config.bos_token_id = 0, tokenizer.eos_token_id, None
-        dtype = self._dtype
-        if dtype == "auto":
-            dtype = "bfloat16" if device.type == "cuda" else "float32"
+        dtype = resolve(self._dtype, device, config.hidden_size)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
             torch.manual_seed(0)
-            network = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+            network = AutoModelForCausalLM.from_config(config, dtype=dtype)
         return LanguageModel(
             name=self.size,
             network=network.eval(),

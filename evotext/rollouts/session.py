@@ -18,7 +18,7 @@ from torch import Tensor
 from evotext.models.cached_layers import cache_key
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
-from evotext.protocols import PopulationNoise
+from evotext.noise import ForwardNoise
 from evotext.rollouts.attention_mask import as_read_by
 from evotext.rollouts.captured_step import STEPS_BEFORE, CapturedStep, StepRecorder
 from evotext.rollouts.row_cache import RowCache
@@ -75,7 +75,7 @@ class Session:
         model: LanguageModel,
         *,
         members: Sequence[int],
-        noise: PopulationNoise | None,
+        noise: ForwardNoise | None,
         recorder: StepRecorder | None = None,
     ) -> None:
         self._model = model

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 
 from evotext.distributed import collectives
-from evotext.protocols import Algorithm
+from evotext.protocols import Learner
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.names import CHECKPOINTS
+from evotext.run_folder.writer import cut_records, record_lengths, records_fault
 from evotext.runner.checkpoints import Checkpoint, CheckpointFolder, Checkpointing
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.standing import Standing
 from evotext.runner.summary import device_name, versions
 from evotext.runner.tensor_tree import pack, unpack
-from evotext.trackers.files import cut_records, record_lengths, records_fault
 
 
 class Keeper:
@@ -31,12 +32,12 @@ class Keeper:
         *,
         folder: Path,
         names: dict[str, str],
-        algorithm: Algorithm,
+        learner: Learner,
         collector: Collector,
     ) -> None:
         self._checkpointing, self._folder, self._names = checkpointing, folder, names
-        self._algorithm, self._collector, self._network = algorithm, collector, collector.model.network
-        self._checkpoints = CheckpointFolder(folder / "checkpoints")
+        self._learner, self._collector, self._network = learner, collector, collector.model.network
+        self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
         self._saved_at = time.monotonic()
         self._saved_generation: int | None = None
 
@@ -53,12 +54,12 @@ class Keeper:
         checkpoint = Checkpoint(
             generation=standing.generation,
             weights={name: p.detach() for name, p in self._network.named_parameters()},
-            algorithm=self._algorithm.state_dict(),
+            algorithm=self._learner.state_dict(),
             run={
                 "names": self._names,
                 "standing": standing.to_json() | {"peak_memory_bytes": peak},
                 "records": record_lengths(self._folder),
-                "fitting_rows": self._collector.fitting_rows,
+                "fitting_rows": self._collector.fitting.now,
                 "made_on": self._here,
             },
         )
@@ -80,8 +81,8 @@ class Keeper:
         with torch.no_grad():
             for name, parameter in self._network.named_parameters():
                 parameter.copy_(checkpoint.weights[name])
-        self._algorithm.load_state_dict(checkpoint.algorithm)
-        self._collector.fitting_rows = min(self._collector.rows, checkpoint.run["fitting_rows"])
+        self._learner.load_state_dict(checkpoint.algorithm)
+        self._collector.fitting.recall(checkpoint.run["fitting_rows"])
 
     def restore(self) -> Standing:
         """Bring everything back, records included, and say where the run stands: at the start if nothing was kept.

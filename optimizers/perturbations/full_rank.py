@@ -11,58 +11,59 @@ member, O outputs, I inputs (an embedding is O = V by I = D).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from evotext.keys.philox import Purpose, many_normals, stream_id
-from evotext.protocols import ParameterSpec, PerturbableNetwork
-from evotext.validation import checked
-from optimizers.perturbations import keyed
-from optimizers.perturbations.keyed import KeyedNoise
+from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
+from evotext.validation import checked_record
+
+from . import members_in_progress
+from .members_in_progress import MembersInProgress
 
 
+@checked_record
 class FullRank:
     """The `Perturbation` of OpenAI-ES. vectors: whether biases and norm scales get `full` noise or stay `frozen`."""
 
-    @checked
-    def __init__(self, *, vectors: Literal["full", "frozen"]) -> None:
-        self.vectors = vectors
+    vectors: Literal["full", "frozen"]
 
-    def draw(
-        self,
-        network: PerturbableNetwork,
-        *,
-        seed: int,
-        generation: int,
-        population: int,
-        antithetic: bool,
-        sigma: float,
-    ) -> "FullRankNoise":
-        """The noise of one generation; numbers are drawn for the members that run, and again for the update."""
-        return FullRankNoise(
-            network,
-            vectors=self.vectors == "full",
-            seed=seed,
-            generation=generation,
-            population=population,
-            antithetic=antithetic,
-            sigma=sigma,
-        )
+    def moves(self, spec: ParameterSpec) -> bool:
+        """Matrices, and vectors unless they are frozen."""
+        return spec.kind == "matrix" or self.vectors == "full"
+
+    def draw(self, network: PerturbableNetwork, key: NoiseKey) -> "FullRankNoise":
+        """Return the noise of one generation; numbers are drawn for the members that run, and again for the update."""
+        specs = {name: spec for name, spec in network.parameters.items() if self.moves(spec)}
+        return FullRankNoise(network, key, specs)
 
 
-class FullRankNoise(KeyedNoise["FullRankMembers"]):
-    """One generation's full-rank `PopulationNoise`."""
+class FullRankNoise:
+    """One generation's full-rank `PopulationNoise`. specs: the parameters that it moves."""
+
+    def __init__(self, network: PerturbableNetwork, key: NoiseKey, specs: Mapping[str, ParameterSpec]) -> None:
+        self._network, self._key, self._specs = network, key, specs
+        self._in_progress: MembersInProgress[FullRankMembers] = MembersInProgress()
+
+    def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
+        """Run the network perturbed within it (`ForwardNoise`)."""
+        return self._network.active(self.for_members(members), rows_per_member)
+
+    def for_members(self, members: Sequence[int]) -> "FullRankMembers":
+        """Return the noise of these members (`ForwardNoise`)."""
+        return self._in_progress.get(members, self._members)
 
     def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """See `PopulationNoise.combine`; some draws are in memory at a time."""
-        weight_N, some = self._weigh_draws(weight_P)
+        """Yield sum_p w_p E_p of each parameter (`UpdateNoise`); some draws are in memory at a time."""
+        weight_N, some = self._key.weigh_draws(weight_P)
         for name, spec in self._specs.items():
             dtype = torch.promote_types(spec.dtype, torch.float32)
             total = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
-            at_once = max(1, keyed.DRAW_NUMBERS // math.prod(spec.shape))
+            at_once = max(1, members_in_progress.DRAW_NUMBERS // math.prod(spec.shape))
             for first in range(some.start, some.stop, at_once):
                 draw_C = torch.arange(first, min(first + at_once, some.stop))
                 noise = self._draw(spec, draw_C).to(dtype)
@@ -71,30 +72,25 @@ class FullRankNoise(KeyedNoise["FullRankMembers"]):
 
     @property
     def combine_flops(self) -> float:
-        """See `PopulationNoise.combine_flops`."""
-        return 2.0 * self._draws * sum(math.prod(spec.shape) for spec in self._specs.values())
+        """Floating-point operations of one `combine`."""
+        return 2.0 * self._key.draws * sum(math.prod(spec.shape) for spec in self._specs.values())
 
     @property
     def flops_by_matrix(self) -> dict[str, float]:
-        """See `PopulationNoise.flops_by_matrix`: as much as the weights themselves."""
+        """Operations a position that the noise of each matrix adds: as many as those of the weights themselves."""
         return {name: 2.0 * math.prod(spec.shape) for name, spec in self._specs.items() if spec.kind == "matrix"}
 
     def _draw(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
         """Unit normals of these draws in the dtype of the weights, (G, *shape)."""
-        seed, generation = self._key
         stream, count = stream_id(Purpose.WEIGHT_NOISE, spec.index), math.prod(spec.shape)
-        drawn = many_normals(seed, stream, generation, draw_G, count, spec.device)
+        drawn = many_normals(self._key.seed, stream, self._key.generation, draw_G, count, spec.device)
         return drawn.to(spec.dtype).view(-1, *spec.shape)
 
-    def _select(self, members: tuple[int, ...]) -> "FullRankMembers":
-        some = self._whole_pairs(members)
-        draw_G = (
-            torch.tensor([member // self._fold for member in members])
-            if some is None
-            else torch.arange(some.start, some.stop)
-        )
-        noise = {name: self._draw(spec, draw_G).mul_(self._sigma) for name, spec in self._specs.items()}
-        return FullRankMembers(noise, self._signs(members))
+    def _members(self, members: tuple[int, ...]) -> "FullRankMembers":
+        some = self._key.whole_draws(members)
+        draw_G = self._key.draws_of(members) if some is None else torch.arange(some.start, some.stop)
+        noise = {name: self._draw(spec, draw_G).mul_(self._key.sigma) for name, spec in self._specs.items()}
+        return FullRankMembers(noise, self._key.signs_of(members))
 
 
 class FullRankMembers:
@@ -108,20 +104,20 @@ class FullRankMembers:
         self._member_P = {E.device: torch.arange(len(sign_P), device=E.device) for E in noise.values()}
 
     def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
-        """See `MemberNoise.linear`."""
+        """Return sigma x E^T of each member, plus `start`."""
         E_GOI = self._noise[name]
         y_GKO = torch.bmm(x_PKI.reshape(E_GOI.shape[0], -1, E_GOI.shape[2]), E_GOI.transpose(1, 2))
         y_PKO = y_GKO.view(self.count, -1, E_GOI.shape[1]).mul_(self._signs_like(y_GKO)[:, None, None])
         return y_PKO if start is None else y_PKO.add_(start)
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
-        """See `MemberNoise.add_to_embedding`."""
+        """Add row `ids` of sigma E to y in place."""
         E_GVD = self._noise[name]
         draw_P1 = self._member_P[ids_PK.device][:, None] * E_GVD.shape[0] // self.count
         y_PKD.add_(E_GVD[draw_P1, ids_PK] * self._signs_like(y_PKD)[:, None, None])
 
     def vector(self, name: str) -> Tensor | None:
-        """See `MemberNoise.vector`."""
+        """Return sigma e of each member, (P, N); None for a vector that stays."""
         e_GN = self._noise.get(name)
         if e_GN is None:
             return None

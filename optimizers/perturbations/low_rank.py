@@ -16,64 +16,62 @@ member, R rank, O outputs, I inputs (an embedding is O = V by I = D).
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from evotext.keys.philox import Purpose, normals, stream_id
-from evotext.protocols import ParameterSpec, PerturbableNetwork
-from evotext.validation import PositiveInt, checked
-from optimizers.perturbations import keyed
-from optimizers.perturbations.keyed import KeyedNoise
+from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
+from evotext.validation import PositiveInt, checked_record
+
+from . import members_in_progress
+from .members_in_progress import MembersInProgress
 
 
+@checked_record
 class LowRank:
     """The `Perturbation` of EGGROLL.
 
     rank: r. vectors: whether biases and norm scales get `full` noise or stay `frozen`.
     """
 
-    @checked
-    def __init__(self, *, rank: PositiveInt, vectors: Literal["full", "frozen"]) -> None:
-        self.rank = rank
-        self.vectors = vectors
+    rank: PositiveInt
+    vectors: Literal["full", "frozen"]
 
-    def draw(
-        self,
-        network: PerturbableNetwork,
-        *,
-        seed: int,
-        generation: int,
-        population: int,
-        antithetic: bool,
-        sigma: float,
-    ) -> "LowRankNoise":
-        """The noise of one generation; the numbers are drawn at its first use."""
-        return LowRankNoise(
-            network,
-            rank=self.rank,
-            vectors=self.vectors == "full",
-            seed=seed,
-            generation=generation,
-            population=population,
-            antithetic=antithetic,
-            sigma=sigma,
-        )
+    def moves(self, spec: ParameterSpec) -> bool:
+        """Matrices, and vectors unless they are frozen."""
+        return spec.kind == "matrix" or self.vectors == "full"
+
+    def draw(self, network: PerturbableNetwork, key: NoiseKey) -> "LowRankNoise":
+        """Return the noise of one generation; the numbers are drawn at its first use."""
+        specs = {name: spec for name, spec in network.parameters.items() if self.moves(spec)}
+        return LowRankNoise(network, key, specs, rank=self.rank)
 
 
-class LowRankNoise(KeyedNoise["LowRankMembers"]):
-    """One generation's low-rank `PopulationNoise`."""
+class LowRankNoise:
+    """One generation's low-rank `PopulationNoise`. specs: the parameters that it moves."""
 
-    def __init__(self, network: PerturbableNetwork, *, rank: int, **key: Any) -> None:
-        super().__init__(network, **key)
-        self._rank = rank
+    def __init__(
+        self, network: PerturbableNetwork, key: NoiseKey, specs: Mapping[str, ParameterSpec], *, rank: int
+    ) -> None:
+        self._network, self._key, self._specs, self._rank = network, key, specs, rank
         self._drawn: tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]] | None = None
+        self._in_progress: MembersInProgress[LowRankMembers] = MembersInProgress()
+
+    def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
+        """Run the network perturbed within it (`ForwardNoise`)."""
+        return self._network.active(self.for_members(members), rows_per_member)
+
+    def for_members(self, members: Sequence[int]) -> "LowRankMembers":
+        """Return the noise of these members (`ForwardNoise`)."""
+        return self._in_progress.get(members, self._members)
 
     def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """See `PopulationNoise.combine`; draws of weight zero at the ends of the population cost nothing."""
-        weight_N, some = self._weigh_draws(weight_P)
+        """Yield sum_p w_p E_p of each parameter (`UpdateNoise`); draws of weight 0 at the population's ends cost nothing."""
+        weight_N, some = self._key.weigh_draws(weight_P)
         factors, vectors = self._numbers()
         for name, spec in self._specs.items():
             dtype = torch.promote_types(spec.dtype, torch.float32)
@@ -87,13 +85,13 @@ class LowRankNoise(KeyedNoise["LowRankMembers"]):
 
     @property
     def combine_flops(self) -> float:
-        """See `PopulationNoise.combine_flops`."""
+        """Floating-point operations of one `combine`."""
         columns = sum(math.prod(s.shape) * (self._rank if s.kind == "matrix" else 1) for s in self._specs.values())
-        return 2.0 * self._draws * columns
+        return 2.0 * self._key.draws * columns
 
     @property
     def flops_by_matrix(self) -> dict[str, float]:
-        """See `PopulationNoise.flops_by_matrix`: two thin products."""
+        """Operations a position that the noise of each matrix adds: two thin products."""
         matrices = {name: spec.shape for name, spec in self._specs.items() if spec.kind == "matrix"}
         return {name: 2.0 * self._rank * sum(shape) for name, shape in matrices.items()}
 
@@ -102,11 +100,12 @@ class LowRankNoise(KeyedNoise["LowRankMembers"]):
         if self._drawn is None:
             factors: dict[str, tuple[Tensor, Tensor]] = {}
             vectors: dict[str, Tensor] = {}
-            draws = self._draws
+            draws = self._key.draws
             for batch in self._draw_batches(draws):
                 index_N = torch.arange(draws, device=batch[0][1].device)
                 streams = [(stream_id(Purpose.WEIGHT_NOISE, s.index), self._count(s)) for _, s in batch]
-                for (name, spec), drawn in zip(batch, normals(*self._key, index_N, streams), strict=True):
+                numbers = normals(self._key.seed, self._key.generation, index_N, streams)
+                for (name, spec), drawn in zip(batch, numbers, strict=True):
                     if spec.kind == "vector":
                         vectors[name] = drawn.to(spec.dtype, copy=True)
                         continue
@@ -127,20 +126,21 @@ class LowRankNoise(KeyedNoise["LowRankMembers"]):
         batch: list[tuple[str, ParameterSpec]] = []
         for name, spec in self._specs.items():
             size = draws * (sum(self._count(s) for _, s in batch) + self._count(spec))
-            if batch and (size > keyed.DRAW_NUMBERS or spec.device != batch[0][1].device):
+            if batch and (size > members_in_progress.DRAW_NUMBERS or spec.device != batch[0][1].device):
                 yield batch
                 batch = []
             batch.append((name, spec))
         if batch:
             yield batch
 
-    def _select(self, members: tuple[int, ...]) -> "LowRankMembers":
+    def _members(self, members: tuple[int, ...]) -> "LowRankMembers":
         factors, vectors = self._numbers()
-        fold, sign_P, some = self._fold, self._signs(members), self._whole_pairs(members)
-        draw_P = torch.tensor([member // fold for member in members])
+        key, sigma = self._key, self._key.sigma
+        fold, sign_P, some = key.members_per_draw, key.signs_of(members), key.whole_draws(members)
+        draw_P = key.draws_of(members)
         chosen: dict[str, tuple[Tensor, Tensor]] = {}
         for name, (A_NRO, B_NRI) in factors.items():
-            scale_P = (sign_P * (self._sigma / math.sqrt(self._rank))).to(A_NRO.device, A_NRO.dtype)
+            scale_P = (sign_P * (sigma / math.sqrt(self._rank))).to(A_NRO.device, A_NRO.dtype)
             if some is not None:  # both members of a pair read one B
                 A_GFRO = A_NRO[some, None] * scale_P.view(-1, fold, 1, 1)
                 chosen[name] = A_GFRO.flatten(0, 1), B_NRI[some]
@@ -148,7 +148,7 @@ class LowRankNoise(KeyedNoise["LowRankMembers"]):
                 draw = draw_P.to(A_NRO.device)
                 chosen[name] = A_NRO[draw] * scale_P[:, None, None], B_NRI[draw]
         moved = {
-            name: e_NN[draw_P.to(e_NN.device)] * (sign_P * self._sigma).to(e_NN.device, e_NN.dtype)[:, None]
+            name: e_NN[draw_P.to(e_NN.device)] * (sign_P * sigma).to(e_NN.device, e_NN.dtype)[:, None]
             for name, e_NN in vectors.items()
         }
         together = [tuple(name for name in names if name in chosen) for names in self._network.together]
@@ -182,7 +182,7 @@ class LowRankMembers:
                 self._followers[names[0]] = names[1:], stacked
 
     def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
-        """See `MemberNoise.linear`."""
+        """Return sigma x E^T of each member, plus `start`."""
         A_PRO = self._factors[name][0]
         rank = A_PRO.shape[1]
         s_GRK = self._reduce(name, x_PKI)
@@ -207,14 +207,14 @@ class LowRankMembers:
         return s_all[:, :rank]
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
-        """See `MemberNoise.add_to_embedding`."""
+        """Add row `ids` of sigma E to y in place."""
         A_PRO, B_GRI = self._factors[name]
         draws, rank, width = B_GRI.shape
         a_PRK = A_PRO.gather(2, ids_PK[:, None].expand(-1, rank, -1))
         y_PKD.view(draws, -1, width).baddbmm_(a_PRK.transpose(1, 2).reshape(draws, -1, rank), B_GRI)
 
     def vector(self, name: str) -> Tensor | None:
-        """See `MemberNoise.vector`."""
+        """Return sigma e of each member, (P, N); None for a vector that stays."""
         return self._vectors.get(name)
 
 

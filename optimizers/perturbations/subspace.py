@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from evotext.models.perturbed import PerturbedNetwork
 
+from .members_in_progress import MembersInProgress
+
 # Matrices with a longer shorter side are decomposed by a randomised method, which finds the largest values alone.
 EXACT = 1024
 
@@ -55,44 +57,45 @@ class Subspace:
             change_OI = (U_OR * z_R.to(U_OR)) @ V_IR.T
             yield name, self.network.in_stored_layout(name, change_OI)
 
-    def noise(self, offset_PD: Tensor) -> "SubspaceNoise":
-        """A population at these offsets from the stored weights."""
-        return SubspaceNoise(self, offset_PD)
+    def noise(self, point_PD: Tensor, stored_D: Tensor) -> "SubspaceNoise":
+        """Return a population at these points, the stored weights being at `stored_D`."""
+        return SubspaceNoise(self, point_PD, stored_D)
 
 
 class SubspaceNoise:
-    """A `PopulationNoise` whose members were placed by somebody else."""
+    """A `PopulationNoise` whose members were placed by somebody else. point_PD: where each stands."""
 
-    def __init__(self, space: Subspace, offset_PD: Tensor) -> None:
-        self._space, self._offset_PD = space, offset_PD
-        self._last: tuple[tuple[int, ...], SubspaceMembers] | None = None
+    def __init__(self, space: Subspace, point_PD: Tensor, stored_D: Tensor) -> None:
+        self.point_PD = point_PD
+        self._space, self._offset_PD = space, point_PD - stored_D
+        self._in_progress: MembersInProgress[SubspaceMembers] = MembersInProgress()
 
     def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
-        """See `PopulationNoise.active`."""
+        """Run the network perturbed within it (`ForwardNoise`)."""
         return self._space.network.active(self.for_members(members), rows_per_member)
 
     def for_members(self, members: Sequence[int]) -> "SubspaceMembers":
-        """See `PopulationNoise.for_members`; the same object while the members stay the same."""
-        key = tuple(members)
-        if self._last is None or self._last[0] != key:
-            self._last = key, SubspaceMembers(self._space, self._offset_PD[list(key)])
-        return self._last[1]
+        """Return the noise of these members (`ForwardNoise`)."""
+        return self._in_progress.get(members, self._members)
 
     def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """See `PopulationNoise.combine`; the offsets are what they are, with no scale to leave out."""
+        """Yield the weighted sum of the members' offsets; they are what they are, with no scale to leave out."""
         for name, matrix in self._space.matrices(weight_P.to(self._offset_PD) @ self._offset_PD):
             yield name, self._space.network.in_stored_layout(name, matrix)
 
     @property
     def combine_flops(self) -> float:
-        """See `PopulationNoise.combine_flops`."""
+        """Floating-point operations of one `combine`."""
         return self._space.flops
 
     @property
     def flops_by_matrix(self) -> dict[str, float]:
-        """See `PopulationNoise.flops_by_matrix`: two products with R columns."""
+        """Operations a position that the noise of each matrix adds: two products with R columns."""
         factors = self._space.factors.items()
         return {name: 2.0 * U.shape[1] * (U.shape[0] + V.shape[0]) for name, (U, V) in factors}
+
+    def _members(self, members: tuple[int, ...]) -> "SubspaceMembers":
+        return SubspaceMembers(self._space, self._offset_PD[list(members)])
 
 
 class SubspaceMembers:
@@ -104,13 +107,13 @@ class SubspaceMembers:
         self._offset_PR = {n: z.to(space.factors[n][0]) for n, z in space.by_matrix(offset_PD).items()}
 
     def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
-        """See `MemberNoise.linear`."""
+        """Return x times each member's offset, plus `start`."""
         U_OR, V_IR = self._factors[name]
         y_PKO = ((x_PKI @ V_IR) * self._offset_PR[name][:, None]) @ U_OR.T
         return y_PKO if start is None else y_PKO.add_(start)
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
-        """See `MemberNoise.add_to_embedding`."""
+        """Add row `ids` of each member's offset to y in place."""
         U_VR, V_DR = self._factors[name]
         y_PKD.add_((U_VR[ids_PK] * self._offset_PR[name][:, None]) @ V_DR.T)
 

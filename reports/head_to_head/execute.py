@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reports.head_to_head.outcome import record
-from reports.head_to_head.plan import Job
+from evotext.run_folder import names
 
-LOG = "log.txt"
+from .outcome import record
+from .plan import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +33,12 @@ def run_in_process(job: Job, command: Sequence[str], threads: int) -> str | None
     shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True)
     words = [*job.words, f"threads={threads}", f"hydra.run.dir={job.folder}"]
-    with (job.folder / LOG).open("w", encoding="utf-8") as log:
+    with (job.folder / names.LOG).open("w", encoding="utf-8") as log:
         done = subprocess.run([*command, *words], stdout=log, stderr=subprocess.STDOUT, check=False)  # noqa: S603
     if done.returncode == 0:
-        (job.folder / "words.json").write_text(json.dumps(job.words), encoding="utf-8")
+        (job.folder / names.WORDS).write_text(json.dumps(job.words), encoding="utf-8")
         return None
-    lines = (job.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = (job.folder / names.LOG).read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), f"exit status {done.returncode}")
 
 
@@ -75,5 +75,5 @@ def execute(
 
 
 def _score(job: Job) -> str:
-    summary = record(job)
-    return f"  {summary['eval']['success_before']:.2f} -> {summary['eval']['success_after']:.2f}" if summary else ""
+    run = record(job)
+    return f"  {run.before['success']:.2f} -> {run.after['success']:.2f}" if run else ""

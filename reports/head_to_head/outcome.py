@@ -1,56 +1,55 @@
 """What finished jobs say: whether a job is done, the best setting of a search, and what the search took."""
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+import math
+from collections.abc import Iterable
 
-from reports.head_to_head.plan import Job
+from evotext.run_folder import names
+from evotext.run_folder.ending import final_score
+from evotext.run_folder.reader import read_run
+from evotext.run_folder.record import NAN, RunRecord
+
+from .plan import Job
 
 COSTS = ("episodes", "generated_tokens", "updates", "flops", "seconds")
 
 
-def record(job: Job) -> Mapping[str, Any] | None:
-    """The summary of a job that was completed with these very words; None otherwise."""
+def record(job: Job) -> RunRecord | None:
+    """The record of a job that was completed with these very words; None otherwise."""
     try:
-        summary = json.loads((job.folder / "summary.json").read_text(encoding="utf-8"))
-        words = (job.folder / "words.json").read_text(encoding="utf-8")
+        words = json.loads((job.folder / names.WORDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    done = summary.get("status") == "completed" and json.loads(words) == list(job.words)
-    return summary if done else None
+    run = read_run(job.folder)
+    return run if run.status == "completed" and words == list(job.words) else None
 
 
 def best(jobs: Iterable[Job]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """For every (algorithm, task) the setting with the greatest success on validation instances.
+    """For every (algorithm, task) the setting with the greatest score on validation instances (`final_score`).
 
-    Between equals the earlier one, so that the shipped setting stays unless another is better. Pairs none of whose
-    trials was completed are left out.
+    It is read where the budget ended, as it is in the report. Between equals the earlier one, so that the shipped
+    setting stays unless another is better. Pairs none of whose trials was completed are left out.
     """
     found: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
     for job in jobs:
-        summary = record(job)
-        if summary is None:
-            continue
-        score = float(summary["eval"]["success_after"])
+        run = record(job)
+        score = final_score(run) if run else None
         pair = job.algorithm, job.env
-        if pair not in found or score > found[pair][0]:
+        if score is not None and (pair not in found or score > found[pair][0]):
             found[pair] = score, job.setting
     return {pair: setting for pair, (_, setting) in found.items()}
 
 
 def trials(jobs: Iterable[Job]) -> list[dict[str, object]]:
-    """Every trial with its score and cost; null where it was not completed."""
+    """Every trial with its score where the budget ended and its cost; null where it was not completed."""
     rows: list[dict[str, object]] = []
     for job in jobs:
-        summary = record(job)
-        rows.append(
-            {
-                "algorithm": job.algorithm,
-                "env": job.env,
-                "setting": list(job.setting),
-                "success_before": summary["eval"]["success_before"] if summary else None,
-                "success_after": summary["eval"]["success_after"] if summary else None,
-                **{key: summary["cost"][key] if summary else None for key in COSTS},
-            }
-        )
+        run = record(job)
+        figures = {
+            "success_before": run.before["success"] if run else NAN,
+            "success_after": run.after["success"] if run else NAN,
+            **{key: run.cost[key] if run else NAN for key in COSTS},
+        }
+        row: dict[str, object] = {"algorithm": job.algorithm, "env": job.env, "setting": list(job.setting)}
+        rows.append(row | {key: value if math.isfinite(value) else None for key, value in figures.items()})
     return rows

@@ -22,8 +22,9 @@ from evotext.cli.messages import near
 from evotext.cli.targets import build
 from evotext.models.out_of_memory import is_out_of_memory, make_room
 from evotext.models.source import ModelSource
+from evotext.run_folder.atomic import write_json
 from evotext.runner.preflight import choose_device, prepare_torch
-from evotext.runner.summary import device_name, versions, write_json
+from evotext.runner.summary import device_name, versions
 from evotext.validation import PositiveInt
 
 from .benchmarks.figures import Figure, Setting

@@ -1,7 +1,7 @@
 """Compare runs: `evotext compare RUN_DIR... [out=DIR] [metric=success|return] [watch=true|SECONDS]`.
 
 RUN_DIR is a run's folder or any folder above several, such as that of a sweep. Writes report.html (one file, opens
-without a network), report.md, curves.svg and results.csv into `out`, by default a new folder in `runs/reports/`. With
+without a network), report.md, curves.svg and results.csv into `out`, by default a new folder in `comparisons/`. With
 `watch=true` (or `--watch`) it does so again while runs go on, and the page reads itself again; Ctrl-C ends it.
 """
 
@@ -11,7 +11,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 from rich.console import Console
@@ -21,7 +21,10 @@ from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.jobs import hush
 from evotext.cli.messages import suggestion
 from evotext.reports import comparison as comparisons
-from evotext.reports import figures, html_report, markdown, picture, runs, tables, verdicts
+from evotext.reports import figures, html_report, markdown, picture, tables, verdicts
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
+from evotext.run_folder.record import Metric
 
 BOOTSTRAP_SEED = 0  # the same runs give the same report
 NAME = "%Y-%m-%d_%H-%M-%S-%f"
@@ -33,7 +36,7 @@ class Settings(settings.Settings):
     """How to compare."""
 
     out: Path | None = None
-    metric: Literal["success", "return"] = "success"
+    metric: Metric = "success"
     watch: Annotated[Annotated[int, Field(ge=1, le=86_400)] | bool, Field(union_mode="left_to_right")] = False
 
 
@@ -49,7 +52,7 @@ def main(words: list[str]) -> int:
             raise ConfigError(f"expected folders and settings, got {word!r}{suggestion(key, Settings.model_fields)}")
     if not others:
         raise ConfigError("expected at least one run's folder, got none: evotext compare RUN_DIR... [out=DIR]")
-    folders, out = [Path(word) for word in others], told.out or Path("runs/reports") / now.strftime(NAME)
+    folders, out = [Path(word) for word in others], told.out or Path("comparisons") / now.strftime(NAME)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without arrows and dashes still gets its table
     with configuration():
@@ -67,9 +70,9 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def read(folders: list[Path], metric: Literal["success", "return"]) -> comparisons.Comparison:
+def read(folders: list[Path], metric: Metric) -> comparisons.Comparison:
     """Everything that the folders say."""
-    found = [runs.read_run(folder) for folder in runs.find_runs(folders)]
+    found = [read_run(folder) for folder in find_runs(folders)]
     return comparisons.compare(found, metric=metric, seed=BOOTSTRAP_SEED)
 
 
@@ -110,7 +113,7 @@ def show(comparison: comparisons.Comparison) -> None:
     print(printed.get(), end="")
 
 
-def watch(folders: list[Path], out: Path, metric: Literal["success", "return"], seconds: int) -> None:
+def watch(folders: list[Path], out: Path, metric: Metric, seconds: int) -> None:
     """Write the report anew whenever the runs have changed, until Ctrl-C; then once more, as a page that stays."""
     print(f"watching: {out / 'report.html'} is written anew every {seconds} s if something has changed; Ctrl-C ends it")
     last, comparison = "", None

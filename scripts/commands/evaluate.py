@@ -16,9 +16,12 @@ from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.source import ModelSource
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.task import TextTask
+from evotext.run_folder import names
+from evotext.run_folder.atomic import write_json
+from evotext.run_folder.configuration import read_config
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
-from evotext.runner.summary import device_name, versions, write_json
+from evotext.runner.summary import device_name, versions
 
 
 def evaluate(config: DictConfig) -> None:
@@ -40,6 +43,7 @@ def evaluate(config: DictConfig) -> None:
         "env": task.name,
         "episodes": evaluation.episodes,
         "decoding": evaluator.decoding,
+        "split": evaluator.split,
         "success": evaluation.success,
         "return": evaluation.mean_return,
         "mean_length": evaluation.mean_tokens,
@@ -50,14 +54,14 @@ def evaluate(config: DictConfig) -> None:
         "versions": versions(),
         "device": device_name(device),
     }
-    out = Path(config.out or Path(config.run or ".") / "evaluation.json")
+    out = Path(config.out or Path(config.run or ".") / names.EVALUATION)
     with configuration():
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_json(out, record)
         except OSError as error:
             raise ValueError(f"out: expected a file that can be written, got {str(out)!r}: {error.strerror}") from error
-    show(record, evaluation)
+    show(record, evaluation, evaluator.instances)
     print(out)
 
 
@@ -66,13 +70,12 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
     if config.run is None:
         return build(config, "model"), build(config, "env")
     folder = Path(config.run)
-    recorded = folder / ".hydra" / "config.yaml"
-    if not recorded.is_file() or not (folder / "model").is_dir():
+    recorded, weights = read_config(folder), folder / names.MODEL
+    if not recorded or not weights.is_dir():
         raise ValueError(f"run: expected a run's folder with .hydra/config.yaml and model/, got {config.run!r}")
-    of_run = OmegaConf.load(recorded)
-    assert isinstance(of_run, DictConfig)
+    of_run = OmegaConf.create(dict(recorded))
     named = any(word.startswith("env") for word in HydraConfig.get().overrides.task)
-    path = str((folder / "model").resolve())
+    path = str(weights.resolve())
     source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None)
     if named:
         return source, build(config, "env")
@@ -82,14 +85,15 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
     return source, build(of_run, "env")
 
 
-def show(record: dict[str, object], evaluation: Evaluation) -> None:
+def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> None:
     """A table of the figures and a few episodes."""
     passes = {f"pass@{k}": f"{share:.3f}" for k, share in evaluation.pass_at.items()}
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
-    for column in ("episodes", "decoding", "success", "return", "tokens an episode", *passes):
+    for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode", *passes):
         table.add_column(column, justify="right")
     table.add_row(
         f"{evaluation.episodes:,}",
+        instances,
         str(record["decoding"]),
         f"{evaluation.success:.3f}",
         f"{evaluation.mean_return:.3f}",

@@ -16,9 +16,10 @@ from evotext.cli.targets import build
 from evotext.envs import TextEnv
 from evotext.envs import floors as without_learning
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.atomic import write_json
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
-from evotext.runner.summary import versions, write_json
+from evotext.runner.summary import versions
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 

@@ -38,7 +38,7 @@ from evotext.validation import NonNegativeInt, PositiveInt
 from . import compare
 
 TRAIN = (sys.executable, "-m", "evotext", "train")
-SET_HERE = ("hydra.run.dir", "threads", "evaluation.split")
+SET_HERE = ("hydra.run.dir", "threads", "evaluation.split", "phase")
 
 
 class Settings(settings.Settings):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.actions import actions_of
 from baselines.inner_loop import Figures
 from baselines.kl_controller import KLController
+from evotext.policy.actions import actions_of
 from evotext.rollouts.collector import Collector
 from tests.baselines.test_algorithms import change, fresh_model, ppo, weights
 from tests.rollouts.test_collector import chatter

@@ -13,8 +13,8 @@ from transformers import (
 )
 
 import baselines.policy
-from baselines.actions import Actions, actions_of
 from baselines.policy import Scorer
+from evotext.policy.actions import Actions, actions_of
 from evotext.rollouts.collector import Collector
 from tests.rollouts.test_collector import chatter, plan
 from tests.rollouts.test_session import with_frequent_ends

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from baselines.actions import Actions, actions_of
 from baselines.policy import Scorer, Scores
 from baselines.shared_opening import shared_openings
 from evotext.models.flops import ForwardFlops
+from evotext.policy.actions import Actions, actions_of
 from evotext.rollouts.collector import Collector
 from tests.baselines.test_policy import gradient
 from tests.rollouts.test_collector import chatter, plan

@@ -11,6 +11,7 @@ from torch import Tensor
 from evotext.cli.targets import build
 from evotext.models.adapters import LoRA
 from evotext.models.perturbed import PerturbedNetwork
+from evotext.noise import NoiseKey
 from evotext.rollouts.captured_step import STEPS_BEFORE, Step
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.session import Session
@@ -56,12 +57,12 @@ def generations(name: str, far: bool) -> tuple[list[Tensor], list[Trajectories]]
         model = LoRA(rank=2, alpha=4, targets="all-linear", seed=0).attach(model)
     if far:
         move(model.network)
-    algorithm.start(model, 0)
+    learner = algorithm.start(model, 0)
     batches = []
     for generation in range(GENERATIONS):
-        batches.append(Collector(model, chatter(max_turns=2), rows=32).collect(algorithm.ask(generation)))
-        algorithm.tell(batches[-1])
-    algorithm.load_state_dict(algorithm.state_dict())
+        batches.append(Collector(model, chatter(max_turns=2), rows=32).collect(learner.ask(generation)))
+        learner.tell(batches[-1])
+    learner.load_state_dict(learner.state_dict())
     return [p.detach().clone() for p in model.network.parameters()], batches
 
 
@@ -125,7 +126,9 @@ def test_a_decode_step_is_left_to_the_device(family: str, noise: str) -> None:
         watch, lent, members = Watch(crossings), None, [0] * 12
         if NOISES[noise] is not None:
             network = PerturbedNetwork(model.network, exclude=["*.experts.*"] if family == "mixtral" else [])
-            lent = NOISES[noise].draw(network, seed=0, generation=0, population=6, antithetic=True, sigma=0.05)
+            lent = NOISES[noise].draw(
+                network, NoiseKey(seed=0, generation=0, population=6, antithetic=True, sigma=0.05)
+            )
             members = [row // 2 for row in range(12)]
         blocks = blocks_of_uneven_length(12, seed=1)
         session = Session(model, members=members, noise=lent, recorder=watch)

@@ -9,12 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evotext.models.flops import ForwardFlops
 from evotext.models.perturbed import PerturbedNetwork
+from evotext.noise import NoiseKey
 from evotext.rollouts.collector import Collector
 from evotext.types import Cost
 from optimizers.perturbations import FullRank, LowRank
 from tests.baselines.test_algorithms import grpo, ppo
 from tests.baselines.test_sft import sft
-from tests.optimizers.test_eggroll import eggroll
+from tests.optimizers.generations import eggroll
 from tests.rollouts.test_collector import chatter
 from tests.small_models import CONFIGS, small_model
 
@@ -41,10 +42,10 @@ def test_passes_take_what_torch_counts(family: str) -> None:
 
 def one_generation(algorithm: Any) -> tuple[Cost, FlopCounterMode]:
     model = small_model("llama")
-    algorithm.start(model, 0)
+    learner = algorithm.start(model, 0)
     with FlopCounterMode(display=False) as counter:
-        batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
-        report = algorithm.tell(batch)
+        batch = Collector(model, chatter(), rows=64).collect(learner.ask(0))
+        report = learner.tell(batch)
     return batch.cost + report.cost, counter
 
 
@@ -88,8 +89,12 @@ def test_a_generation_of_es_costs_what_torch_counts(perturbation: Any) -> None:
 def test_full_rank_noise_costs_as_much_as_the_weights() -> None:
     forward = ForwardFlops(small_model("llama").network)
     network = PerturbedNetwork(small_model("llama").network)
-    noise = FullRank(vectors="full").draw(network, seed=0, generation=0, population=2, antithetic=True, sigma=0.1)
+    noise = FullRank(vectors="full").draw(
+        network, NoiseKey(seed=0, generation=0, population=2, antithetic=True, sigma=0.1)
+    )
     computed = {"positions": 7, "predicted": 3}
     assert forward.noise(noise.flops_by_matrix, **computed) == forward(**computed)
-    thin = LowRank(rank=1, vectors="full").draw(network, seed=0, generation=0, population=2, antithetic=True, sigma=0.1)
+    thin = LowRank(rank=1, vectors="full").draw(
+        network, NoiseKey(seed=0, generation=0, population=2, antithetic=True, sigma=0.1)
+    )
     assert 0 < forward.noise(thin.flops_by_matrix, **computed) < forward(**computed) / 8

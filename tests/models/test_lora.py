@@ -13,8 +13,9 @@ from evotext.models.adapters import LoRA, NoAdapter
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
-from optimizers import LoRAES
-from optimizers.fitness_shaping import CenteredRanks
+from evotext.noise import NoiseKey
+from optimizers import EvolutionStrategy
+from optimizers.fitness_shaping import centered_ranks
 from optimizers.perturbations import FullRank
 from tests.optimizers.generations import PLAIN, told
 from tests.small_models import VOCABULARY, small_model
@@ -81,7 +82,7 @@ def test_every_member_runs_with_its_own_additions(family: str) -> None:
     network = PerturbedNetwork(model.network)
     assert all("lora_" in name for name in network.parameters)
     draw = FullRank(vectors="full").draw
-    noise = draw(network, seed=0, generation=0, population=3, antithetic=False, sigma=sigma)
+    noise = draw(network, NoiseKey(seed=0, generation=0, population=3, antithetic=False, sigma=sigma))
     with torch.no_grad(), noise.active(range(3), 1):
         together = model.network(input_ids=IDS).logits
     for member in range(3):
@@ -98,15 +99,15 @@ def test_every_member_runs_with_its_own_additions(family: str) -> None:
 def test_an_evolution_strategy_moves_the_additions_alone() -> None:
     model = adapted()
     settings = PLAIN | {"population": 4, "prompts": 2, "sigma": 0.1, "antithetic": True, "temperature": 0.0}
-    settings |= {"fitness_shaping": CenteredRanks(), "perturbation": FullRank(vectors="full")}
-    algorithm = LoRAES(**settings, optimizer=partial(torch.optim.SGD, lr=0.1))
-    algorithm.start(model, 0)
+    settings |= {"fitness_shaping": centered_ranks, "perturbation": FullRank(vectors="full")}
+    settings |= {"needs_adapter": True, "optimizer": partial(torch.optim.SGD, lr=0.1)}
+    learner = EvolutionStrategy(**settings).start(model, 0)
     before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
-    algorithm.tell(told(algorithm.ask(0), torch.arange(8.0)))
+    learner.tell(told(learner.ask(0), torch.arange(8.0)))
     changed = {name for name, p in model.network.named_parameters() if not torch.equal(p, before[name])}
     assert changed == {name for name, p in model.network.named_parameters() if p.requires_grad}
     with pytest.raises(ValueError, match="adapter=lora"):
-        LoRAES(**settings, optimizer=partial(torch.optim.SGD, lr=0.1)).start(small_model(), 0)
+        EvolutionStrategy(**settings).start(small_model(), 0)
 
 
 def test_frozen_weights_cost_no_gradient_of_their_own() -> None:

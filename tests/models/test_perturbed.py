@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, P
 from evotext.models.cached_layers import cache_key, is_recurrent
 from evotext.models.perturbed import CannotPerturbError, PerturbedNetwork
 from evotext.models.perturbed_probe import NoNoise
-from evotext.protocols import PopulationNoise
+from evotext.noise import NoiseKey, PopulationNoise
 from optimizers.perturbations import LowRank
 from tests.members import own_network
 from tests.small_models import CONFIGS, RECURRENT, RECURRENT_EXCLUDE, VOCABULARY
@@ -39,7 +39,9 @@ def _network(config: PreTrainedConfig | str, dtype: torch.dtype = torch.float64,
 
 def _noise(perturbed: PerturbedNetwork, *, rank: int = 1, vectors: str = "full") -> PopulationNoise:
     perturbation = LowRank(rank=rank, vectors=vectors)
-    return perturbation.draw(perturbed, seed=5, generation=2, population=POPULATION, antithetic=True, sigma=SIGMA)
+    return perturbation.draw(
+        perturbed, NoiseKey(seed=5, generation=2, population=POPULATION, antithetic=True, sigma=SIGMA)
+    )
 
 
 def _member(perturbed: PerturbedNetwork, noise: PopulationNoise, member: int) -> PreTrainedModel:

@@ -1,5 +1,6 @@
 """One generation of an evolution strategy without a task: settings, and episodes with the returns that a test wants."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -7,18 +8,39 @@ from torch import Tensor
 
 from evotext.optimization.schedules import Constant
 from evotext.types import Cost, RolloutPlan, Trajectories
+from optimizers import EvolutionStrategy
 from optimizers.decay import NoDecay
+from optimizers.fitness_shaping import z_score
+from optimizers.perturbations import LowRank
 from optimizers.resampling import Resampling
 
 # What no test is about unless it says so.
 PLAIN: dict[str, Any] = {
     "exclude": [],
+    "needs_adapter": False,
     "narrow_weights": "masters",
     "sigma_schedule": Constant(),
     "learning_rate_schedule": Constant(),
     "decay": NoDecay(),
     "resampling": Resampling(every=1),
 }
+
+POPULATION, PROMPTS, SIGMA, RATE = 8, 3, 0.1, 0.7
+
+
+def eggroll(**changes: Any) -> EvolutionStrategy:
+    """Rank 2 with noise on vectors, z-scores and a plain step, so that formulas can be written out."""
+    settings = {
+        "population": POPULATION,
+        "prompts": PROMPTS,
+        "sigma": SIGMA,
+        "antithetic": True,
+        "temperature": 1.0,
+        "perturbation": LowRank(rank=2, vectors="full"),
+        "fitness_shaping": z_score,
+        "optimizer": partial(torch.optim.SGD, lr=RATE),
+    }
+    return EvolutionStrategy(**PLAIN | settings | changes)
 
 
 def told(plan: RolloutPlan, return_B: Tensor) -> Trajectories:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from evotext.protocols import MemberNoise, ParameterSpec
+from evotext.noise import MemberNoise, ParameterSpec
 
 
 class Parameters:

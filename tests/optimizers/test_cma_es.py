@@ -10,8 +10,9 @@ from torch import Tensor
 
 from evotext.models.perturbed import PerturbedNetwork
 from optimizers import CMAES
+from optimizers.cma_es import SearcherNormals
 from optimizers.perturbations import subspace
-from optimizers.perturbations.subspace import Subspace
+from optimizers.perturbations.subspace import Subspace, SubspaceNoise
 from tests.optimizers.generations import told
 from tests.small_models import VOCABULARY, small_model
 
@@ -36,7 +37,7 @@ def test_every_member_is_the_network_with_its_own_singular_values(family: str) -
     network = PerturbedNetwork(model.network)
     space = Subspace(network, dict(model.network.named_parameters()), values=3)
     z_PD = 0.3 * torch.randn(4, space.dimensions, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    with torch.no_grad(), space.noise(z_PD).active(range(4), 1):
+    with torch.no_grad(), space.noise(z_PD, torch.zeros(space.dimensions)).active(range(4), 1):
         together = model.network(input_ids=ids).logits
     for member in range(4):
         own = copy.deepcopy(model.network)
@@ -56,7 +57,7 @@ def test_combine_is_the_sum_of_what_members_add() -> None:
     space = Subspace(PerturbedNetwork(model.network), dict(model.network.named_parameters()), values=2)
     z_PD = torch.randn(3, space.dimensions, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     weight_P = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-    noise = space.noise(z_PD)
+    noise = space.noise(z_PD + 1, stored_D=torch.ones(space.dimensions))
     for name, matrix_OI in noise.combine(weight_P):
         inputs = torch.eye(matrix_OI.shape[1], dtype=torch.float64).expand(3, -1, -1)
         each_PIO = noise.for_members(range(3)).linear(name, inputs)
@@ -79,21 +80,20 @@ def test_large_matrices_are_decomposed_by_a_randomised_method(monkeypatch: pytes
 def test_it_follows_the_librarys_own_search() -> None:
     """Beside a search that is run by hand with the same normals: the same points, and weights at its mean, in float64."""
     model = small_model()
-    algorithm = searched()
-    algorithm.start(model, 5)
+    learner = searched().start(model, 5)
     start = {name: p.detach().clone() for name, p in model.network.named_parameters()}
     space = Subspace(PerturbedNetwork(model.network), dict(model.network.named_parameters()), values=3)
-    other = searched()
-    other.start(small_model(), 5)  # for its normals
-    options = {"popsize": POPULATION, "seed": np.nan, "verbose": -9, "randn": other._normals}
+    normals = SearcherNormals(5)
+    options = {"popsize": POPULATION, "seed": np.nan, "verbose": -9, "randn": normals}
     by_hand = cma.CMAEvolutionStrategy([0.0] * space.dimensions, 0.1, options)
     numpy_state = np.random.get_state()[1].copy()
     for generation in range(4):
-        plan = algorithm.ask(generation)
-        other._begin(generation)
+        plan = learner.ask(generation)
+        normals.begin(generation)
         points = by_hand.ask()
-        np.testing.assert_allclose(algorithm._point_PD, np.stack(points))
-        algorithm.tell(told(plan, _returns(generation)))
+        assert isinstance(plan.noise, SubspaceNoise)
+        np.testing.assert_allclose(plan.noise.point_PD, np.stack(points))
+        learner.tell(told(plan, _returns(generation)))
         by_hand.tell(points, (-_returns(generation).view(POPULATION, PROMPTS).mean(1)).tolist())
     for name, change in space.matrices(torch.from_numpy(np.asarray(by_hand.mean))):
         torch.testing.assert_close(model.network.get_parameter(name).detach(), start[name] + change, rtol=0, atol=1e-10)
@@ -102,10 +102,9 @@ def test_it_follows_the_librarys_own_search() -> None:
 
 def test_without_signal_nothing_changes() -> None:
     model = small_model()
-    algorithm = searched()
-    algorithm.start(model, 0)
+    learner = searched().start(model, 0)
     before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
-    report = algorithm.tell(told(algorithm.ask(0), torch.ones(POPULATION * PROMPTS)))
+    report = learner.tell(told(learner.ask(0), torch.ones(POPULATION * PROMPTS)))
     assert report.metrics["skipped"] == 1
     assert all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
 
@@ -119,15 +118,14 @@ def test_it_climbs() -> None:
     def goodness(rows: int) -> Tensor:
         return model.network(input_ids=ids_KT.repeat(rows, 1)).logits[:, -1].log_softmax(-1)[:, 7]
 
-    algorithm = searched(population=16)
-    algorithm.start(model, 0)
+    learner = searched(population=16).start(model, 0)
     before = float(goodness(1).mean())
     for generation in range(15):
-        plan = algorithm.ask(generation)
+        plan = learner.ask(generation)
         assert plan.noise is not None
         with plan.noise.active(range(16), PROMPTS):
             return_B = goodness(16)
-        algorithm.tell(told(plan, return_B))
+        learner.tell(told(plan, return_B))
     assert float(goodness(1).mean()) > before + 0.5
 
 

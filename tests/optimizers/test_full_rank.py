@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evotext.models.perturbed import PerturbedNetwork
-from optimizers import ESAtScale, OpenAIES
-from optimizers.fitness_shaping import CenteredRanks, ZScore
+from evotext.noise import NoiseKey
+from optimizers import EvolutionStrategy
+from optimizers.fitness_shaping import centered_ranks, z_score
 from optimizers.perturbations import FullRank
 from optimizers.perturbations.full_rank import FullRankNoise
 from tests.optimizers.generations import PLAIN, told
@@ -23,7 +24,7 @@ SIGMA, POPULATION, PROMPTS = 0.05, 6, 3
 
 def _draw(network: Any, population: int = POPULATION, **changes: Any) -> FullRankNoise:
     settings = {"seed": 5, "generation": 2, "antithetic": True, "sigma": SIGMA} | changes
-    return FullRank(vectors="full").draw(network, population=population, **settings)
+    return FullRank(vectors="full").draw(network, NoiseKey(population=population, **settings))
 
 
 def _unit(noise: FullRankNoise, population: int = POPULATION) -> list[dict[str, Tensor]]:
@@ -57,7 +58,7 @@ def test_combine_is_the_explicit_sum_however_it_is_chunked(monkeypatch: pytest.M
     network = Parameters(a=(5, 7), c=(6,))
     weight_P = torch.tensor([0.3, -1, 2, 0.5, 0, 0], dtype=torch.float64)
     whole, unit = dict(_draw(network).combine(weight_P)), _unit(_draw(network))
-    monkeypatch.setattr("optimizers.perturbations.keyed.DRAW_NUMBERS", 1)
+    monkeypatch.setattr("optimizers.perturbations.members_in_progress.DRAW_NUMBERS", 1)
     chunked = dict(_draw(network).combine(weight_P))
     for name in ("a", "c"):
         expected = sum(w * member[name] for w, member in zip(weight_P, unit, strict=True))
@@ -87,7 +88,7 @@ def test_mirrored_members_are_opposite() -> None:
 
 def test_frozen_vectors_stay() -> None:
     noise = FullRank(vectors="frozen").draw(
-        Parameters(a=(5, 7), c=(6,)), seed=0, generation=0, population=2, antithetic=True, sigma=SIGMA
+        Parameters(a=(5, 7), c=(6,)), NoiseKey(seed=0, generation=0, population=2, antithetic=True, sigma=SIGMA)
     )
     assert [name for name, _ in noise.combine(torch.ones(2))] == ["a"]
     assert noise.for_members([0, 1]).vector("c") is None
@@ -97,11 +98,11 @@ def _step(algorithm: Any) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], T
     """What one generation changes, every member's noise, and the members' mean returns."""
     model = small_model("llama")
     before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
-    algorithm.start(model, 0)
-    plan = algorithm.ask(0)
+    learner = algorithm.start(model, 0)
+    plan = learner.ask(0)
     unit = _unit(plan.noise)
     return_B = torch.randn(POPULATION * PROMPTS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    algorithm.tell(told(plan, return_B))
+    learner.tell(told(plan, return_B))
     change = {name: p.detach() - before[name] for name, p in model.network.named_parameters()}
     return change, unit, return_B.view(POPULATION, PROMPTS).mean(1)
 
@@ -115,7 +116,7 @@ def test_openai_es_is_its_papers_estimate() -> None:
     """sum_i (r_i+ - r_i-) eps_i / 2n, divided by sigma: read off a plain step of learning rate sigma."""
     sgd = partial(torch.optim.SGD, lr=SIGMA)
     change, unit, fitness_P = _step(
-        OpenAIES(**_settings(antithetic=True, fitness_shaping=CenteredRanks(), optimizer=sgd))
+        EvolutionStrategy(**_settings(antithetic=True, fitness_shaping=centered_ranks, optimizer=sgd))
     )
     rank_P = fitness_P.argsort().argsort().double() / (POPULATION - 1) - 0.5
     for name, moved in change.items():
@@ -128,7 +129,9 @@ def test_es_at_scale_is_its_papers_step() -> None:
     """alpha / N sum_n z_n eps_n, where our learning rate is alpha sigma."""
     alpha = 0.3
     sgd = partial(torch.optim.SGD, lr=alpha * SIGMA)
-    change, unit, fitness_P = _step(ESAtScale(**_settings(antithetic=False, fitness_shaping=ZScore(), optimizer=sgd)))
+    change, unit, fitness_P = _step(
+        EvolutionStrategy(**_settings(antithetic=False, fitness_shaping=z_score, optimizer=sgd))
+    )
     z_P = (fitness_P - fitness_P.mean()) / fitness_P.std(unbiased=False)
     for name, moved in change.items():
         expected = alpha / POPULATION * sum(z * member[name] for z, member in zip(z_P, unit, strict=True))

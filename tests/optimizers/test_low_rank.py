@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from evotext.keys.philox import Purpose, normal, stream_id
-from evotext.protocols import PopulationNoise
+from evotext.noise import NoiseKey, PopulationNoise
 from optimizers.perturbations import LowRank
 from tests.optimizers.parameters import Parameters
 
@@ -28,7 +28,7 @@ def _draw(
     vectors: str = "full",
 ) -> PopulationNoise:
     return LowRank(rank=rank, vectors=vectors).draw(
-        network, seed=seed, generation=generation, population=population, antithetic=antithetic, sigma=sigma
+        network, NoiseKey(seed=seed, generation=generation, population=population, antithetic=antithetic, sigma=sigma)
     )
 
 
@@ -99,7 +99,7 @@ def test_noise_does_not_depend_on_order_chunks_or_drawing(monkeypatch: pytest.Mo
     network = Parameters(a=(5, 7), b=(5, 7), c=(6,))
     noise = _draw(network, 6)
     whole, vector = _matrices(noise, "a", 7, 6), _vectors(noise, "c", 6)
-    monkeypatch.setattr("optimizers.perturbations.keyed.DRAW_NUMBERS", 1)
+    monkeypatch.setattr("optimizers.perturbations.members_in_progress.DRAW_NUMBERS", 1)
     monkeypatch.setattr("evotext.keys.philox.CHUNK_BLOCKS", 3)
     again = _draw(network, 6)
     weight_P = torch.arange(6).double()

@@ -15,9 +15,10 @@ from torch import Tensor
 from evotext.keys.instances import train_instances
 from evotext.keys.philox import Purpose, many_normals, normal, stream_id
 from evotext.models.perturbed import PerturbedNetwork
-from optimizers import Eggroll, ESAtScale
-from optimizers.fitness_shaping import CenteredRanks, Raw, TaskZScore, ZScore
-from optimizers.masters import MasterWeights
+from evotext.noise import NoiseKey
+from optimizers import EvolutionStrategy
+from optimizers.ascent import Ascent
+from optimizers.fitness_shaping import centered_ranks, raw, task_z_score, z_score
 from optimizers.perturbations import FullRank, LowRank
 from tests.optimizers.generations import PLAIN, told
 from tests.optimizers.parameters import Parameters
@@ -31,7 +32,7 @@ SETTINGS: dict[str, Any] = PLAIN | {
     "antithetic": False,
     "temperature": 0.0,
     "perturbation": FullRank(vectors="full"),
-    "fitness_shaping": ZScore(),
+    "fitness_shaping": z_score,
     "optimizer": partial(torch.optim.SGD, lr=0.1),
 }
 
@@ -48,7 +49,8 @@ def test_parameters_of_equal_shape_have_their_own_noise(perturbation: Any) -> No
         return [torch.randn(60, 50, generator=torch.Generator().manual_seed(7)) for _ in range(2)]
 
     noise = perturbation.draw(
-        Parameters(first=(60, 50), second=(60, 50)), seed=0, generation=0, population=1, antithetic=False, sigma=1.0
+        Parameters(first=(60, 50), second=(60, 50)),
+        NoiseKey(seed=0, generation=0, population=1, antithetic=False, sigma=1.0),
     )
     ours = [matrix for _, matrix in noise.combine(torch.ones(1, dtype=torch.float64))]
     assert _correlation(*faulty()) > 0.99
@@ -64,7 +66,7 @@ def test_weights_are_not_perturbed_and_restored() -> None:
     before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
     draw = FullRank(vectors="full").draw
     network = PerturbedNetwork(model.network)
-    noise = draw(network, seed=0, generation=0, population=4, antithetic=False, sigma=0.1)
+    noise = draw(network, NoiseKey(seed=0, generation=0, population=4, antithetic=False, sigma=0.1))
     ids = torch.randint(0, VOCABULARY, (4, 5), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain = model.network(input_ids=ids).logits
@@ -79,10 +81,10 @@ def test_an_update_of_bf16_weights_is_not_lost(narrow: Any) -> None:
     start = torch.randn(20_000, generator=torch.Generator().manual_seed(0)).bfloat16()
     step = 1e-4 * torch.randn(20_000, generator=torch.Generator().manual_seed(1))
     faulty, weight = start.clone(), torch.nn.Parameter(start.clone())
-    masters = MasterWeights({"w": weight}, partial(torch.optim.SGD, lr=1.0), narrow=narrow)
+    ascent = Ascent({"w": weight}, partial(torch.optim.SGD, lr=1.0), narrow=narrow)
     for _ in range(100):
         faulty = (faulty.float() + step).bfloat16()
-        masters.ascend([("w", step.clone())])
+        ascent.step([("w", step.clone())])
     wanted = 100 * step
 
     def arrived(end: Tensor) -> float:
@@ -105,14 +107,12 @@ def test_members_never_share_a_seed() -> None:
 
 def test_a_resumed_run_goes_on_with_new_noise_and_new_instances() -> None:
     """There, a resumed run draws the seeds of its first iterations again."""
-    algorithm = ESAtScale(**SETTINGS)
-    algorithm.start(small_model(), 0)
+    algorithm = EvolutionStrategy(**SETTINGS)
+    learner, resumed = (algorithm.start(small_model(), 0) for _ in range(2))
     for generation in range(2):
-        algorithm.tell(told(algorithm.ask(generation), torch.arange(24.0)))
-    resumed = ESAtScale(**SETTINGS)
-    resumed.start(small_model(), 0)
-    resumed.load_state_dict(algorithm.state_dict())
-    plans = resumed.ask(2), algorithm.ask(2), resumed.ask(0)
+        learner.tell(told(learner.ask(generation), torch.arange(24.0)))
+    resumed.load_state_dict(learner.state_dict())
+    plans = resumed.ask(2), learner.ask(2), resumed.ask(0)
     units = [next(iter(plan.noise.combine(torch.ones(8, dtype=torch.float64))))[1] for plan in plans if plan.noise]
     assert torch.equal(units[0], units[1]) and plans[0].instances == plans[1].instances
     assert abs(_correlation(units[0], units[2])) < 0.2 and not set(plans[0].instances) & set(plans[2].instances)
@@ -121,13 +121,12 @@ def test_a_resumed_run_goes_on_with_new_noise_and_new_instances() -> None:
 def test_the_shaping_that_is_asked_for_is_the_one_that_acts() -> None:
     """There, the option is read and not used: every setting takes the same step."""
     steps = []
-    for shaping in (Raw(), ZScore(), CenteredRanks(), TaskZScore()):
+    for shaping in (raw, z_score, centered_ranks, task_z_score):
         model = small_model()
         before = model.network.lm_head.weight.detach().clone()
-        algorithm = Eggroll(**SETTINGS | {"fitness_shaping": shaping})
-        algorithm.start(model, 0)
+        learner = EvolutionStrategy(**SETTINGS | {"fitness_shaping": shaping}).start(model, 0)
         return_B = torch.randn(24, generator=torch.Generator().manual_seed(0), dtype=torch.float64).exp()
-        algorithm.tell(told(algorithm.ask(0), return_B))
+        learner.tell(told(learner.ask(0), return_B))
         steps.append(model.network.lm_head.weight.detach() - before)
     for i, first in enumerate(steps):
         for second in steps[:i]:
@@ -154,4 +153,4 @@ def test_equal_returns_have_equal_ranks() -> None:
     returns = torch.zeros(8, 3, dtype=torch.float64)
     faulty = returns.mean(1).argsort(stable=True).argsort().double() / 7 - 0.5
     assert float(faulty.abs().max()) == 0.5
-    assert CenteredRanks()(returns).tolist() == [0.0] * 8
+    assert centered_ranks(returns).tolist() == [0.0] * 8

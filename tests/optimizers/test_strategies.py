@@ -9,9 +9,9 @@ from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.schedules import Linear
-from optimizers import Eggroll, MeZO
+from optimizers import EvolutionStrategy
 from optimizers.decay import Anchored
-from optimizers.fitness_shaping import Raw, ZScore
+from optimizers.fitness_shaping import raw, z_score
 from optimizers.perturbations import FullRank, LowRank
 from optimizers.resampling import Resampling
 from tests.optimizers.generations import PLAIN, told
@@ -23,7 +23,7 @@ SGD = partial(torch.optim.SGD, lr=RATE)
 
 def _settings(**changes: Any) -> dict[str, Any]:
     settings = PLAIN | {"population": POPULATION, "prompts": PROMPTS, "sigma": SIGMA, "temperature": 0.0}
-    settings |= {"antithetic": True, "fitness_shaping": ZScore(), "optimizer": SGD}
+    settings |= {"antithetic": True, "fitness_shaping": z_score, "optimizer": SGD}
     return settings | {"perturbation": LowRank(rank=1, vectors="full")} | changes
 
 
@@ -44,15 +44,14 @@ def test_schedules_scale_sigma_and_the_learning_rate() -> None:
         {"sigma": SIGMA / 2, "optimizer": partial(torch.optim.SGD, lr=RATE / 2)},
     ):
         model = small_model()
-        algorithm = Eggroll(**_settings(**settings))
-        algorithm.start(model, 0)
-        before, plan = _weights(model), algorithm.ask(1)
+        learner = EvolutionStrategy(**_settings(**settings)).start(model, 0)
+        before, plan = _weights(model), learner.ask(1)
         assert plan.noise is not None
         members = plan.noise.for_members(range(POPULATION))
         ids = torch.zeros(POPULATION, 1, dtype=torch.int64)
         y = torch.zeros(POPULATION, 1, model.network.config.hidden_size, dtype=torch.float64)
         members.add_to_embedding("model.embed_tokens.weight", ids, y)
-        metrics = algorithm.tell(told(plan, _returns())).metrics
+        metrics = learner.tell(told(plan, _returns())).metrics
         assert metrics["sigma"] == SIGMA / 2 and metrics["learning_rate"] == RATE / 2
         changes.append([y] + [p.detach() - before[n] for n, p in model.network.named_parameters()])
     for scheduled, plain in zip(*changes, strict=True):
@@ -64,14 +63,13 @@ def test_anchored_decay_goes_back_towards_the_start_and_not_towards_zero() -> No
     """W <- W' + lr rate (W_0 - W') with W' the plain step's outcome; the second generation tells W_0 from W."""
     decayed, plain = (small_model(), small_model())
     rate = 0.3
-    one, other = Eggroll(**_settings(decay=Anchored(rate=rate))), Eggroll(**_settings())
     start = _weights(decayed)
-    for model, algorithm in ((decayed, one), (plain, other)):
-        algorithm.start(model, 0)
+    one = EvolutionStrategy(**_settings(decay=Anchored(rate=rate))).start(decayed, 0)
+    other = EvolutionStrategy(**_settings()).start(plain, 0)
     for generation in range(2):
         before_decayed, before_plain = _weights(decayed), _weights(plain)
-        for algorithm in (one, other):
-            algorithm.tell(told(algorithm.ask(generation), _returns(generation)))
+        for learner in (one, other):
+            learner.tell(told(learner.ask(generation), _returns(generation)))
         for name, after in decayed.network.named_parameters():
             step = plain.network.get_parameter(name) - before_plain[name]
             free = before_decayed[name] + step
@@ -84,11 +82,10 @@ def test_anchored_decay_goes_back_towards_the_start_and_not_towards_zero() -> No
 
 def test_without_signal_decay_does_not_act_either() -> None:
     model = small_model()
-    algorithm = Eggroll(**_settings(decay=Anchored(rate=0.5)))
-    algorithm.start(model, 0)
-    algorithm.tell(told(algorithm.ask(0), _returns()))
+    learner = EvolutionStrategy(**_settings(decay=Anchored(rate=0.5))).start(model, 0)
+    learner.tell(told(learner.ask(0), _returns()))
     before = _weights(model)
-    metrics = algorithm.tell(told(algorithm.ask(1), torch.ones(POPULATION * PROMPTS))).metrics
+    metrics = learner.tell(told(learner.ask(1), torch.ones(POPULATION * PROMPTS))).metrics
     assert metrics["skipped"] == 1
     assert all(torch.equal(p, before[n]) for n, p in model.network.named_parameters())
 
@@ -106,21 +103,14 @@ def test_instances_stay_for_as_long_as_asked(every: int | None, alike: list[list
 def test_mezo_is_its_papers_step() -> None:
     """eta (f+ - f-) / (2 eps) z, with f the mean return over the prompts."""
     model = small_model()
-    settings = _settings(population=2, fitness_shaping=Raw(), perturbation=FullRank(vectors="full"))
-    algorithm = MeZO(**settings)
-    algorithm.start(model, 0)
-    before, plan = _weights(model), algorithm.ask(0)
+    settings = _settings(population=2, fitness_shaping=raw, perturbation=FullRank(vectors="full"))
+    learner = EvolutionStrategy(**settings).start(model, 0)
+    before, plan = _weights(model), learner.ask(0)
     assert plan.noise is not None
     z = {name: noise.clone() for name, noise in plan.noise.combine(torch.tensor([1.0, 0.0], dtype=torch.float64))}
     return_B = _returns()[: 2 * PROMPTS]
-    algorithm.tell(told(plan, return_B))
+    learner.tell(told(plan, return_B))
     plus, minus = return_B.view(2, PROMPTS).mean(1)
     for name, after in model.network.named_parameters():
         expected = RATE * (plus - minus) / (2 * SIGMA) * z[name]
         torch.testing.assert_close(after.detach() - before[name], expected, rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("changes", [{"population": 4}, {"antithetic": False}])
-def test_mezo_is_one_pair(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(changes))):
-        MeZO(**_settings(**{"population": 2} | changes))

@@ -1,24 +1,24 @@
 """Grouping, fairness and verdicts: what may be claimed, and what must be said."""
 
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evotext.runner.evaluation import Evaluator
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
 from reports.comparison import Comparison, _said, compare
 from reports.figures import metric_title
 from reports.html_report import html_report
 from reports.markdown import markdown
 from reports.picture import picture
-from reports.runs import find_runs, read_run
 from reports.tasks import fewest_for_a_claim
 from reports.verdicts import answer, clear_winner, setting, verdict
 from tests.reports.run_folders import write_run
 
 NOW = datetime(2026, 1, 2)
-VALIDATION = Evaluator(episodes=256, points=1, temperature=0.0, samples=0, split="validation")
 
 
 def compared(root: Path) -> Comparison:
@@ -59,7 +59,9 @@ def test_three_seeds_apart_are_no_claim(tmp_path: Path) -> None:
     write_finals(tmp_path, {"eggroll": [0.5, 0.52, 0.54], "grpo": [0.9, 0.91, 0.92]})
     (task,) = compared(tmp_path).tasks
     assert clear_winner(task) is None
-    assert "no evidence yet (equal algorithms would differ as much in 10% of such comparisons)" in verdict(task)
+    assert "no evidence yet (equal algorithms would differ as much somewhere on up to 10% of such pages)" in verdict(
+        task
+    )
 
 
 def test_overlap_is_no_claim(tmp_path: Path) -> None:
@@ -75,28 +77,28 @@ def test_two_seeds_are_too_few(tmp_path: Path) -> None:
     assert "mean success on held-out instances over 2 seeds" in answer(comparison)[1]
     assert "interquartile" not in answer(comparison)[1]
     assert answer(comparison)[1].endswith(
-        "; fewer than 3 are too few for an interval, and a claim among 2 algorithms on one task takes at least 4 seeds of each."
+        "; fewer than 3 are too few for an interval, and on a page of 1 pair a claim on one task takes at least "
+        "4 seeds of each."
     )
 
 
 @pytest.mark.parametrize("contestants", [2, 3, 4, 5])
 def test_seeds_that_a_claim_takes(tmp_path: Path, contestants: int) -> None:
     """With as many, runs that do not overlap are a claim; with one fewer they are not, and the report says what it takes."""
-    fewest = fewest_for_a_claim(contestants)
+    pairs = math.comb(contestants, 2)
+    fewest = fewest_for_a_claim(pairs)
     for count in (fewest, fewest - 1):
         scores = {f"algorithm{i}": [0.1 * i + 0.001 * seed for seed in range(count)] for i in range(1, contestants + 1)}
         write_finals(tmp_path / str(count), scores)
         comparison = compared(tmp_path / str(count))
         (task,) = comparison.tasks
         assert (clear_winner(task) == f"algorithm{contestants}") == (count == fewest)
-        told = f"a claim among {contestants} algorithms on one task takes at least {fewest} seeds of each"
+        told = f"on a page of {'1 pair' if pairs == 1 else f'{pairs} pairs'} a claim on one task takes at least {fewest} seeds"
         assert (told in answer(comparison)[1]) == (count < fewest)
 
 
 def test_validation_instances_are_called_so(tmp_path: Path) -> None:
-    write_finals(
-        tmp_path, {"eggroll": [0.5, 0.6, 0.7], "grpo": [0.8, 0.8, 0.9]}, decoding=VALIDATION.decoding, passes=True
-    )
+    write_finals(tmp_path, {"eggroll": [0.5, 0.6, 0.7], "grpo": [0.8, 0.8, 0.9]}, split="validation", passes=True)
     comparison = compared(tmp_path)
     (task,) = comparison.tasks
     assert "measured on 256 validation episodes; decoding: greedy." in setting(task)
@@ -129,6 +131,7 @@ def test_several_tasks_in_one_sentence(tmp_path: Path) -> None:
     [
         ({"limit": 20_480}, "budgets differ (40,960 episodes / 20,480 episodes)"),
         ({"decoding": "temperature 1"}, "decoding at evaluation differs (greedy / temperature 1)"),
+        ({"split": "validation"}, "instances at evaluation differ (test / validation)"),
         ({"before": 0.35}, "runs do not start alike (success of 0.20 to 0.35 before training)"),
     ],
 )

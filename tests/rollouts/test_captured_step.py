@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from evotext.models.perturbed import PerturbedNetwork
+from evotext.noise import NoiseKey
 from evotext.rollouts.captured_step import STEPS_BEFORE, CudaGraphs, Step
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.session import Completion, Session
@@ -105,7 +106,7 @@ def test_a_recorded_step_writes_the_same_text(family: str) -> None:
 def test_a_population_decodes_with_its_noise_recorded(perturbation: Any) -> None:
     model = with_frequent_ends(small_model("qwen2"), share=0.04)
     network = PerturbedNetwork(model.network)
-    noise = perturbation.draw(network, seed=0, generation=0, population=6, antithetic=True, sigma=0.05)
+    noise = perturbation.draw(network, NoiseKey(seed=0, generation=0, population=6, antithetic=True, sigma=0.05))
     members, recorder = [row // 2 for row in range(12)], Taped()
     ordinary = conversation(Session(model, members=members, noise=noise), 12)
     assert same(conversation(Session(model, members=members, noise=noise, recorder=recorder), 12), ordinary)
@@ -140,7 +141,7 @@ def test_a_graph_writes_the_same_text(family: str, population: bool) -> None:
         members = [row // 2 for row in range(12)]
         network = PerturbedNetwork(model.network)
         noise = LowRank(rank=1, vectors="full").draw(
-            network, seed=0, generation=0, population=6, antithetic=True, sigma=0.05
+            network, NoiseKey(seed=0, generation=0, population=6, antithetic=True, sigma=0.05)
         )
     ordinary = conversation(Session(model, members=members, noise=noise), 12)
     assert same(conversation(Session(model, members=members, noise=noise, recorder=recorder), 12), ordinary)

@@ -3,6 +3,7 @@
 import pytest
 
 from evotext.models.perturbed import PerturbedNetwork
+from evotext.noise import NoiseKey
 from evotext.rollouts.session import Session
 from optimizers.perturbations import LowRank
 from tests.members import own_network
@@ -19,7 +20,9 @@ def test_three_turns_equal_each_members_own_network(family: str) -> None:
     model = with_frequent_ends(small_model(family))
     perturbed = PerturbedNetwork(model.network, exclude=EXCLUDE.get(family, []))
     perturbation = LowRank(rank=1, vectors="full")
-    noise = perturbation.draw(perturbed, seed=0, generation=0, population=POPULATION, antithetic=True, sigma=SIGMA)
+    noise = perturbation.draw(
+        perturbed, NoiseKey(seed=0, generation=0, population=POPULATION, antithetic=True, sigma=SIGMA)
+    )
     rows = POPULATION * ROWS_EACH
     members = [row // ROWS_EACH for row in range(rows)]
     session = Session(model, members=members, noise=noise)

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,11 +20,12 @@ from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.writer import JsonLines
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
-from evotext.trackers.files import JsonLines, TensorBoard
+from evotext.trackers.tensorboard import TensorBoard
 from tests.rollouts.test_collector import chatter, with_frequent_ends
 from tests.small_models import small_model
 
@@ -60,6 +62,13 @@ def small_algorithm(name: str) -> tuple[Any, Any]:
     return build(config, "algorithm"), build(config, "adapter")
 
 
+@dataclass(frozen=True)
+class Starting:
+    """An algorithm whose learner is made by this function of the model and the seed."""
+
+    start: Callable[[LanguageModel, int], Any]
+
+
 def small_run(
     folder: Path,
     algorithm: str = "eggroll",
@@ -68,7 +77,7 @@ def small_run(
     rows: int = 12,
     checkpoint_seconds: float = 1e-9,
     keep: int = 2,
-    wrap: Callable[[Any], Any] = lambda algorithm: algorithm,
+    wrap: Callable[[Any, LanguageModel], Any] = lambda learner, model: learner,
 ) -> Run:
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation."""
     torch.set_num_threads(1)
@@ -77,7 +86,7 @@ def small_run(
     model = adapter.attach(small_starting_model())
     first = collectives.rank() == 0
     return Run(
-        algorithm=wrap(made),
+        algorithm=Starting(lambda model, seed: wrap(made.start(model, seed), model)),
         model=model,
         collector=Collector(model, chatter(longest=2), rows=rows),
         budget=Budget(unit="episodes", limit=generations * EPISODES),

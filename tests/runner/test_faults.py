@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evotext.models.language_model import LanguageModel
 from evotext.rollouts.episodes import Batch
 from evotext.runner.loop import MOST_DROPPED, Run
 from evotext.types import Trajectories
@@ -19,19 +20,16 @@ BAD = [float("nan"), float("inf")]
 
 
 class Spoils:
-    """An algorithm that leaves a weight that is not finite, in the generations that it is told."""
+    """A learner that leaves a weight that is not finite, in the generations that it is told."""
 
-    def __init__(self, algorithm: Any, value: float, when: Callable[[int], bool]) -> None:
-        self._algorithm, self._value, self._when = algorithm, value, when
-        for name in ("ask", "state_dict", "load_state_dict"):
-            setattr(self, name, getattr(algorithm, name))
-
-    def start(self, model: Any, seed: int) -> None:
-        self._algorithm.start(model, seed)
+    def __init__(self, learner: Any, model: LanguageModel, value: float, when: Callable[[int], bool]) -> None:
+        self._learner, self._value, self._when = learner, value, when
         self._weight = next(iter(model.network.parameters()))
+        for name in ("ask", "state_dict", "load_state_dict"):
+            setattr(self, name, getattr(learner, name))
 
     def tell(self, batch: Trajectories) -> Any:
-        report = self._algorithm.tell(batch)
+        report = self._learner.tell(batch)
         if self._when(batch.plan.generation):
             with torch.no_grad():
                 self._weight.view(-1)[0] = self._value
@@ -70,7 +68,9 @@ def test_a_fitness_that_is_not_finite_drops_its_generation(
 def test_weights_that_are_not_finite_are_put_back(
     tmp_path: Path, value: float, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = small_run(tmp_path, generations=3, wrap=lambda made: Spoils(made, value, lambda generation: generation == 2))
+    run = small_run(
+        tmp_path, generations=3, wrap=lambda *made: Spoils(*made, value, lambda generation: generation == 2)
+    )
     summary = run.train()
     assert (summary["status"], summary["dropped_generations"]) == ("completed", 1)
     assert "generation 3 dropped: weights that are not finite" in capfd.readouterr().err
@@ -120,12 +120,12 @@ def test_out_of_memory_halves_the_rows_and_goes_on(
     run = small_run(tmp_path, generations=2)
     summary = run.train()
     assert summary["status"] == "completed"
-    assert run._collector.fitting_rows == 4
+    assert run._collector.fitting.now == 4
     assert "out of memory: batches have 4 rows from here on" in capfd.readouterr().err
     monkeypatch.undo()
     again = small_run(tmp_path, generations=3)
     again.resume()
-    assert again._collector.fitting_rows == 4, "a resumed run does not find it out again"
+    assert again._collector.fitting.now == 4, "a resumed run does not find it out again"
     let_go(again)
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from evotext.distributed import collectives, torchrun
-from evotext.protocols import Algorithm
+from evotext.models.language_model import LanguageModel
+from evotext.protocols import Learner
 from tests.runner.small_runs import (
     ended,
     lines_of,
@@ -23,7 +24,7 @@ from tests.runner.small_runs import (
 )
 
 # One of each kind: what differs between processes differs by the noise, by the adapter, by the library, by the loss.
-POPULATIONS = ["eggroll", "openai_es", "lora_es", "cma_es"]
+POPULATIONS = ["eggroll", "openai_es", "lora_es", "cma_es", "scored_es"]
 GRADIENTS = ["grpo", "ppo", "rloo", "sft"]
 OPTIONS = {"generations": 3, "rows": 4}  # three batches a generation, one an evaluation
 
@@ -89,19 +90,15 @@ def test_a_population_exchanges_scalars_and_gradients_more(tmp_path: Path) -> No
 
 
 class Differs:
-    """An algorithm that gives one process other weights than the others."""
+    """A learner that gives one process other weights than the others."""
 
-    def __init__(self, algorithm: Algorithm) -> None:
-        self._algorithm = algorithm
+    def __init__(self, learner: Learner, model: LanguageModel) -> None:
+        self._learner, self._weight = learner, list(model.network.parameters())[3]
         for name in ("ask", "state_dict", "load_state_dict"):
-            setattr(self, name, getattr(algorithm, name))
-
-    def start(self, model: Any, seed: int) -> None:
-        self._algorithm.start(model, seed)
-        self._weight = list(model.network.parameters())[3]
+            setattr(self, name, getattr(learner, name))
 
     def tell(self, batch: Any) -> Any:
-        report = self._algorithm.tell(batch)
+        report = self._learner.tell(batch)
         if batch.plan.generation == 1 and collectives.rank() == 1:
             with torch.no_grad():
                 self._weight.view(-1)[5] += 1e-6

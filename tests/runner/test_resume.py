@@ -34,27 +34,27 @@ class Stopped(BaseException):
 
 
 class StoppedAt:
-    """An algorithm that is cut off when it is asked for (or told of) a generation."""
+    """A learner that is cut off when it is asked for (or told of) a generation."""
 
-    def __init__(self, algorithm: Any, generation: int, when: str) -> None:
-        self._algorithm, self._generation, self._when = algorithm, generation, when
-        for name in ("start", "state_dict", "load_state_dict"):
-            setattr(self, name, getattr(algorithm, name))
+    def __init__(self, learner: Any, generation: int, when: str) -> None:
+        self._learner, self._generation, self._when = learner, generation, when
+        for name in ("state_dict", "load_state_dict"):
+            setattr(self, name, getattr(learner, name))
 
     def ask(self, generation: int) -> Any:
         if self._when == "ask" and generation == self._generation:
             raise Stopped
-        return self._algorithm.ask(generation)
+        return self._learner.ask(generation)
 
     def tell(self, batch: Any) -> Any:
-        report = self._algorithm.tell(batch)
+        report = self._learner.tell(batch)
         if self._when == "tell" and batch.plan.generation == self._generation:
             raise Stopped
         return report
 
 
 def stop(folder: Path, algorithm: str, generation: int, when: str = "ask", **options: Any) -> None:
-    run = small_run(folder, algorithm, wrap=lambda a: StoppedAt(a, generation, when), **options)
+    run = small_run(folder, algorithm, wrap=lambda learner, _: StoppedAt(learner, generation, when), **options)
     with pytest.raises(Stopped):
         run.train()
 

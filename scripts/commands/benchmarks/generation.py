@@ -30,8 +30,7 @@ def _perturbed_over_plain(setting: Setting) -> Figure:
     """The same engine with the same rows. Drawing the noise counts as part of the perturbed side's work."""
     members, prompts = _rows(setting)
     model = setting.load()
-    es = algorithm(setting, "eggroll", population=members, prompts=prompts)
-    es.start(model, seed=0)
+    es = algorithm(setting, "eggroll", population=members, prompts=prompts).start(model, seed=0)
     engine = collector(model, setting)
 
     def perturbed(repeat: int) -> float:

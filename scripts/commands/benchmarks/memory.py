@@ -64,9 +64,8 @@ def _peak(setting: Setting, rows: int, make: Callable[[], Algorithm] | None, rep
     if make is None:
         engine.collect(plain_plan(rows, repeat))
     else:
-        made = make()
-        made.start(model, seed=0)
-        made.tell(engine.collect(made.ask(repeat)))
+        learner = make().start(model, seed=0)
+        learner.tell(engine.collect(learner.ask(repeat)))
     return float(peak_memory_bytes(setting.device) - empty)
 
 

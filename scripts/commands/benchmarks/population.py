@@ -17,11 +17,10 @@ def figures(setting: Setting) -> list[Figure]:
     gpu = setting.gpu
     members, prompts = setting.members or (1024 if gpu else 256), setting.prompts or 1
     model = setting.load()
-    es = algorithm(setting, "eggroll", population=members, prompts=prompts)
     engine = collector(model, setting)
     weights = [p for p in model.network.parameters() if p.ndim == 2]
     stored = [p.detach().clone() for p in weights]
-    es.start(model, seed=0)
+    es = algorithm(setting, "eggroll", population=members, prompts=prompts).start(model, seed=0)
 
     def ours(repeat: int) -> float:
         """A whole generation: noise, episodes, update."""

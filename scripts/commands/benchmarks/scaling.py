@@ -192,16 +192,16 @@ def _generations(setting: Setting, name: str) -> Callable[[int], Result]:
     else:
         made = algorithm(setting, name, prompts=max(1, rows // GROUP), group_size=GROUP)
     model = setting.load()
-    made.start(model, seed=0)
+    learner = made.start(model, seed=0)
     engine = collector(model, setting, even=True)
     parameters = dict(model.network.named_parameters())
 
     def generation(repeat: int) -> Result:
         collectives.any_of(False)  # all begin together
         sent, begin = collectives.bytes_sent(), time.perf_counter()
-        plan = made.ask(repeat)
+        plan = learner.ask(repeat)
         batch = engine.collect(plan)
-        report = made.tell(batch)
+        report = learner.tell(batch)
         collectives.check_same(parameters, f"generation {repeat}")
         joint_cost(report.cost)  # as a run does
         return {

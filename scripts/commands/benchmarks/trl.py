@@ -151,8 +151,8 @@ def _rewards(setting: Setting, seed: int) -> tuple[float, float]:
 
 
 def _our_step(setting: Setting, model: LanguageModel, task: TextTask, prompts: int, turns: Turns, seed: int) -> Step:
-    grpo = algorithm(setting, "grpo", prompts=prompts, group_size=GROUP, optimizer={"lr": LEARNING_RATE})
-    grpo.start(model, seed=seed)
+    settings = {"prompts": prompts, "group_size": GROUP, "optimizer": {"lr": LEARNING_RATE}}
+    grpo = algorithm(setting, "grpo", **settings).start(model, seed=seed)
     engine = collector(model, setting, task=task)
 
     def step(generation: int) -> None:

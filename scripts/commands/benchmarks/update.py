@@ -10,8 +10,7 @@ def figures(setting: Setting) -> list[Figure]:
     members = setting.members or (1024 if gpu else 64 if large else 128)
     prompts = setting.prompts or (1 if gpu else 2 if large else 8)
     model = setting.load()
-    es = algorithm(setting, "eggroll", population=members, prompts=prompts)
-    es.start(model, seed=0)
+    es = algorithm(setting, "eggroll", population=members, prompts=prompts).start(model, seed=0)
     engine = collector(model, setting)
 
     def share(repeat: int) -> float:

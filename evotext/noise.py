@@ -1,0 +1,176 @@
+"""A population's noise: the key that it is a pure function of, and what each side sees of it.
+
+    network     `PerturbableNetwork` names its parameters, and runs batches with a `MemberNoise` in its layers
+    engine      `ForwardNoise` runs rollouts as members of the population
+    estimator   `UpdateNoise` sums the members' noise, weighted by fitness, into a pseudo-gradient
+    `Perturbation` draws a generation's `PopulationNoise`, which is both sides of one noise
+
+Shape suffixes: P population members, N draws, K rows a member, O outputs, I inputs, D embedding width.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterSpec:
+    """A parameter that a perturbation may move, in the layout (O, I) whatever the layer stores."""
+
+    kind: Literal["matrix", "vector"]
+    """`matrix`: linear layers, embeddings and heads (an embedding is V x D). `vector`: biases and norm scales."""
+    shape: tuple[int, ...]
+    """(O, I) of a matrix, (N,) of a vector."""
+    index: int
+    """Position in the model's sorted list of parameters, excluded ones counted: part of the noise's key."""
+    dtype: torch.dtype
+    """Type of the stored weights; noise is drawn in float32 and cast to it."""
+    device: torch.device
+    """Where the weights live."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseKey:
+    """All that a generation's noise depends on, besides the parameters. The same key gives the same noise on every process.
+
+    Antithetic pairs: members 2i and 2i + 1 share draw i, with signs + and -. Otherwise every member has a draw of its own.
+    """
+
+    seed: int
+    """The run's seed."""
+    generation: int
+    """Counts from 0."""
+    population: int
+    """P, the number of members."""
+    antithetic: bool
+    """Whether members come in mirrored pairs; the population is even then."""
+    sigma: float
+    """Scale of the perturbation, in units of a weight."""
+
+    def __post_init__(self) -> None:
+        assert not (self.antithetic and self.population % 2), self.population
+
+    @property
+    def draws(self) -> int:
+        """N, the number of draws: pairs, or members."""
+        return self.population // self.members_per_draw
+
+    @property
+    def members_per_draw(self) -> int:
+        """2 with antithetic pairs, else 1."""
+        return 2 if self.antithetic else 1
+
+    def draws_of(self, members: Sequence[int]) -> Tensor:
+        """Return the draw of each of these members, (P,) int64."""
+        assert all(0 <= member < self.population for member in members), members
+        return torch.tensor([member // self.members_per_draw for member in members])
+
+    def signs_of(self, members: Sequence[int]) -> Tensor:
+        """Return +1 or -1 for each of these members, (P,) float64."""
+        return torch.tensor([1 - 2 * (member % self.members_per_draw) for member in members], dtype=torch.float64)
+
+    def whole_draws(self, members: Sequence[int]) -> slice | None:
+        """Return the draws of these members if they are whole pairs in order, so that both can read one draw; else None."""
+        fold, first = self.members_per_draw, members[0]
+        in_order = tuple(members) == tuple(range(first, first + len(members)))
+        if not in_order or first % fold or len(members) % fold:
+            return None
+        return slice(first // fold, (members[-1] + 1) // fold)
+
+    def weigh_draws(self, weight_P: Tensor) -> tuple[Tensor, slice]:
+        """Turn the members' weights into weights of the draws, (N,).
+
+        Return them with the range of draws outside of which every weight is 0.
+        """
+        assert weight_P.shape == (self.population,), weight_P.shape
+        weight_N = weight_P[0::2] - weight_P[1::2] if self.antithetic else weight_P
+        used = weight_N.nonzero().flatten().tolist() or [0]
+        return weight_N, slice(used[0], used[-1] + 1)
+
+
+class MemberNoise(Protocol):
+    """The noise of the members of one batch of rows, times sigma. Rows come as (P, K): K rows of each of P members.
+
+    K counts positions: a row of T tokens comes as T of them, next to each other.
+    """
+
+    @property
+    def count(self) -> int:
+        """P, the number of members."""
+
+    def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
+        """Return a new contiguous (P, K, O): sigma * x E^T, E being the member's noise for the matrix `name`, plus `start`.
+
+        start: (O,), or (P, 1, O) for one a member; what a layer's bias is.
+        """
+
+    def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
+        """Add row `ids` of sigma * E to y in place."""
+
+    def vector(self, name: str) -> Tensor | None:
+        """Return sigma * e for the vector `name`, shape (P, N); None where vectors are frozen."""
+
+
+class PerturbableNetwork(Protocol):
+    """A network whose layers can add a population's noise (`evotext.models.perturbed.PerturbedNetwork`)."""
+
+    @property
+    def parameters(self) -> Mapping[str, ParameterSpec]:
+        """Every parameter that may be perturbed, by its name, sorted."""
+
+    @property
+    def together(self) -> Sequence[tuple[str, ...]]:
+        """Matrices of linear layers that read the same input, one after another, as queries, keys and values do."""
+
+    def active(self, noise: MemberNoise, rows_per_member: int) -> AbstractContextManager[None]:
+        """Within it, each row of the network's batches, ordered by member, runs as its member."""
+
+
+class ForwardNoise(Protocol):
+    """The engine's side of a population's noise: batches of members run perturbed."""
+
+    def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
+        """Within it the network runs batches of len(members) x rows_per_member rows, ordered by member, perturbed.
+
+        Members may be any subset of the population in any order. Entering again with the same arguments is cheap.
+        """
+
+    def for_members(self, members: Sequence[int]) -> MemberNoise:
+        """Return the noise of these members, in this order; the same object while the members stay the same."""
+
+    @property
+    def flops_by_matrix(self) -> Mapping[str, float]:
+        """What the noise of each matrix adds to a forward pass, in operations at each position that goes through its layer."""
+
+
+class UpdateNoise(Protocol):
+    """The estimator's side of a population's noise: sums over its members."""
+
+    def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """For each perturbed parameter, by name in sorted order, yield sum_p weight_p E_p (unit noise, no sigma).
+
+        weight_P covers the whole population. Layout of `ParameterSpec`; float32, or float64 where the weights are.
+        """
+
+    @property
+    def combine_flops(self) -> float:
+        """Floating-point operations of one `combine`."""
+
+
+class PopulationNoise(ForwardNoise, UpdateNoise, Protocol):
+    """One generation's noise for a whole population: a pure function of its key, never of how it is chunked."""
+
+
+@runtime_checkable
+class Perturbation(Protocol):
+    """How a population's noise is shaped: low rank, full rank, ..."""
+
+    def moves(self, spec: ParameterSpec) -> bool:
+        """Whether parameters of this kind are perturbed."""
+
+    def draw(self, network: PerturbableNetwork, key: NoiseKey) -> PopulationNoise:
+        """Return the noise of one generation, on every parameter of the network that `moves`."""

@@ -1,0 +1,71 @@
+"""What all noise has in common: its key, what it moves, and that it goes when nobody needs it."""
+
+import gc
+import weakref
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+import torch
+
+from evotext.models.perturbed import PerturbedNetwork
+from evotext.noise import NoiseKey, Perturbation
+from optimizers.perturbations import FullRank, LowRank
+from tests.small_models import small_model
+
+KEY = NoiseKey(seed=0, generation=0, population=6, antithetic=True, sigma=0.1)
+PERTURBATIONS = [
+    kind(vectors=vectors) for kind in (FullRank, lambda **o: LowRank(rank=1, **o)) for vectors in ("full", "frozen")
+]
+
+
+@pytest.mark.parametrize("antithetic", [True, False])
+@pytest.mark.parametrize("members", [[0, 1, 2, 3], [2, 3], [1, 2], [0, 1, 2], [5, 4], [3], [0, 0]])
+def test_a_key_says_who_shares_a_draw(members: list[int], antithetic: bool) -> None:
+    """Against a table of (draw, sign), written out."""
+    key = replace(KEY, antithetic=antithetic)
+    table = [(n // 2, 1 - 2 * (n % 2)) for n in range(6)] if antithetic else [(n, 1) for n in range(6)]
+    draws, signs = zip(*[table[n] for n in members], strict=True)
+    assert key.draws == len({draw for draw, _ in table})
+    assert key.draws_of(members).tolist() == list(draws)
+    assert key.signs_of(members).tolist() == list(signs)
+    some = key.whole_draws(members)
+    every = [n for n in range(6) if table[n][0] in draws]
+    assert (some is not None) == (members == every)
+    assert some is None or list(range(some.start, some.stop)) == sorted(set(draws))
+
+
+@pytest.mark.parametrize("weights", [[0, 0, 3, 1, 0, 0], [1, 1, 1, 1, 1, 1], [0] * 6, [0, 0, 0, 0, 0, 2]])
+def test_weights_of_draws_are_those_of_their_members(weights: list[int]) -> None:
+    """sum_p w_p sign_p of every draw; outside the range that is named they are all 0."""
+    weight_N, some = KEY.weigh_draws(torch.tensor(weights))
+    assert weight_N.tolist() == [weights[2 * n] - weights[2 * n + 1] for n in range(3)]
+    assert not weight_N[: some.start].any() and not weight_N[some.stop :].any()
+
+
+def test_a_key_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        KEY.seed = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("perturbation", PERTURBATIONS)
+def test_what_moves_is_what_is_combined(perturbation: Perturbation) -> None:
+    network = PerturbedNetwork(small_model("gpt2").network, exclude=["*wte*"])
+    moved = [name for name, spec in network.parameters.items() if perturbation.moves(spec)]
+    assert [name for name, _ in perturbation.draw(network, KEY).combine(torch.ones(6))] == moved
+    assert 0 < len(moved) <= len(network.parameters)
+
+
+@pytest.mark.parametrize("perturbation", PERTURBATIONS[::2])
+def test_noise_goes_with_its_last_reference(perturbation: Any) -> None:
+    """Numbers of the weights' size must not wait for the garbage collector."""
+    gc.disable()
+    try:
+        noise = perturbation.draw(PerturbedNetwork(small_model().network), KEY)
+        list(noise.combine(torch.ones(6)))
+        noise.for_members([0, 1])
+        gone = weakref.ref(noise)
+        del noise
+        assert gone() is None
+    finally:
+        gc.enable()
