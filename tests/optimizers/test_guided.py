@@ -1,17 +1,23 @@
 """Guided noise: what it is in the layer's own terms, the closed forms of the estimate, and the basis that it lies in."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from evotext.models.flops import ForwardFlops
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from optimizers.perturbations import Guided, LowRank
 from optimizers.perturbations.basis import Basis, find_basis
 from optimizers.perturbations.guided import GuidedNoise
+from optimizers.perturbations.low_rank import LowRankNoise
 from tests.members import own_network
+from tests.optimizers.generations import eggroll
 from tests.optimizers.parameters import Parameters
-from tests.small_models import small_network
+from tests.optimizers.scored_episodes import made_up
+from tests.small_models import small_model, small_network
 
 O, I, K, S, D = 12, 9, 4, 3, 5  # noqa: E741
 SIGMA = 0.3
@@ -206,3 +212,33 @@ def test_a_basis_survives_its_state() -> None:
     again = Basis.from_state(basis.state_dict(), together)
     assert all(torch.equal(V, again.inputs[name]) for name, V in basis.inputs.items())
     assert len({id(V) for V in again.inputs.values()}) == len({id(V) for V in basis.inputs.values()})
+
+
+def test_eggroll_takes_guided_noise_from_its_second_generation_on_and_resumes_with_it() -> None:
+    algorithm = eggroll(perturbation=Guided(rank=1, directions=3, tokens=6, refresh=2, vectors="frozen"))
+    model = small_model()
+    learner = algorithm.start(model, 0)
+    plan = learner.ask(0)
+    assert isinstance(plan.noise, LowRankNoise)
+    bases, charged = [], []
+    for generation in range(4):
+        plan = learner.ask(generation)
+        report = learner.tell(made_up(plan, seed=generation))
+        bases.append(learner._guide.basis)
+        charged.append(report.cost.flops)
+    assert bases[0] is bases[1] and bases[1] is not bases[2] and bases[2] is bases[3], "every second generation"
+    plan = learner.ask(4)
+    assert isinstance(plan.noise, GuidedNoise)
+    others = small_model()
+    others.network.load_state_dict(model.network.state_dict())
+    resumed = algorithm.start(others, 0)
+    resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
+    again = resumed.ask(4)
+    assert again.noise is not None
+    weight_P = torch.arange(8).double()
+    for (name, found), (other, expected) in zip(
+        again.noise.combine(weight_P), plan.noise.combine(weight_P), strict=True
+    ):
+        assert name == other and torch.equal(found, expected)
+    looked = ForwardFlops(model.network)(positions=1, predicted=0)
+    assert charged[2] - charged[1] > 20 * looked, "a look at the episodes is charged"

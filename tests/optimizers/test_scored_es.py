@@ -1,5 +1,7 @@
 """Scored ES against the policy gradient by autograd, in float64: several turns, padded rows, every baseline."""
 
+import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -193,19 +195,19 @@ def kl_of(model: LanguageModel, before: LanguageModel, batch: Trajectories) -> f
         )
         for t in batch.policy_mask_BT[row].nonzero()[:, 0].tolist():
             d = float(now[t - 1, ids_T[t]] - then[t - 1, ids_T[t]])
-            total += torch.tensor(d).exp().item() - d - 1
+            total += math.expm1(d) - d
     return total / len(batch.length_B)
 
 
 def with_sampled_logprobs(model: LanguageModel, batch: Trajectories) -> Trajectories:
-    """What the sampler would have recorded."""
-    assert batch.logprob_BT is not None
+    """What the sampler would have recorded, in float64."""
+    logprob_BT = torch.zeros(batch.tokens_BT.shape, dtype=torch.float64)
     for row in range(len(batch.length_B)):
         ids_T = batch.tokens_BT[row, : int(batch.length_B[row])]
         logprob_TV = (model.network(input_ids=ids_T[None]).logits[0] / TEMPERATURE).log_softmax(-1).detach()
         for t in batch.policy_mask_BT[row].nonzero()[:, 0].tolist():
-            batch.logprob_BT[row, t] = logprob_TV[t - 1, ids_T[t]]
-    return batch
+            logprob_BT[row, t] = logprob_TV[t - 1, ids_T[t]]
+    return replace(batch, logprob_BT=logprob_BT)
 
 
 @pytest.mark.parametrize("perturbation", ["low_rank", "guided"])
