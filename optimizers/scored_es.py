@@ -50,6 +50,7 @@ from optimizers.masters import NarrowWeights
 from optimizers.perturbations.guided import GuidedNoise
 from optimizers.pseudo_gradient import PseudoGradient
 from optimizers.scores import clipped, score_weights
+from optimizers.selection import choose, energies_of, excluding, policy_gradient
 from optimizers.small_space import SmallSpaceWeights
 
 # Episodes that the KL of a step is measured on.
@@ -76,6 +77,7 @@ class ScoredES:
     sigma: PositiveFloat
     perturbation: Perturbation
     exclude: list[str]
+    select: Annotated[float, Field(gt=0, le=1)] | None
     clip_deviations: PositiveFloat | None
     steps: PositiveInt
     clip_low: NonNegativeFloat
@@ -104,17 +106,28 @@ class ScoredESLearner:
 
     def __init__(self, hyper: ScoredES, model: LanguageModel, seed: int) -> None:
         self._hyper, self._model, self._seed = hyper, model, seed
-        network = PerturbedNetwork(model.network, exclude=hyper.exclude)
-        self._guide = Guide(network=network, perturbation=hyper.perturbation)
         self._scoring = Scoring(model.network, rows=hyper.micro_rows)
         self._length = 1.0
+        self._selected: list[str] | None = None
+        self._settle(None)
+
+    def _settle(self, selected: list[str] | None) -> None:
+        """Begin with these matrices alone, with all that may move if None."""
+        hyper = self._hyper
+        network = PerturbedNetwork(self._model.network, exclude=hyper.exclude)
+        if selected is not None:
+            network = PerturbedNetwork(
+                self._model.network, exclude=[*hyper.exclude, *excluding(list(network.parameters), selected)]
+            )
+        self._selected = selected
+        self._guide = Guide(network=network, perturbation=hyper.perturbation)
         self._weights = SmallSpaceWeights(
             network,
             {name: spec for name, spec in network.parameters.items() if hyper.perturbation.moves(spec)},
             hyper.optimizer,
             schedule=hyper.learning_rate_schedule,
             narrow=hyper.narrow_weights,
-            seed=seed,
+            seed=self._seed,
             basis=None,
         )
 
@@ -143,30 +156,46 @@ class ScoredESLearner:
             "sigma": self._sigma(generation),
             "scored/episodes": float(len(scored_M)),
         }
-        flops = 0.0
-        steps = 0
+        cost, flops, steps = Cost(), 0.0, 0
         if len(scored_M):
-            flops += self._guide.look(batch)
-            self._weights.move_to(self._guide.basis)
             actions = actions_of(batch, self._model.device)
+            flops += self._guide.look(batch)
+            if self._hyper.select is not None and self._selected is None:
+                cost += self._select(actions, advantage_B, self._hyper.select)
+                flops += self._guide.look(batch)
+                self._weights.follow(generation)
+            self._weights.move_to(self._guide.basis)
             for step in range(self._hyper.steps):
                 figures, spent = self._step(actions, advantage_B, scored_M, generation, step)
                 metrics |= figures
                 flops, steps = flops + spent, steps + 1
         metrics |= {"drift": self._weights.drift, "skipped": float(not steps), "scored/steps": float(steps)}
         flops += self._scoring.spent()
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, steps), flops=flops)
+        cost += Cost(update_seconds=time.perf_counter() - begin, updates=max(1, steps), flops=flops)
         return UpdateReport(metrics=metrics, cost=cost, notes=self._scoring.take_notes())
 
     def state_dict(self) -> dict[str, object]:
-        """Return the optimizer's state, the masters, the basis and the step's length."""
-        return {"weights": self._weights.state_dict(), "guide": self._guide.state_dict(), "length": self._length}
+        """Return the optimizer's state, the masters, the basis, the step's length and what was selected."""
+        return {
+            "weights": self._weights.state_dict(),
+            "guide": self._guide.state_dict(),
+            "length": self._length,
+            "selected": self._selected,
+        }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
+        self._settle(state["selected"])  # type: ignore[arg-type]
         self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
         self._weights.load_state_dict(state["weights"], self._guide.basis)  # type: ignore[arg-type]
         self._length = float(state["length"])  # type: ignore[arg-type]
+
+    def _select(self, actions: Actions, advantage_B: Tensor, share: float) -> Cost:
+        """Choose the matrices that move from here on, by the gradient of these episodes."""
+        gradient, cost = policy_gradient(self._model.network, actions, advantage_B, temperature=self._hyper.temperature)
+        energies = energies_of(gradient, self._guide.network, self._hyper.perturbation, self._guide.basis)
+        self._settle(list(choose(energies, share)))
+        return cost
 
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)

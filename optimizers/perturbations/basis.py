@@ -49,6 +49,12 @@ class Basis:
             return small.new_zeros(spec.shape).index_copy_(0, self.tokens[name], small)
         return small @ self.inputs[name].to(small.dtype).T if name in self.inputs else small
 
+    def project(self, name: str, whole: Tensor) -> Tensor:
+        """From the parameter's own layout to the small space: the transpose of `lift`."""
+        if name in self.tokens:
+            return whole[self.tokens[name]]
+        return whole @ self.inputs[name].to(whole.dtype) if name in self.inputs else whole
+
     def places(self, name: str, spec: ParameterSpec) -> Tensor:
         """Where each token of an embedding stands among the chosen ones, (V,); -1 if it does not."""
         place_V = torch.full((spec.shape[0],), -1, device=self.tokens[name].device)

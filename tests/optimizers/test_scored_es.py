@@ -19,6 +19,8 @@ from optimizers import ScoredES
 from optimizers.perturbations import FullRank, Guided, LowRank
 from optimizers.scored_es import ScoredESLearner
 from optimizers.scores import clipped, score_weights
+from optimizers.selection import Energy, choose
+from optimizers.selection import policy_gradient as gradient_by_parameter
 from tests.optimizers.scored_episodes import made_up
 from tests.small_models import small_model
 
@@ -39,6 +41,7 @@ def scored_es(**changes: Any) -> ScoredES:
         "sigma": 1e-4,
         "perturbation": LowRank(rank=1, vectors="full"),
         "exclude": [],
+        "select": None,
         "clip_deviations": None,
         "steps": 1,
         "clip_low": 0.2,
@@ -302,3 +305,54 @@ def test_the_cost_is_forward_passes_alone() -> None:
 def test_odd_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"algorithm\.population: expected an even number"):
         scored_es(population=7)
+
+
+def test_selection_takes_the_densest_until_they_hold_the_share() -> None:
+    energies = {
+        "a": Energy(energy=5.0, dimensions=10),
+        "b": Energy(energy=4.0, dimensions=2),
+        "c": Energy(energy=1.0, dimensions=1),
+    }
+    assert choose(energies, 0.4) == ("b",)
+    assert choose(energies, 0.41) == ("b", "c")
+    assert choose(energies, 0.51) == ("a", "b", "c")
+    assert choose({"a": Energy(energy=0.0, dimensions=3)}, 0.9) == ("a",)
+
+
+@pytest.mark.parametrize("perturbation", ["low_rank", "guided"])
+def test_only_what_was_selected_moves_and_the_backward_pass_is_charged(perturbation: str) -> None:
+    chosen = {
+        "low_rank": LowRank(rank=1, vectors="full"),
+        "guided": Guided(rank=1, directions=6, tokens=9, refresh=1, vectors="frozen"),
+    }[perturbation]
+    model = small_model()
+    learner = scored_es(perturbation=chosen, select=0.6).start(model, 0)
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    reports = []
+    for generation in range(3):
+        reports.append(learner.tell(made_up(learner.ask(generation), seed=generation)))
+    moved = sorted(name for name, p in model.network.named_parameters() if not torch.equal(p, before[name]))
+    assert moved == learner._selected and 0 < len(moved) < len(before) / 2
+    assert [report.cost.backward_flops > 0 for report in reports] == [True, False, False]
+    resumed = scored_es(perturbation=chosen, select=0.6).start(model, 0)
+    resumed.load_state_dict(learner.state_dict())
+    assert resumed._selected == moved
+    at = weights(model)
+    learner.tell(made_up(learner.ask(3), seed=3))
+    expected = weights(model)
+    torch.nn.utils.vector_to_parameters(at.clone(), model.network.parameters())
+    resumed.tell(made_up(resumed.ask(3), seed=3))
+    assert torch.equal(weights(model), expected)
+
+
+def test_the_gradient_that_selection_reads_is_the_policy_gradient() -> None:
+    model = small_model()
+    batch = made_up(scored_es().start(model, 0).ask(0))
+    advantage_B = group_advantages(batch.return_B, torch.tensor(batch.plan.groups), "std")
+    expected = policy_gradient(model, batch, advantage_B)
+    found, cost = gradient_by_parameter(
+        model.network, actions_of(batch, model.device), advantage_B, temperature=TEMPERATURE
+    )
+    whole = torch.cat([found[name].flatten() for name, _ in model.network.named_parameters()])
+    torch.testing.assert_close(whole, expected, rtol=0, atol=1e-12)
+    assert cost.backward_flops == pytest.approx(2 / 3 * cost.flops, rel=0.01)
