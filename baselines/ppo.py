@@ -35,8 +35,9 @@ from baselines.gradient_checkpointing import check_checkpointable
 from baselines.inner_loop import Figures, MicroBatches, minibatches
 from baselines.kl_controller import KLController
 from baselines.losses import clipped_surrogate, kl_divergence, token_weights, value_loss
+from baselines.notices import gap_notes
 from baselines.policy import Scorer
-from baselines.rollout_metrics import add_gap, gap_notes, rollout_metrics, trained_on_metrics
+from baselines.rollout_metrics import add_gap, rollout_metrics, trained_on_metrics
 from baselines.stepper import Stepper, Steps
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
@@ -169,7 +170,7 @@ class PPO:
         self._tokens_seen += int(batch.length_B.sum())
         metrics |= figures.result() | {"stopped_early": float(stopped)}
         metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=max(1, steps.taken))
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=steps.taken)
         cost += self._policy.spent() + self._critic.spent()
         cost += self._reference.spent() if self._reference is not None else Cost()
         notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)

@@ -54,18 +54,6 @@ def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> 
     }
 
 
-def gap_notes(metrics: dict[str, float], tolerance: float) -> tuple[str, ...]:
-    """A warning if the sampler's and the trainer's log-probabilities differ by more than this on average, in nats."""
-    gap = metrics.get("sampling/logp_difference", 0.0)
-    if gap <= tolerance:
-        return ()
-    return (
-        f"warning: the sampler's log-probabilities are {gap:.3g} nats a token from the trainer's (tolerance {tolerance:g}): "
-        "likely weights in a narrow type (try model.dtype=float32 or algorithm.old_logprobs=trainer), or layers that compute "
-        "otherwise with a cache or with padding",
-    )
-
-
 def add_gap(figures: Figures, part: Actions, logprob_KN: Tensor) -> None:
     """How far the sampler's log-probabilities are from those of the same weights in training."""
     gap = (logprob_KN - part.old_logprob_BN)[part.mask_BN].abs()

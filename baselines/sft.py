@@ -92,7 +92,7 @@ class SFT:
         steps = self._improve(actions, generation, figures)
         metrics = figures.result()
         metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
-        cost = Cost(env_seconds=drawn - begin, update_seconds=time.perf_counter() - drawn, updates=max(1, steps.taken))
+        cost = Cost(env_seconds=drawn - begin, update_seconds=time.perf_counter() - drawn, updates=steps.taken)
         if collectives.rank() == 0:  # all processes drew the same ones, and counts of all are added up
             cost += Cost(
                 episodes=sum(demonstration.played for demonstration in taught),

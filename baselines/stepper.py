@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from baselines.inner_loop import Figures
 from evotext.distributed import collectives
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
+from evotext.optimization.master_weights import MasterWeights
 
 
 @dataclass(kw_only=True)
@@ -50,9 +52,14 @@ class Stepper:
         max_grad_norm: float | None,
         schedule: Callable[[int], float] | None = None,
     ) -> None:
-        self._narrow: list[tuple[nn.Parameter, nn.Parameter]] = []
-        self.optimizer = factory([group | {"params": list(map(self._wide, group["params"]))} for group in groups])
+        self._stored = {str(i): p for i, p in enumerate(p for group in groups for p in group["params"])}
+        self._weights = MasterWeights(self._stored)
+        masters = iter(self._weights.masters.values())
+        self.optimizer = factory([group | {"params": [next(masters) for _ in group["params"]]} for group in groups])
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for name, stored in self._stored.items():
+            if stored.requires_grad and self._weights.masters[name] is not stored:
+                stored.register_post_accumulate_grad_hook(partial(_take_over, self._weights.masters[name]))
         self._max_grad_norm = max_grad_norm
         self.learning_rate = LearningRate(self.optimizer, schedule)
 
@@ -67,46 +74,30 @@ class Stepper:
         finite = math.isfinite(norm)
         if finite:
             self.optimizer.step()
-            self._round()
+            for name in self._stored:
+                self._weights.close(name)
         self.forget()
         return norm if finite else None
 
     def forget(self) -> None:
         """Clear the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
-        for stored, _ in self._narrow:
+        for stored in self._stored.values():
             stored.grad = None  # there only if a backward pass was broken off
 
     def state_dict(self) -> dict[str, object]:
         """The optimizer's state and the masters."""
-        return {"optimizer": self.optimizer.state_dict(), "masters": [master.detach() for _, master in self._narrow]}
+        return {"optimizer": self.optimizer.state_dict(), "masters": list(self._weights.state_dict().values())}
 
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`; the stored weights become the masters' rounding."""
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-        for (_, master), value in zip(self._narrow, state["masters"], strict=True):  # type: ignore[call-overload]
-            master.copy_(value)
-        self._round()
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._weights.load_state_dict(dict(zip(self._weights.state_dict(), state["masters"], strict=True)))
 
-    def _wide(self, stored: nn.Parameter) -> nn.Parameter:
-        """The parameter itself, or its master, which takes over each gradient as soon as it is there."""
-        if stored.dtype in (torch.float32, torch.float64):
-            return stored
-        master = nn.Parameter(stored.detach().float(), requires_grad=stored.requires_grad)
-        self._narrow.append((stored, master))
 
-        def take_over(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            gradient = parameter.grad.float()
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-            parameter.grad = None
-
-        if stored.requires_grad:
-            stored.register_post_accumulate_grad_hook(take_over)
-        return master
-
-    @torch.no_grad()
-    def _round(self) -> None:
-        for stored, master in self._narrow:
-            stored.copy_(master)
+def _take_over(master: nn.Parameter, stored: Tensor) -> None:
+    """Add a gradient that has just come to those of the master, in float32."""
+    assert stored.grad is not None
+    gradient = stored.grad.float()
+    master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+    stored.grad = None

@@ -5,46 +5,15 @@ O outputs and I inputs of a matrix, R rank, V vocabulary, H heads, D head size.
 Sign: returns are maximised.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 
 from evotext.noise import PopulationNoise
+from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
 Split = Literal["train", "test"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What was spent. Costs add up with `+`."""
-
-    episodes: int = 0
-    """Finished episodes."""
-    env_steps: int = 0
-    """Calls of an environment's `step`."""
-    generated_tokens: int = 0
-    """Tokens that the policy wrote, end tokens included."""
-    updates: int = 0
-    """Changes of the weights; a generation that changes nothing counts as one, so that a budget in updates ends."""
-    rollout_seconds: float = 0.0
-    """Generating text, environments excluded."""
-    env_seconds: float = 0.0
-    """Inside environments: reset and step."""
-    update_seconds: float = 0.0
-    """Turning trajectories into new weights."""
-    flops: float = 0.0
-    """Floating-point operations of matrix products: 2 a weight and position forward, 4 backward; ES's updates too."""
-    backward_flops: float = 0.0
-    """Those of `flops` that were spent in backward passes."""
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
-
-    @property
-    def seconds(self) -> float:
-        """All seconds of training: rollout, environments and updates."""
-        return self.rollout_seconds + self.env_seconds + self.update_seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,13 +26,14 @@ from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.noise import NoiseKey, Perturbation, UpdateNoise
+from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.optimization.master_weights import NarrowWeights
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+from optimizers.ascent import Ascent
 from optimizers.decay import Decay
 from optimizers.guide import Guide
-from optimizers.masters import MasterWeights, NarrowWeights
 from optimizers.population import fitness_metrics, population_plan
 from optimizers.pseudo_gradient import PseudoGradient
 from optimizers.resampling import Resampling
@@ -60,9 +61,7 @@ class EvolutionStrategy:
 
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
-            raise ValueError(
-                f"algorithm.population: expected an even number since algorithm.antithetic=true, got {self.population}"
-            )
+            raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
         check_optimizer(self.optimizer)
 
     def start(self, model: LanguageModel, seed: int) -> "EvolutionStrategyLearner":
@@ -83,8 +82,8 @@ class EvolutionStrategyLearner:
         self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
         for name, spec in specs.items():
-            _check_spacing(name, spec.kind, spec.dtype, hyper.sigma)
-        self._weights = MasterWeights(
+            _check_spacing(name, spec, hyper.sigma)
+        self._ascent = Ascent(
             {name: parameter for name, parameter in model.network.named_parameters() if name in specs},
             hyper.optimizer,
             schedule=hyper.learning_rate_schedule,
@@ -117,45 +116,45 @@ class EvolutionStrategyLearner:
         begin = time.perf_counter()
         noise, generation = batch.plan.noise, batch.plan.generation
         assert noise is not None, "a plan of `ask` has noise"
-        self._weights.learning_rate.follow(generation)
+        self._ascent.learning_rate.follow(generation)
         sigma = self._sigma(generation)
         return_PQ = batch.return_B.view(self._hyper.population, self._hyper.prompts)
         weight_P = self._hyper.fitness_shaping(return_PQ)
         metrics = fitness_metrics(return_PQ)
-        metrics |= {"learning_rate": self._weights.learning_rate.now, "sigma": sigma}
+        metrics |= {"learning_rate": self._ascent.learning_rate.now, "sigma": sigma}
         signal = bool((weight_P != 0).any())
         if signal:
             metrics |= self._move(noise, weight_P, sigma)
-        metrics |= {"drift": self._weights.drift, "skipped": float(not signal)}
+        metrics |= {"drift": self._ascent.drift, "skipped": float(not signal)}
         flops = (noise.combine_flops if signal else 0.0) + self._guide.look(batch)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         return UpdateReport(metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:
         """Return the optimizer's state and the masters, and what guided noise is guided by."""
-        return self._weights.state_dict() | {"guide": self._guide.state_dict()}
+        return self._ascent.state_dict() | {"guide": self._guide.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
-        self._weights.load_state_dict(state)
+        self._ascent.load_state_dict(state)
         self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
 
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)
 
     def _move(self, noise: UpdateNoise, weight_P: Tensor, sigma: float) -> dict[str, float]:
-        """One optimizer step."""
+        """Take one optimizer step."""
         gradient = PseudoGradient(noise.combine, weight_P, 1.0 / (len(weight_P) * sigma))
-        change = self._weights.ascend((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
+        change = self._ascent.step((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
         return gradient.figures | {"update_norm": change}
 
 
-def _check_spacing(name: str, kind: str, dtype: torch.dtype, sigma: float) -> None:
+def _check_spacing(name: str, spec: ParameterSpec, sigma: float) -> None:
     """Raise ValueError if noise on a norm or bias would be rounded off: the update would take noise that never acted."""
-    spacing = torch.finfo(dtype).eps
-    if kind == "vector" and sigma < spacing:
+    spacing = torch.finfo(spec.dtype).eps
+    if spec.kind == "vector" and sigma < spacing:
         raise ValueError(
-            f"algorithm.sigma: expected at least {spacing:g}, which is what {dtype} numbers near 1 are apart, "
+            f"algorithm.sigma: expected at least {spacing:g}, which is what {spec.dtype} numbers near 1 are apart, "
             f"since noise on vectors like {name} is rounded off, got {sigma:g}; "
             "set algorithm.perturbation.vectors=frozen or model.dtype=float32"
         )

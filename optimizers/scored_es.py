@@ -40,13 +40,13 @@ from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.optimization.master_weights import NarrowWeights
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import Baseline, group_advantages
 from evotext.rollouts.scoring import Scoring
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 from optimizers.guide import Guide
-from optimizers.masters import NarrowWeights
 from optimizers.perturbations.guided import GuidedNoise
 from optimizers.pseudo_gradient import PseudoGradient
 from optimizers.scores import clipped, score_weights
@@ -171,7 +171,7 @@ class ScoredESLearner:
                 flops, steps = flops + spent, steps + 1
         metrics |= {"drift": self._weights.drift, "skipped": float(not steps), "scored/steps": float(steps)}
         flops += self._scoring.spent()
-        cost += Cost(update_seconds=time.perf_counter() - begin, updates=max(1, steps), flops=flops)
+        cost += Cost(update_seconds=time.perf_counter() - begin, updates=steps, flops=flops)
         return UpdateReport(metrics=metrics, cost=cost, notes=self._scoring.take_notes())
 
     def state_dict(self) -> dict[str, object]:

@@ -19,7 +19,8 @@ from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import ParameterSpec
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
-from optimizers.masters import MasterWeights, NarrowWeights
+from evotext.optimization.master_weights import NarrowWeights
+from optimizers.ascent import Ascent
 from optimizers.perturbations.basis import Basis
 
 # State of torch's optimizers that adds up gradients, and that adds up their squares.
@@ -29,7 +30,7 @@ LINEAR, SQUARED = ("exp_avg", "momentum_buffer"), ("exp_avg_sq",)
 class SmallSpaceWeights:
     """Some parameters of a network and the optimizer of their coordinates.
 
-    factory: makes the optimizer. schedule: of its learning rate. narrow, seed: see `MasterWeights`.
+    factory: makes the optimizer. schedule: of its learning rate. narrow, seed: see `Ascent`.
     basis: the first one, without which all have their whole space; in it, matrices without directions stay.
     """
 
@@ -47,7 +48,7 @@ class SmallSpaceWeights:
         self._network, self._specs, self._factory, self._schedule = network, dict(specs), factory, schedule
         stored = {name: parameter for name, parameter in network.network.named_parameters() if name in specs}
         # Coordinates have had their optimizer; the step that comes of them is taken as it is.
-        self._weights = MasterWeights(stored, partial(torch.optim.SGD, lr=1.0), narrow=narrow, seed=seed)
+        self._weights = Ascent(stored, partial(torch.optim.SGD, lr=1.0), narrow=narrow, seed=seed)
         self._settle(basis)
 
     def follow(self, generation: int) -> None:
@@ -61,7 +62,7 @@ class SmallSpaceWeights:
 
     @property
     def drift(self) -> float:
-        """Euclidean distance from the start (`MasterWeights`)."""
+        """Euclidean distance from the start (`Ascent`)."""
         return self._weights.drift
 
     @property
@@ -125,7 +126,7 @@ class SmallSpaceWeights:
                 whole = basis.lift(name, coordinate.detach() * share, self._specs[name])
                 yield name, self._network.in_stored_layout(name, whole)
 
-        return self._weights.ascend(steps())
+        return self._weights.step(steps())
 
     def _settle(self, basis: Basis | None) -> None:
         """Coordinates and a fresh optimizer for this basis."""

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evotext.run_folder.record import Metric
 from reports.curves import Band
-from reports.records import Metric
 from reports.statistics import (
     FEWEST_RUNS,
     Array,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from reports.records import NAN, RunRecord
+from evotext.run_folder.record import NAN, RunRecord
 
 Groups = Mapping[str, Sequence[RunRecord]]
 
@@ -34,6 +34,7 @@ def differences_that_matter(groups: Groups) -> list[str]:
             reasons.append(f"unequal amounts of the budget were spent ({min(known):,.0f} to {max(known):,.0f} {unit})")
     for what, found in (
         ("decoding at evaluation differs", distinct(run.decoding for run in runs)),
+        ("instances at evaluation differ", distinct(run.split for run in runs)),
         ("numbers of evaluation episodes differ", distinct(_count(run.eval_episodes) for run in runs)),
     ):
         if len(found) > 1:

@@ -10,11 +10,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from evotext.run_folder.cost import Axis
+from evotext.run_folder.record import Metric
 from reports.across import Overall, Sweep
+from reports.axes import AXES
 from reports.comparison import Comparison, natural
 from reports.curves import Band, curve_of, value_at
 from reports.formats import count, score
-from reports.records import AXES, Axis, Metric
 from reports.statistics import Array
 from reports.tasks import Contestant, Task
 

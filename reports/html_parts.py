@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from evotext.run_folder.record import NAN, EpisodeSample, RunRecord
 from reports import formats
 from reports.across import Sweep
 from reports.comparison import Comparison
@@ -16,7 +17,6 @@ from reports.figures import (
     styles,
     sweep_curves,
 )
-from reports.records import NAN, EpisodeSample, RunRecord
 from reports.statistics import Estimate
 from reports.tables import COST_TITLES, DETAIL_TITLES, cost_cell, passes_cell, shown_cost, what_happened
 from reports.tasks import Contestant, Duel, Task

@@ -14,10 +14,10 @@ from importlib import resources
 import jinja2
 from plotly.offline import get_plotlyjs
 
+from reports.axes import AXES
 from reports.comparison import Comparison
 from reports.figures import PALETTES, first_axis, metric_title
 from reports.html_parts import overall_part, run_part, sweep_part, task_part, tuning_part
-from reports.records import AXES
 from reports.repeat import command, configurations, versions
 from reports.tables import COST_TITLES, DETAIL_TITLES, title
 from reports.verdicts import answer

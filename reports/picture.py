@@ -7,11 +7,13 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from evotext.run_folder.cost import Axis
+from evotext.run_folder.record import Metric
+from reports.axes import AXES
 from reports.comparison import Comparison
 from reports.curves import Band
 from reports.figures import PALETTES, Look, metric_title, spread, styles
 from reports.formats import count
-from reports.records import AXES, Axis, Metric
 
 WIDTH, PANEL_HEIGHT, LEGEND_HEIGHT, LEGEND_LINE = 860, 270, 34, 24
 LETTER = 7.4

@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Mapping
 
+from evotext.run_folder.record import RunRecord
 from reports.comparison import Comparison
-from reports.records import RunRecord
 
 GROUPS = ("algorithm", "env", "model")
 

@@ -9,12 +9,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from evotext.run_folder.cost import COSTS, EVALUATION_COSTS
+from evotext.run_folder.record import NAN, RunRecord
+from evotext.run_folder.text import clean
 from reports import formats
 from reports.comparison import Comparison
-from reports.records import COSTS, EVALUATION_COSTS, NAN, RunRecord
-from reports.runs import clean
 from reports.tasks import Contestant, Task
-from reports.tuning import is_trial
 
 COST_TITLES = {
     "episodes": "Episodes",
@@ -132,7 +132,7 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
         "env": run.env,
         "model": run.model,
         "seed": run.seed,
-        "phase": "tuning" if is_trial(run) else run.phase or "reporting",
+        "phase": run.phase,
         "status": run.status,
         "success_before": run.before.get("success", NAN),
         "success_after": run.after.get("success", NAN),
@@ -146,6 +146,7 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
         "compared_at": run.compared_at,
         "eval_episodes": run.eval_episodes,
         "decoding": run.decoding,
+        "split": run.split,
         "device": run.device,
         "reason": run.reason,
         "overrides": shlex.join(run.overrides),

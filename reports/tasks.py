@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evotext.run_folder.cost import COSTS, EVALUATION_COSTS, Axis
+from evotext.run_folder.record import NAN, Metric, RunRecord
+from reports.axes import AXES
 from reports.curves import Band, band_of, curve_of
-from reports.records import AXES, COSTS, EVALUATION_COSTS, NAN, Axis, Metric, RunRecord
 from reports.statistics import (
     FEWEST_RUNS,
     Estimate,
@@ -88,7 +90,7 @@ class Task:
 
 def kind_of_instances(runs: Sequence[RunRecord]) -> str:
     """`held-out`, `validation`, or `held-out and validation`; held-out where no run says."""
-    kinds = sorted({"validation" if run.validated else "held-out" for run in runs if run.decoding})
+    kinds = sorted({"held-out" if run.split == "test" else "validation" for run in runs if run.split})
     return " and ".join(kinds) or "held-out"
 
 

@@ -20,8 +20,9 @@ from evotext.cli.errors import build, configuration
 from evotext.cli.messages import near
 from evotext.models.out_of_memory import is_out_of_memory, make_room
 from evotext.models.source import ModelSource
+from evotext.run_folder.atomic import write_json
 from evotext.runner.preflight import choose_device, prepare_torch
-from evotext.runner.summary import device_name, versions, write_json
+from evotext.runner.summary import device_name, versions
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 TABLE_WIDTH = 120  # where no terminal says: figures' names are long

@@ -1,7 +1,7 @@
 """Compare runs: `python scripts/compare.py RUN_DIR... [out=DIR] [metric=success|return] [watch=true|SECONDS]`.
 
 RUN_DIR is a run's folder or any folder above several, such as that of a sweep. Writes report.html (one file, opens
-without a network), report.md, curves.svg and results.csv into `out`, by default a new folder in `reports/`. With
+without a network), report.md, curves.svg and results.csv into `out`, by default a new folder in `comparisons/`. With
 `watch=true` (or `--watch`) it does so again while runs go on, and the page reads itself again; Ctrl-C ends it.
 """
 
@@ -15,13 +15,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
+from evotext.run_folder.record import Metric
 from reports.comparison import Comparison, compare
 from reports.figures import first_axis
 from reports.html_report import html_report
 from reports.markdown import markdown
 from reports.picture import picture
-from reports.records import Metric
-from reports.runs import find_runs, read_run
 from reports.tables import results_csv, terminal_tables
 from reports.verdicts import answer
 
@@ -40,7 +41,7 @@ def main(words: list[str]) -> None:
     if chosen not in METRICS:
         raise ValueError(f"expected metric={' or metric='.join(METRICS)}, got metric={chosen}{near(chosen, METRICS)}")
     metric: Metric = "return" if chosen == "return" else "success"
-    out = Path(options.get("out") or Path("reports") / now.strftime("%Y-%m-%d_%H-%M-%S-%f"))
+    out = Path(options.get("out") or Path("comparisons") / now.strftime("%Y-%m-%d_%H-%M-%S-%f"))
     seconds = interval(options.get("watch", "false"))
     if seconds:
         watch([Path(folder) for folder in folders], out, metric, seconds)

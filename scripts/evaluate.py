@@ -15,9 +15,12 @@ from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.source import ModelSource
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.task import TextTask
+from evotext.run_folder import names
+from evotext.run_folder.atomic import write_json
+from evotext.run_folder.configuration import read_config
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
-from evotext.runner.summary import device_name, versions, write_json
+from evotext.runner.summary import device_name, versions
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 
@@ -41,6 +44,7 @@ def main(config: DictConfig) -> None:
         "env": task.name,
         "episodes": evaluation.episodes,
         "decoding": evaluator.decoding,
+        "split": evaluator.split,
         "success": evaluation.success,
         "return": evaluation.mean_return,
         "mean_length": evaluation.mean_tokens,
@@ -51,7 +55,7 @@ def main(config: DictConfig) -> None:
         "versions": versions(),
         "device": device_name(device),
     }
-    out = Path(config.out or Path(config.run or ".") / "evaluation.json")
+    out = Path(config.out or Path(config.run or ".") / names.EVALUATION)
     with configuration():
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,13 +71,12 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
     if config.run is None:
         return build(config, "model"), build(config, "env")
     folder = Path(config.run)
-    recorded = folder / ".hydra" / "config.yaml"
-    if not recorded.is_file() or not (folder / "model").is_dir():
+    recorded, weights = read_config(folder), folder / names.MODEL
+    if not recorded or not weights.is_dir():
         raise ValueError(f"run: expected a run's folder with .hydra/config.yaml and model/, got {config.run!r}")
-    of_run = OmegaConf.load(recorded)
-    assert isinstance(of_run, DictConfig)
+    of_run = OmegaConf.create(dict(recorded))
     named = any(word.startswith("env") for word in HydraConfig.get().overrides.task)
-    path = str((folder / "model").resolve())
+    path = str(weights.resolve())
     source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None)
     if named:
         return source, build(config, "env")
@@ -87,10 +90,11 @@ def show(record: dict[str, object], evaluation: Evaluation) -> None:
     """A table of the figures and a few episodes."""
     passes = {f"pass@{k}": f"{share:.3f}" for k, share in evaluation.pass_at.items()}
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
-    for column in ("episodes", "decoding", "success", "return", "tokens an episode", *passes):
+    for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode", *passes):
         table.add_column(column, justify="right")
     table.add_row(
         f"{evaluation.episodes:,}",
+        "held-out" if record["split"] == "test" else "validation",
         str(record["decoding"]),
         f"{evaluation.success:.3f}",
         f"{evaluation.mean_return:.3f}",

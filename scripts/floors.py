@@ -12,9 +12,10 @@ from envs.text_env import TextEnv
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import build, configuration
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.atomic import write_json
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
-from evotext.runner.summary import versions, write_json
+from evotext.runner.summary import versions
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 

@@ -86,7 +86,7 @@ def parse(words: list[str]) -> tuple[dict[str, str], list[str]]:
             raise ValueError(f"expected key=value, got {word!r}{near(key, KEYS)}; see --help")
         if key in KEYS and not value:
             raise ValueError(f"{key}: expected a value, got nothing")
-        if key in ("hydra.run.dir", "threads", "evaluation.split"):
+        if key in ("hydra.run.dir", "threads", "evaluation.split", "phase"):
             raise ValueError(f"{key}: expected to be left out, got {word!r}; a head-to-head sets it for each run")
         if key in KEYS:
             options[key] = value

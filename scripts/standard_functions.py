@@ -28,8 +28,8 @@ from evotext.noise import NoiseKey, ParameterSpec, Perturbation
 from evotext.optimization.schedules import Cosine
 from evotext.runner.preflight import prepare_torch
 from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from optimizers.fitness_shaping import CenteredRanks, ZScore
-from optimizers.masters import MasterWeights
+from optimizers.ascent import Ascent
+from optimizers.fitness_shaping import centered_ranks, z_score
 from optimizers.perturbations import FullRank, LowRank
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
@@ -72,16 +72,16 @@ class Strategy:
 
 STRATEGIES = {
     "EGGROLL, rank 1": Strategy(
-        perturbation=LowRank(rank=1, vectors="full"), antithetic=True, shaping=ZScore(), optimizer=torch.optim.Adam
+        perturbation=LowRank(rank=1, vectors="full"), antithetic=True, shaping=z_score, optimizer=torch.optim.Adam
     ),
     "EGGROLL, rank 4": Strategy(
-        perturbation=LowRank(rank=4, vectors="full"), antithetic=True, shaping=ZScore(), optimizer=torch.optim.Adam
+        perturbation=LowRank(rank=4, vectors="full"), antithetic=True, shaping=z_score, optimizer=torch.optim.Adam
     ),
     "OpenAI-ES": Strategy(
-        perturbation=FullRank(vectors="full"), antithetic=True, shaping=CenteredRanks(), optimizer=torch.optim.Adam
+        perturbation=FullRank(vectors="full"), antithetic=True, shaping=centered_ranks, optimizer=torch.optim.Adam
     ),
     "ES at scale": Strategy(
-        perturbation=FullRank(vectors="full"), antithetic=False, shaping=ZScore(), optimizer=torch.optim.SGD
+        perturbation=FullRank(vectors="full"), antithetic=False, shaping=z_score, optimizer=torch.optim.SGD
     ),
 }
 
@@ -105,10 +105,10 @@ def strategy_run(
     identity = torch.eye(shape[1], dtype=torch.float64).expand(population, -1, -1)
     generations = (config.evaluations - 1) // population
     fall = Cosine(generations=generations, end=config.end, warm_up=0)
-    weights = MasterWeights({"x": x}, partial(strategy.optimizer, lr=rate), schedule=fall)
+    ascent = Ascent({"x": x}, partial(strategy.optimizer, lr=rate), schedule=fall)
     for generation in range(generations):
         sigma = config.sigma * fall(generation)
-        weights.learning_rate.follow(generation)
+        ascent.learning_rate.follow(generation)
         antithetic = strategy.antithetic
         key = NoiseKey(seed=seed, generation=generation, population=population, antithetic=antithetic, sigma=sigma)
         noise = strategy.perturbation.draw(_Matrix(shape), key)  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ def strategy_run(
         points = x.detach() + moved_PIO.transpose(1, 2)
         weight_P = strategy.shaping(-function(points.flatten(1))[:, None])
         scale = 1.0 / (population * sigma)
-        weights.ascend((name, direction * scale) for name, direction in noise.combine(weight_P))
+        ascent.step((name, direction * scale) for name, direction in noise.combine(weight_P))
     return float(function(x.detach().flatten()[None]))
 
 

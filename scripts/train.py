@@ -20,14 +20,16 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 
 
 def main(config: DictConfig) -> float | None:
-    """One run, from configuration to summary; its final success, which a sweep can search by."""
+    """One run, from configuration to summary; its final score, as reports show it, which a sweep can search by."""
     # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
     from evotext.distributed import collectives, torchrun
     from evotext.rollouts.collector import Collector
-    from evotext.runner.folder import check_inside, check_new, claimed, is_completed
+    from evotext.run_folder.ending import final_score, is_completed
+    from evotext.run_folder.lock import check_inside, check_new, claimed
+    from evotext.run_folder.reader import read_run
+    from evotext.run_folder.writer import JsonLines
     from evotext.runner.loop import Run
     from evotext.runner.preflight import check_prompts, check_split, choose_device, prepare_torch, rows_at_once
-    from evotext.trackers.files import JsonLines
 
     choices: dict[str, str] = HydraConfig.get().runtime.choices
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -46,8 +48,8 @@ def main(config: DictConfig) -> float | None:
             source, adapter = build(config, "model"), build(config, "adapter")
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
             pruner = build(config, "pruner")
-            check_split(pruner, evaluator)
-            if config.resume and collectives.any_of(first and is_completed(folder, budget)):
+            check_split(pruner, evaluator, config.phase)
+            if config.resume and collectives.any_of(first and is_completed(folder, budget.limit)):
                 if first:
                     print(f"completed already, nothing is left to do  ->  {folder}")
                 return None
@@ -67,6 +69,7 @@ def main(config: DictConfig) -> float | None:
                 names={"algorithm": choices["algorithm"], "env": task.name, "model": model.name},
                 folder=folder,
                 checkpointing=checkpointing,
+                phase=config.phase,
                 pruner=pruner,
             )
             if config.resume:
@@ -78,7 +81,7 @@ def main(config: DictConfig) -> float | None:
         if first and checkpointing.keep:
             print(f"to go on with it: python scripts/train.py resume={shlex.quote(str(folder))}")
         raise Interrupted
-    return run.success
+    return final_score(read_run(folder)) if first else None
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import ast
 import configparser
 import importlib.metadata
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,7 +71,15 @@ def calls(source: str) -> Iterator[str]:
 def trespasses(source: str, package: str) -> list[str]:
     """Imports that a module of this package may not have."""
     others = {*PACKAGES, "scripts", "tests"} - {package} - (set() if package == "evotext" else {"evotext"})
-    return sorted({name for name in imports(source, package) if name.split(".")[0] in others})
+    found = {name for name in imports(source, package) if name.split(".")[0] in others}
+    if package == "reports":  # a report starts fast, and reads what a run wrote and nothing else
+        found |= {name for name in imports(source) if _below(name, "evotext", but="evotext.run_folder")}
+    return sorted(found)
+
+
+def _below(name: str, package: str, *, but: str) -> bool:
+    """Whether a module is in a package and not in that part of it."""
+    return f"{name}.".startswith(f"{package}.") and not f"{name}.".startswith(f"{but}.")
 
 
 @pytest.mark.parametrize("file", MODULES, ids=name_of)
@@ -86,10 +95,30 @@ def test_packages_import_only_what_they_may(file: Path) -> None:
         ("envs", "from baselines import PPO"),
         ("optimizers", "import evotext, envs.sort as s"),
         ("baselines", "from tests.small_models import small_model"),
+        ("reports", "from evotext.types import Cost"),
+        ("reports", "import evotext.runner.budget"),
+        ("reports", "from envs.sort import Sort"),
     ],
 )
 def test_the_import_rule_is_enforced(package: str, source: str) -> None:
     assert len(trespasses(source, package)) == 1
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "evotext" / "run_folder").glob("*.py")), ids=name_of)
+def test_a_runs_folder_knows_nothing_of_what_runs(file: Path) -> None:
+    found = set(imports(file.read_text(), "evotext.run_folder"))
+    assert [name for name in found if _below(name, "evotext", but="evotext.run_folder")] == []
+
+
+def test_reports_and_run_folders_load_no_torch() -> None:
+    """Whatever they import brings it in neither."""
+    files = [*(ROOT / "reports").rglob("*.py"), *(ROOT / "evotext" / "run_folder").rglob("*.py")]
+    modules = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    code = "import importlib, sys\n" + "".join(f"importlib.import_module({name!r})\n" for name in sorted(modules))
+    heavy = {"torch", "transformers", "tensorboard", "hydra", "omegaconf", "gymnasium"}
+    code += f"print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", ""), done.stderr
 
 
 def test_dependencies_are_those_that_are_imported() -> None:

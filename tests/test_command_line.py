@@ -97,6 +97,7 @@ def app(tmp_path: Path) -> App:
         ("budget={limit:3,unit:4}", "budget.unit: expected 'episodes'"),
         # targets
         (f"algorithm._target_={HERE}.Smal", "expected something importable, got 'tests.command_line_app.Smal'"),
+        ("algorithm._target_=optimizers.fitness_shaping.ZScore", "did you mean z_score?"),
         ("algorithm._target_=no.such", "expected something importable, got 'no.such': No module named 'no'"),
         ("algorithm._target_=evotext.runner", "expected a class or function, got 'evotext.runner'"),
         ("algorithm._target_=3", "algorithm._target_: expected a class or function"),
@@ -209,7 +210,7 @@ def test_multirun_interrupted_starts_no_further_job(app: App) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", f"{HERE}.Small", "evotext.runner.summary.json.dump", "torch.hub.load", "evotext"]
+    "target", ["os.system", f"{HERE}.Small", "evotext.run_folder.writer.json.dump", "torch.hub.load", "evotext"]
 )
 def test_targets_outside_the_project_need_leave(app: App, target: str) -> None:
     outcome = app("allow_custom_targets=false", f"algorithm._target_={target}")

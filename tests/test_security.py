@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from evotext.cli.messages import one_line, shown, without_secrets
 from evotext.models.huggingface import HuggingFaceModel
+from evotext.run_folder.lock import check_inside
 from evotext.runner.checkpoints import CheckpointFolder
-from evotext.runner.folder import check_inside
 from tests.command_line_app import App
 from tests.runner.small_runs import small_run
 from tests.scripts_in_process import status_of

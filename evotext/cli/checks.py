@@ -26,6 +26,7 @@ from evotext.cli.messages import (
     shown,
     unknown_key,
 )
+from evotext.run_folder.schema import Phase
 from evotext.validation import PositiveInt
 
 # Where a `_target_` may point without leave: configuration is data, and data should not reach any class there is.
@@ -39,6 +40,7 @@ SETTINGS: Mapping[str, Any] = {
     "threads": Annotated[int, Field(ge=1, le=MOST_THREADS)] | None,
     "rows": PositiveInt | None,
     "cuda_graphs": bool,
+    "phase": Phase,
     "resume": str | None,
     "debug": bool,
     "allow_custom_targets": bool,
@@ -188,13 +190,20 @@ def _locate(path: str, target: str) -> Callable[..., object]:
     except Exception as error:  # importing a module can raise anything
         module, _, name = target.rpartition(".")
         try:
-            advice = near(name, [n for n in vars(importlib.import_module(module)) if n[:1].isupper()])
+            advice = near(name, _own_names(module))
         except Exception:
             advice = f": {one_line(str(error))}"
         raise ConfigError(f"{path}._target_: expected something importable, got {target!r}{advice}") from error
     if not callable(found):
         raise ConfigError(f"{path}._target_: expected a class or function, got {target!r}")
     return found
+
+
+def _own_names(module: str) -> list[str]:
+    """Classes and functions of a module that its own project has made."""
+    project = module.partition(".")[0]
+    found = vars(importlib.import_module(module)).items()
+    return [name for name, value in found if callable(value) and f"{value.__module__}.".startswith(f"{project}.")]
 
 
 def _named_by_user() -> set[str]:

@@ -31,9 +31,9 @@ from evotext.cli.messages import explain, one_line, shown, suggestion, without_s
 from evotext.cli.replay import expand_replay, expand_resume, leave_in, quoted, refuse_changes, warn_of_changes
 from evotext.cli.sweeps import expand_presets
 from evotext.distributed import torchrun
+from evotext.run_folder import names
 
 BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
-ERROR_FILE = "error.txt"
 # Whose own errors tell that a job's process was killed.
 LAUNCHERS = ("joblib", "submitit", "ray")
 # Of processes that write nothing.
@@ -192,7 +192,7 @@ def _job(
             failure = _failure(error, label, before_job=False)
             if debug:
                 traceback.print_exc()
-            report = folder / ERROR_FILE
+            report = folder / names.ERROR
             if torchrun.rank() == 0:
                 if failure.status != BAD_CONFIGURATION:
                     failure = _reported(failure, error, report)
@@ -251,15 +251,15 @@ def _reported(failure: JobFailed, error: Exception, report: Path) -> JobFailed:
 def _note(failure: JobFailed, report: Path) -> None:
     """Leave a line about a job that never ran, unless the folder is that of another run."""
     with suppress(OSError):
-        if not (report.parent / "summary.json").exists():
+        if not (report.parent / names.SUMMARY).exists():
             report.write_text(f"{failure.line}\n", encoding="utf-8")
 
 
 def _discard(folder: Path) -> None:
     """Remove a run's folder that holds nothing but its configuration."""
     with suppress(OSError):
-        if [entry.name for entry in folder.iterdir()] == [".hydra"]:
-            for file in ("config.yaml", "hydra.yaml", "overrides.yaml"):
-                (folder / ".hydra" / file).unlink()
-            (folder / ".hydra").rmdir()
+        if [entry.name for entry in folder.iterdir()] == [names.HYDRA]:
+            for file in (names.CONFIG, names.HYDRA_CONFIG, names.OVERRIDES):
+                (folder / names.HYDRA / file).unlink()
+            (folder / names.HYDRA).rmdir()
             folder.rmdir()

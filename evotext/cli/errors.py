@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from evotext.cli.messages import explain, explain_validation, first_cause, one_line, shown
+from evotext.cli.messages import explain, explain_validation, first_cause, one_line, own_check, shown
 
 
 class ConfigError(ValueError):
@@ -53,6 +53,8 @@ def build(config: DictConfig, path: str) -> Any:
         cause = first_cause(error)
         where = re.search(r"full_key: (\S+)", str(error))
         place = where.group(1) if where else path
+        if isinstance(cause, pydantic.ValidationError):
+            cause = own_check(cause) or cause
         if isinstance(cause, pydantic.ValidationError):
             raise ConfigError(explain_validation(cause, place)) from error
         if isinstance(cause, ValueError):

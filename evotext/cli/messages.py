@@ -66,8 +66,6 @@ def explain(error: BaseException) -> str:
 def explain_validation(error: pydantic.ValidationError, path: str) -> str:
     """One line for the first key that a checked constructor or record (`evotext.validation`) at `path` refused."""
     details = error.errors(include_url=False)
-    if not details[0]["loc"] and details[0]["type"] == "value_error":  # a record's own check, which says all itself
-        return one_line(str(details[0]["ctx"]["error"]))
     # A union reports each of its members at its own place below the key.
     place = details[0]["loc"][:1]
     alike = [detail for detail in details if detail["loc"][:1] == place]
@@ -79,6 +77,13 @@ def explain_validation(error: pydantic.ValidationError, path: str) -> str:
     others = len({detail["loc"][:1] for detail in details}) - 1
     more = f" ({others} more of its keys {'is' if others == 1 else 'are'} refused)" if others else ""
     return f"{key}: expected {wanted}, got {shown(alike[0]['input'])}{suggestion(alike[0]['input'], words)}{more}"
+
+
+def own_check(error: pydantic.ValidationError) -> ValueError | None:
+    """What a checked record raised of its values together, which says all itself; None if a single key was refused."""
+    first = error.errors(include_url=False)[0]
+    of_all = not first["loc"] and first["type"] == "value_error"
+    return first["ctx"]["error"] if of_all else None
 
 
 def no_value(key: str) -> str:

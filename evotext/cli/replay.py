@@ -1,16 +1,19 @@
 """`replay=RUN_DIR` and `resume=RUN_DIR`: the same run again, or its rest, from what its folder says of its start."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from evotext.cli.errors import ConfigError
 from evotext.cli.messages import one_line, shown
+from evotext.run_folder import names
+from evotext.run_folder.configuration import leaves, read_start, read_yaml
+
+_Read = TypeVar("_Read")
 
 MOST_CHANGES = 5
 # What may be another on resuming: how long, where and how fast, not what is computed. A dot at the end: all below it.
@@ -100,8 +103,8 @@ def _resumable(key: str) -> bool:
 
 def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], list[str]]:
     """The overrides and the flags that a run was started with, less the flags that are given now."""
-    overrides = [str(word) for word in _load(folder, "overrides.yaml", command)]
-    hydra = _load(folder, "hydra.yaml", command).hydra
+    start = _of_a_run(read_start, folder, command)
+    overrides = list(start.overrides)
     for word in overrides:
         if word.startswith("-") or _key(word).startswith("hydra"):  # never recorded there
             raise ConfigError(f"{command}: expected the record of a run, got {shown(word)} in its overrides.yaml")
@@ -112,9 +115,9 @@ def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], 
                 f"{command}: expected {shown(word)} to be said again, for {folder} wants to run code that is not the "
                 "project's; add it if you trust that folder"
             )
-    overrides += [word for word in hydra.overrides.hydra if word.lstrip("+").startswith("hydra.searchpath=")]
+    overrides += [word for word in start.hydra_overrides if word.lstrip("+").startswith("hydra.searchpath=")]
     flags: list[str] = []
-    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    folders = start.config_folders
     if folders and not {"--config-dir", "-cd"} & set(given):
         if Path(folders[0]).resolve().is_relative_to(folder.resolve()):
             raise ConfigError(
@@ -123,14 +126,14 @@ def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], 
             )
         flags += ["--config-dir", folders[0]]
     if not {"--config-name", "-cn"} & set(given):
-        flags += ["--config-name", hydra.job.config_name]
+        flags += ["--config-name", start.config_name]
     return overrides, flags
 
 
 def _changes(config: DictConfig, folder: Path, command: str) -> dict[str, str]:
     """What is not as it was, in words, by key."""
-    recorded = dict(_leaves(OmegaConf.to_container(_load(folder, "config.yaml", command)), ""))
-    now = dict(_leaves(OmegaConf.to_container(config), ""))
+    recorded = dict(leaves(_of_a_run(partial(read_yaml, name=names.CONFIG), folder, command)))
+    now = dict(leaves(OmegaConf.to_container(config)))
     changed = sorted(key for key in recorded.keys() | now.keys() if recorded.get(key) != now.get(key))
     return {key: f"{key}={shown(now.get(key))} (was {shown(recorded.get(key))})" for key in changed}
 
@@ -140,21 +143,12 @@ def _listed(changes: Iterable[str]) -> str:
     return ", ".join(some[:MOST_CHANGES] + ["..."] * (len(some) > MOST_CHANGES))
 
 
-def _load(folder: Path, name: str, command: str) -> Any:
-    file = folder / ".hydra" / name
+def _of_a_run(read: Callable[[Path], _Read], folder: Path, command: str) -> _Read:
     try:
-        return OmegaConf.load(file)
+        return read(folder)
     except OSError as error:
-        raise ConfigError(f"{command}: expected the folder of a run, got {str(folder)!r}: no {file}") from error
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{command}: expected the record of a run, got a damaged {file}: {one_line(str(error))}"
+            f"{command}: expected the folder of a run, got {str(folder)!r}: no {error.filename or error}"
         ) from error
-
-
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, object]]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
+    except ValueError as error:
+        raise ConfigError(f"{command}: expected the record of a run, got a damaged {one_line(str(error))}") from error

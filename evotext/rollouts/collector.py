@@ -14,7 +14,7 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.distributed.exchange import joint_cost, whole_batch
 from evotext.models.language_model import LanguageModel
-from evotext.models.out_of_memory import is_out_of_memory, make_room
+from evotext.models.out_of_memory import FittingRows
 from evotext.rollouts.captured_step import CudaGraphs
 from evotext.rollouts.episodes import Batch, Episode
 from evotext.rollouts.task import TextTask
@@ -46,13 +46,12 @@ class Collector:
         transcripts: int = 4,
     ) -> None:
         self.model, self.task, self.rows, self.even, self.transcripts = model, task, rows, even, transcripts
-        self.fitting_rows = rows
+        self.fitting = FittingRows(rows)
         """How many rows the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
         self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
         """What decode steps are recorded with."""
-        self._notes: list[str] = []
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""
@@ -88,7 +87,9 @@ class Collector:
 
     def take_notes(self) -> list[str]:
         """What happened since the last call that a person should hear of, each thing once."""
-        notes, self._notes = self._notes, []
+        notes = []
+        if self.fitting.shrunk():
+            notes.append(f"out of memory: batches have {self.fitting.now} rows from here on")
         if self.recorder is not None and self.recorder.fault:
             notes.append(f"decoding without a CUDA graph, and so slower: {self.recorder.fault}")
             self.recorder = None
@@ -96,22 +97,17 @@ class Collector:
 
     def _run(self, plan: RolloutPlan, rows: list[int]) -> "Iterator[Batch]":
         """These rows in one batch, or in several where the memory does not hold them."""
-        if len(rows) <= self.fitting_rows:
-            batch: Batch | None = None
-            try:
-                batch = Batch(self.model, self.task, plan, rows, self.recorder)
-                batch.run()
-            except (MemoryError, RuntimeError) as error:
-                if len(rows) == 1 or not is_out_of_memory(error):
-                    raise
-            else:
-                yield batch
+
+        def whole() -> Batch:
+            batch = Batch(self.model, self.task, plan, rows, self.recorder)
+            batch.run()
+            return batch
+
+        if len(rows) <= self.fitting.now:
+            finished = self.fitting.attempt(len(rows), whole, self.model.device)
+            if finished is not None:
+                yield finished
                 return
-            # After the handler, for the error holds on to the batch's tensors.
-            del batch
-            self.fitting_rows = (len(rows) + 1) // 2
-            self._notes.append(f"out of memory: batches have {self.fitting_rows} rows from here on")
-            make_room(self.model.device)
         middle = (len(rows) + 1) // 2
         yield from self._run(plan, rows[:middle])
         yield from self._run(plan, rows[middle:])

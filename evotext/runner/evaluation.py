@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from evotext.keys.instances import held_out_instances, validation_instances
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.schema import EvaluationSplit
 from evotext.runner.pass_at_k import pass_at_k
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories
 from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
@@ -53,7 +53,7 @@ class Evaluator:
         points: PositiveInt,
         temperature: NonNegativeFloat,
         samples: NonNegativeInt,
-        split: Literal["test", "validation"] = "test",
+        split: EvaluationSplit = "test",
     ) -> None:
         self.episodes, self.points, self.temperature, self.samples = episodes, points, temperature, samples
         self.split = split
@@ -65,9 +65,8 @@ class Evaluator:
 
     @property
     def decoding(self) -> str:
-        """The decoding in words, for records; where it is not the held-out instances that are decoded, which ones."""
-        decoding = "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"
-        return decoding if self.split == "test" else f"{decoding} on validation instances"
+        """The decoding in words, for records."""
+        return "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"
 
     def measure(self, collector: Collector, *, sampled: bool) -> Evaluation:
         """Run the held-out episodes with the model's present weights. sampled: also `samples` answers for pass@k."""

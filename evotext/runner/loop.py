@@ -1,6 +1,5 @@
 """One run: ask, collect, tell, until the budget is spent; or the rest of one, from its last checkpoint."""
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +13,11 @@ from evotext.distributed.exchange import joint_cost
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
+from evotext.run_folder import names as folder_names
+from evotext.run_folder.atomic import write_folder
+from evotext.run_folder.cost import on_axes
+from evotext.run_folder.schema import Phase, Status
+from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.divergence import EPISODES, StartingPolicy
@@ -24,8 +28,8 @@ from evotext.runner.progress import RunProgress
 from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
-from evotext.runner.summary import Status, summarise, write_json
-from evotext.types import Cost, Trajectories, Transcript, UpdateReport
+from evotext.runner.summary import summarise
+from evotext.types import Trajectories, Transcript, UpdateReport
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
 MOST_DROPPED = 10
@@ -42,7 +46,7 @@ class Run:
     Raises what `algorithm.start` raises for a model that it cannot tune.
     names: what `algorithm`, `env` and `model` are called in the records.
     checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
-    pruner: ends a run of a sweep that falls behind.
+    phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     """
 
     def __init__(
@@ -58,12 +62,13 @@ class Run:
         names: dict[str, str],
         folder: Path,
         checkpointing: Checkpointing,
+        phase: Phase = "reporting",
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
     ) -> None:
         self._model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
-        self._pruner = pruner
+        self._phase, self._pruner = phase, pruner
         self._trackers = trackers if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
@@ -107,7 +112,12 @@ class Run:
                     if measured and self._fraction < 1.0 and (reason := self._behind()):
                         status = "pruned"
                         break
-                if self._fraction < 1.0 and status == "completed":
+                    if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
+                        progress.say(reason)
+                        self._evaluate(progress, sampled=True)
+                        self._keeper.save(self._at)
+                        break
+                if self._fraction < 1.0 and reason is None:
                     status, reason = "interrupted", "stopped by a signal"
                     self._keeper.save(self._at)
                 if self._at.generation and self._at.without_signal == self._at.generation:
@@ -155,7 +165,7 @@ class Run:
         for note in self._collector.take_notes():
             progress.say(note)
         fault = _returns_fault(batch)
-        report = UpdateReport(cost=Cost(updates=1)) if fault else self._learner.tell(batch)
+        report = UpdateReport() if fault else self._learner.tell(batch)
         for note in report.notes:
             progress.say(note)
         fault = fault or self._weights_fault()
@@ -163,6 +173,7 @@ class Run:
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
         at.generation += 1
         at.without_signal += bool(report.metrics.get("skipped"))
+        at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += bool(fault)
         at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
         self._log_generation(batch, report, collectives.bytes_sent() - sent)
@@ -238,35 +249,24 @@ class Run:
         self._log("train", shared | report.metrics)
 
     def _log(self, kind: str, figures: dict[str, float]) -> None:
-        cost = self._at.cost
         axes: dict[str, float | int | str] = {
             "kind": kind,
             "generation": self._at.generation,
-            "episodes": cost.episodes,
-            "generated_tokens": cost.generated_tokens,
-            "seconds": cost.seconds,
-            "flops": cost.flops,
+            **on_axes(self._at.cost),
         }
         for tracker in self._trackers:
             tracker.log(axes | figures)
 
     def _save_model(self) -> None:
-        """`model/`, written aside and put in the place of an earlier one."""
-        if collectives.rank() != 0:
-            return
-        final, aside, before = (self._folder / name for name in ("model", "model.writing", "model.leaving"))
-        for left in (aside, before):
-            shutil.rmtree(left, ignore_errors=True)
-        self._model.save(aside)
-        if final.exists():
-            final.rename(before)
-        aside.rename(final)
-        shutil.rmtree(before, ignore_errors=True)
+        """`model/`, put in the place of an earlier one."""
+        if collectives.rank() == 0:
+            write_folder(self._folder / folder_names.MODEL, self._model.save)
 
     def _record(self, status: Status, reason: str | None) -> dict[str, object]:
         summary = summarise(
             names=self._names,
             seed=self._seed,
+            phase=self._phase,
             status=status,
             reason=reason,
             budget=self._budget,
@@ -276,11 +276,11 @@ class Run:
         )
         try:
             if collectives.rank() == 0:
-                write_json(self._folder / "summary.json", summary)
+                write_summary(self._folder, summary)
         finally:
             for tracker in self._trackers:
                 tracker.close()
-        return summary
+        return summary.model_dump(mode="json")
 
 
 def _returns_fault(batch: Trajectories) -> str:

@@ -11,14 +11,20 @@ from evotext.keys.instances import held_out_instances
 from evotext.models.chat import Conversation
 from evotext.models.source import Outline
 from evotext.rollouts.task import TextTask
+from evotext.run_folder.schema import Phase
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.pruner import Pruner
 
 PROBES = 16
 
 
-def check_split(pruner: Pruner, evaluator: Evaluator) -> None:
-    """Raises ValueError if runs would be ended early by held-out instances."""
+def check_split(pruner: Pruner, evaluator: Evaluator, phase: Phase = "reporting") -> None:
+    """Raise ValueError if held-out instances would end runs early or choose hyperparameters."""
+    if phase == "tuning" and evaluator.split == "test":
+        raise ValueError(
+            "phase: expected evaluation.split=validation with phase=tuning, got test; a trial chooses hyperparameters, and "
+            "held-out instances are for reports"
+        )
     if pruner.chooses and evaluator.split == "test":
         raise ValueError(
             "pruner: expected evaluation.split=validation, got test; which runs end early is a choice, and held-out "

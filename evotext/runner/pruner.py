@@ -3,13 +3,12 @@
 Runs of a sweep are neighbours on disk, and each logs its measurements there: no database and no messages are needed.
 """
 
-import json
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from omegaconf import OmegaConf
-
+from evotext.run_folder.configuration import read_config
+from evotext.run_folder.reader import read_evaluations
 from evotext.validation import Fraction, PositiveInt, checked
 
 # Shares of a budget that differ by less are the same.
@@ -85,17 +84,13 @@ def _measured(folder: Path) -> list[_Measured]:
 
     Empty for a folder that is no run's, and for a run of an older version, which does not say what it had spent.
     """
-    try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
-    except OSError:
-        return []
-    whole = [json.loads(line) for line in lines[:-1]]  # what follows the last line end is still being written
-    return [_Measured(line["eval/spent"], line["eval/success"]) for line in whole if "eval/spent" in line]
+    return [
+        _Measured(line.spent, line.success)
+        for line in read_evaluations(folder, [])
+        if line.spent is not None and line.success is not None
+    ]
 
 
-def _setting(folder: Path) -> dict[str, Any] | None:
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
-    except OSError:
-        return None
-    return {key: config.get(key) for key in SECTIONS} if isinstance(config, dict) else None
+def _setting(folder: Path) -> dict[str, object] | None:
+    config = read_config(folder)
+    return {key: config.get(key) for key in SECTIONS} if config else None

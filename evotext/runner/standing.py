@@ -30,6 +30,8 @@ class Standing:
     """When it was made."""
     without_signal: int = 0
     """Generations that the algorithm reported as `skipped`."""
+    idle_in_a_row: int = 0
+    """The latest generations without an update, since one that made some."""
     dropped: int = 0
     """Generations that were dropped for figures that are not finite."""
     dropped_in_a_row: int = 0

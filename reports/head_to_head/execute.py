@@ -12,10 +12,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from evotext.run_folder import names
 from reports.head_to_head.outcome import record
 from reports.head_to_head.plan import Job
-
-LOG = "log.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +34,12 @@ def run_in_process(job: Job, script: Path, threads: int) -> str | None:
     shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True)
     words = [*job.words, f"threads={threads}", f"hydra.run.dir={job.folder}"]
-    with (job.folder / LOG).open("w", encoding="utf-8") as log:
+    with (job.folder / names.LOG).open("w", encoding="utf-8") as log:
         done = subprocess.run([sys.executable, script, *words], stdout=log, stderr=subprocess.STDOUT, check=False)  # noqa: S603
     if done.returncode == 0:
-        (job.folder / "words.json").write_text(json.dumps(job.words), encoding="utf-8")
+        (job.folder / names.WORDS).write_text(json.dumps(job.words), encoding="utf-8")
         return None
-    lines = (job.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = (job.folder / names.LOG).read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), f"exit status {done.returncode}")
 
 

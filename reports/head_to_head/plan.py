@@ -76,7 +76,8 @@ def tuning_jobs(
             folder=out / "tuning" / env / algorithm / f"trial-{trial}",
             words=(
                 *(f"algorithm={algorithm}", f"env={env}", f"seed={TUNING_SEED}"),
-                *("evaluation.split=validation", "evaluation.samples=0", *words, *tried[algorithm][trial]),
+                *("phase=tuning", "evaluation.split=validation", "evaluation.samples=0"),
+                *(*words, *tried[algorithm][trial]),
             ),
             setting=tried[algorithm][trial],
         )

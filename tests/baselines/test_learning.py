@@ -89,7 +89,7 @@ def final_success(
     algorithm: Any, turns: int, pays: Callable[[Tensor, list[Tensor]], Tensor], generations: int
 ) -> tuple[float, float]:
     model = tiny_model()
-    algorithm.start(model, 0)
+    algorithm = algorithm.start(model, 0)
     returns = []
     for generation in range(generations):
         batch = play(model, algorithm.ask(generation), turns, pays)

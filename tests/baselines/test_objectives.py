@@ -73,8 +73,7 @@ def test_grpo_off_policy_with_a_penalty(estimator: str) -> None:
         kl_estimator=estimator,
         epochs=2,
         optimizer=partial(torch.optim.SGD, lr=0.0),
-    )
-    algorithm.start(model, 0)
+    ).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     nudge(model)
     before = weights(model)
@@ -97,7 +96,8 @@ def test_grpo_off_policy_with_a_penalty(estimator: str) -> None:
             kl = {"k1": -d, "k2": d**2 / 2, "k3": d.exp() - d - 1}[estimator]
             ratio = (-d).exp()
             outside += not 1 - LOW <= ratio.item() <= 1 + HIGH
-            loss = loss + (clipped(ratio, advantage) + 0.3 * kl) / total
+            # These actions are not the present policy's: its KL weighs them by the ratio.
+            loss = loss + (clipped(ratio, advantage) + 0.3 * ratio.item() * kl) / total
     assert outside > 0, "the test wants ratios beyond the clip"
     assert_same(gradients[0], gradient_of(model, loss))
 
@@ -113,8 +113,7 @@ def test_gspo_off_policy() -> None:
         normalisation="sequence",
         epochs=2,
         optimizer=partial(torch.optim.SGD, lr=0.0),
-    )
-    algorithm.start(model, 0)
+    ).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     nudge(model)
     gradients: list[list[Tensor]] = []
@@ -267,8 +266,7 @@ def test_credit_is_that_of_the_conversation_without_the_environment_s_words() ->
 @pytest.mark.parametrize(("unit", "factors"), [("token", [0.5**3, 0.5**2, 0.5, 1.0]), ("turn", [0.5, 0.5, 1.0, 1.0])])
 def test_discounts_count_tokens_or_turns(unit: str, factors: list[float]) -> None:
     model = fresh_model()
-    algorithm = ppo(gamma=0.5, gae_lambda=1.0, time_unit=unit)
-    algorithm.start(model, 0)
+    algorithm = ppo(gamma=0.5, gae_lambda=1.0, time_unit=unit).start(model, 0)
     _, batch = conversation([TWO_TURNS], [1.0])
     judged = algorithm._judge(actions_of(batch, model.device), batch.truncated_B, Figures())
     assert judged.advantage_BN[0].tolist() == pytest.approx(factors)
@@ -278,8 +276,7 @@ def test_truncated_episodes_bootstrap_and_terminated_ones_do_not() -> None:
     """A critic that says 3 everywhere: what is left after a cut is worth 3, after an end nothing."""
     model = fresh_model()
     for truncated, expected in ((False, 1.0 - 3.0), (True, 1.0 + 3.0 - 3.0)):
-        algorithm = ppo(gamma=1.0, gae_lambda=1.0)
-        algorithm.start(model, 0)
+        algorithm = ppo(gamma=1.0, gae_lambda=1.0).start(model, 0)
         with torch.no_grad():
             algorithm._critic.head.linear.bias.fill_(3.0)
         _, batch = conversation([TWO_TURNS], [1.0], truncated=truncated)
@@ -291,8 +288,7 @@ def test_truncated_episodes_bootstrap_and_terminated_ones_do_not() -> None:
 def test_the_environment_s_words_matter_only_to_later_actions(make: Any) -> None:
     """Another observation in the second turn: the first turn's scores are the same bits, the second turn's are not."""
     model = fresh_model()
-    algorithm = make()
-    algorithm.start(model, 0)
+    algorithm = make().start(model, 0)
     other = [(11, ENV) if t == 5 else pair for t, pair in enumerate(TWO_TURNS)]
     scores = []
     for row in (TWO_TURNS, other):
@@ -307,8 +303,7 @@ def test_the_environment_s_words_matter_only_to_later_actions(make: Any) -> None
 def test_only_actions_reach_the_head(make: Any) -> None:
     """Five actions in two conversations of nine and three tokens: no word of the environment is ever a target."""
     model = fresh_model()
-    algorithm = make(**({"baseline": "none"} if make is grpo else {"whiten": False}))
-    algorithm.start(model, 0)
+    algorithm = make(**({"baseline": "none"} if make is grpo else {"whiten": False})).start(model, 0)
     _, batch = conversation([TWO_TURNS, [*TWO_TURNS[:2], (24, OWN)]], [1.0, 0.0])
     positions: list[int] = []
     hook = model.network.get_output_embeddings().register_forward_pre_hook(

@@ -13,10 +13,14 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from evotext.keys.instances import held_out_instances, train_instances, validation_instances
+from evotext.run_folder import names
+from evotext.run_folder.cost import AXES
+from evotext.run_folder.reader import read_run
+from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Summary
+from evotext.run_folder.writer import JsonLines, write_summary
 from reports.head_to_head.execute import execute, run_in_process
 from reports.head_to_head.outcome import best, record, trials
 from reports.head_to_head.plan import TUNING_SEED, Job, reported_jobs, settings, tuning_jobs
-from reports.runs import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = {"algorithm.lr": [0.1, 0.2, 0.3], "algorithm.sigma": [1, 2]}
@@ -24,12 +28,16 @@ ALGORITHMS, ENVS = ("eggroll", "grpo"), ("sort", "recall")
 QUIET = Console(quiet=True)
 
 
-def _finish(job: Job, success: float) -> None:
+def _finish(job: Job, success: float, spent: float = 10) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
-    cost = {"episodes": 10, "generated_tokens": 60, "updates": 2, "flops": 1e9, "seconds": 3.0}
-    evaluation = {"success_before": 0.2, "success_after": success}
-    (job.folder / "summary.json").write_text(json.dumps({"status": "completed", "eval": evaluation, "cost": cost}))
-    (job.folder / "words.json").write_text(json.dumps(job.words))
+    summary = Summary(
+        status="completed",
+        eval=EvaluationRecord(success_before=0.2, success_after=success, split="validation"),
+        cost={"episodes": 10, "generated_tokens": 60, "updates": 2, "flops": 1e9, "seconds": 3.0},
+        budget=BudgetRecord(unit="episodes", limit=100, spent=spent),
+    )
+    write_summary(job.folder, summary)
+    (job.folder / names.WORDS).write_text(json.dumps(job.words))
 
 
 def _tuning(out: Path, count: int = 3) -> list[Job]:
@@ -59,9 +67,9 @@ def test_every_algorithm_has_as_many_trials_on_every_task(tmp_path: Path) -> Non
 def test_tuning_and_reporting_never_meet(tmp_path: Path) -> None:
     """Neither in seeds nor in the instances that are measured."""
     for job in _tuning(tmp_path):
-        assert f"seed={TUNING_SEED}" in job.words and "evaluation.split=validation" in job.words
+        assert {f"seed={TUNING_SEED}", "phase=tuning", "evaluation.split=validation"} <= set(job.words)
     for job in reported_jobs({("eggroll", "sort"): ("algorithm.lr=0.1",)}, (0, 1), ["budget=quick"], tmp_path):
-        assert not any(word.startswith("evaluation.split") for word in job.words)
+        assert not any(word.startswith(("evaluation.split", "phase")) for word in job.words)
         assert "algorithm.lr=0.1" in job.words
     measured = set(validation_instances(1000))
     assert measured.isdisjoint(held_out_instances(1000))
@@ -90,16 +98,12 @@ def test_a_trial_is_chosen_by_the_figure_that_is_reported(tmp_path: Path) -> Non
     jobs = [job for job in _tuning(tmp_path) if (job.algorithm, job.env) == ("eggroll", "sort")]
     curves = [[(0, 0.2), (90, 0.5), (110, 0.6)], [(0, 0.2), (60, 0.3), (300, 0.9)], [(0, 0.2), (100, 0.4)]]
     for job, curve in zip(jobs, curves, strict=True):
-        _finish(job, curve[-1][1])
-        axes = [{"episodes": cost, "generated_tokens": cost, "seconds": cost, "flops": cost} for cost, _ in curve]
-        lines = [
-            {"kind": "eval", "generation": i, **axis, "eval/success": score, "eval/return": score}
-            for i, (axis, (_, score)) in enumerate(zip(axes, curve, strict=True))
-        ]
-        (job.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        summary = json.loads((job.folder / "summary.json").read_text())
-        budget = {"unit": "episodes", "limit": 100, "spent": curve[-1][0]}
-        (job.folder / "summary.json").write_text(json.dumps(summary | {"budget": budget}))
+        _finish(job, curve[-1][1], spent=curve[-1][0])
+        lines = JsonLines(job.folder)
+        for i, (cost, score) in enumerate(curve):
+            axes: dict[str, float] = dict.fromkeys(AXES, cost)
+            lines.log({"kind": "eval", "generation": i, **axes, "eval/success": score, "eval/return": score})
+        lines.close()
     reported = [read_run(job.folder).after["success"] for job in jobs]
     assert reported == pytest.approx([0.55, 0.4, 0.4])
     assert best(jobs) == {("eggroll", "sort"): jobs[0].setting}
@@ -110,7 +114,7 @@ def test_finished_jobs_are_not_run_again_but_changed_ones_are(tmp_path: Path) ->
     jobs = _tuning(tmp_path)
     _finish(jobs[0], 0.5)
     _finish(jobs[1], 0.5)
-    (jobs[1].folder / "words.json").write_text(json.dumps(["budget=demo"]))  # of another plan
+    (jobs[1].folder / names.WORDS).write_text(json.dumps(["budget=demo"]))  # of another plan
     ran: list[Job] = []
 
     def run(job: Job) -> str | None:

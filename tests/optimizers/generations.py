@@ -10,7 +10,7 @@ from evotext.optimization.schedules import Constant
 from evotext.types import Cost, RolloutPlan, Trajectories
 from optimizers import EvolutionStrategy
 from optimizers.decay import NoDecay
-from optimizers.fitness_shaping import ZScore
+from optimizers.fitness_shaping import z_score
 from optimizers.perturbations import LowRank
 from optimizers.resampling import Resampling
 
@@ -37,7 +37,7 @@ def eggroll(**changes: Any) -> EvolutionStrategy:
         "antithetic": True,
         "temperature": 1.0,
         "perturbation": LowRank(rank=2, vectors="full"),
-        "fitness_shaping": ZScore(),
+        "fitness_shaping": z_score,
         "optimizer": partial(torch.optim.SGD, lr=RATE),
     }
     return EvolutionStrategy(**PLAIN | settings | changes)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from optimizers.fitness_shaping import Raw, TaskZScore, ZScore
+from optimizers.fitness_shaping import raw, task_z_score, z_score
 from optimizers.perturbations import LowRank
 from tests.optimizers.generations import POPULATION, PROMPTS, RATE, SIGMA, eggroll, told
 from tests.small_models import VOCABULARY, small_model
@@ -60,7 +60,7 @@ def test_the_step_is_the_written_out_sum(family: str, antithetic: bool) -> None:
         one_hot = F.one_hot(torch.tensor(member), POPULATION).double()
         members.append(dict(plan.noise.combine(one_hot)))
     report = learner.tell(told(plan, _returns()))
-    weight_P = ZScore()(_returns().view(POPULATION, PROMPTS))
+    weight_P = z_score(_returns().view(POPULATION, PROMPTS))
     moved = 0.0
     for name, after in model.network.named_parameters():
         step = sum(w * member[name] for w, member in zip(weight_P, members, strict=True)) * RATE / (POPULATION * SIGMA)
@@ -74,7 +74,7 @@ def test_the_step_is_the_written_out_sum(family: str, antithetic: bool) -> None:
     assert report.metrics["pseudo_gradient_norm"] == pytest.approx(moved**0.5 / RATE)
 
 
-@pytest.mark.parametrize("shape", [ZScore(), TaskZScore()])
+@pytest.mark.parametrize("shape", [z_score, task_z_score])
 def test_without_signal_nothing_changes(shape: Callable[[Tensor], Tensor]) -> None:
     """Not the weights, not the optimizer's momentum, not by weight decay; and the report says so."""
     model = small_model()
@@ -85,7 +85,7 @@ def test_without_signal_nothing_changes(shape: Callable[[Tensor], Tensor]) -> No
     report = learner.tell(told(learner.ask(1), level))
     assert report.metrics["skipped"] == 1
     assert report.metrics["frac_tasks_without_signal"] == 1
-    assert report.cost.updates == 1
+    assert report.cost.updates == 0
     for name, parameter in model.network.named_parameters():
         assert torch.equal(parameter, weights[name]), name
     torch.testing.assert_close(learner.state_dict(), state, rtol=0, atol=0)
@@ -139,7 +139,7 @@ def test_excluded_and_frozen_parameters_stay() -> None:
 def test_metrics_are_what_they_say() -> None:
     """Against their definitions on given returns."""
     model = small_model()
-    learner = eggroll(fitness_shaping=Raw()).start(model, 0)
+    learner = eggroll(fitness_shaping=raw).start(model, 0)
     plan = learner.ask(0)
     return_PQ = _returns().view(POPULATION, PROMPTS)
     return_PQ[:, 1] = 0.25

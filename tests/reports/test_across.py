@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
 from reports.comparison import Comparison, compare
 from reports.figures import spread
 from reports.head_to_head.plan import TUNING_SEED
@@ -17,7 +19,6 @@ from reports.html_parts import matrix
 from reports.html_report import html_report
 from reports.markdown import markdown
 from reports.picture import picture
-from reports.runs import find_runs, read_run
 from reports.statistics import Estimate, interquartile_mean, probability_of_improvement
 from reports.tables import results_csv
 from reports.tasks import Duel
@@ -191,10 +192,10 @@ def test_matrix_is_a_duel_from_both_sides() -> None:
     assert matrix(["a"], []) == []
 
 
-def test_a_head_to_heads_trials_are_known_by_their_seed(tmp_path: Path) -> None:
-    """Their records need not say so; they are in no task, and what they cost is told."""
-    for seed in (0, 1, 2):
+def test_a_seed_makes_no_trial(tmp_path: Path) -> None:
+    """A reported run may have any seed, even that of a head-to-head's trials."""
+    for seed in (0, 1, TUNING_SEED):
         write_run(tmp_path / f"seed-{seed}", seed=seed)
-    write_run(tmp_path / "trial", seed=TUNING_SEED)
+    write_run(tmp_path / "trial", seed=TUNING_SEED, phase="tuning")
     study = compared(tmp_path)
     assert len(study.runs) == 3 and [len(tuning.trials) for tuning in study.tunings] == [1]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from reports.at_budget import at_budget
+from evotext.run_folder.at_budget import at_budget
+from evotext.run_folder.record import NAN, EvaluationPoint, RunRecord
+from reports.axes import AXES
 from reports.fairness import differences_that_matter
 from reports.formats import p_value
-from reports.records import AXES, NAN, EvaluationPoint, RunRecord
 
 
 def points(*pairs: tuple[float, float]) -> list[EvaluationPoint]:

@@ -65,7 +65,7 @@ def test_default_folders_do_not_collide(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     for _ in range(2):
         assert compare("run", cwd=tmp_path).returncode == 0
-    assert len(list((tmp_path / "reports").glob("*/report.html"))) == 2
+    assert len(list((tmp_path / "comparisons").glob("*/report.html"))) == 2
 
 
 @pytest.mark.parametrize(

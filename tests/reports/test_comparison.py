@@ -7,19 +7,18 @@ from typing import Any
 
 import pytest
 
-from evotext.runner.evaluation import Evaluator
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
 from reports.comparison import Comparison, _said, compare
 from reports.figures import metric_title
 from reports.html_report import html_report
 from reports.markdown import markdown
 from reports.picture import picture
-from reports.runs import find_runs, read_run
 from reports.tasks import fewest_for_a_claim
 from reports.verdicts import answer, clear_winner, setting, verdict
 from tests.reports.run_folders import write_run
 
 NOW = datetime(2026, 1, 2)
-VALIDATION = Evaluator(episodes=256, points=1, temperature=0.0, samples=0, split="validation")
 
 
 def compared(root: Path) -> Comparison:
@@ -99,9 +98,7 @@ def test_seeds_that_a_claim_takes(tmp_path: Path, contestants: int) -> None:
 
 
 def test_validation_instances_are_called_so(tmp_path: Path) -> None:
-    write_finals(
-        tmp_path, {"eggroll": [0.5, 0.6, 0.7], "grpo": [0.8, 0.8, 0.9]}, decoding=VALIDATION.decoding, passes=True
-    )
+    write_finals(tmp_path, {"eggroll": [0.5, 0.6, 0.7], "grpo": [0.8, 0.8, 0.9]}, split="validation", passes=True)
     comparison = compared(tmp_path)
     (task,) = comparison.tasks
     assert "measured on 256 validation episodes; decoding: greedy." in setting(task)
@@ -134,6 +131,7 @@ def test_several_tasks_in_one_sentence(tmp_path: Path) -> None:
     [
         ({"limit": 20_480}, "budgets differ (40,960 episodes / 20,480 episodes)"),
         ({"decoding": "temperature 1"}, "decoding at evaluation differs (greedy / temperature 1)"),
+        ({"split": "validation"}, "instances at evaluation differ (test / validation)"),
         ({"before": 0.35}, "runs do not start alike (success of 0.20 to 0.35 before training)"),
     ],
 )

@@ -14,13 +14,14 @@ import plotly.graph_objects
 import pytest
 from rich.console import Console
 
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
 from reports import formats
 from reports.comparison import Comparison, compare
 from reports.figures import axes_of, first_axis, learning_curves, points_in_words, styles
 from reports.html_report import html_report
 from reports.markdown import markdown
 from reports.picture import picture, tick, ticks
-from reports.runs import find_runs, read_run
 from reports.tables import results_csv, terminal_tables
 from tests.reports.run_folders import write_run
 

@@ -20,11 +20,12 @@ from evotext.cli.errors import build
 from evotext.distributed import collectives, torchrun
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.writer import JsonLines
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
-from evotext.trackers.files import JsonLines, TensorBoard
+from evotext.trackers.tensorboard import TensorBoard
 from tests.rollouts.test_collector import chatter, with_frequent_ends
 from tests.small_models import small_model
 

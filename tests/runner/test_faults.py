@@ -120,12 +120,12 @@ def test_out_of_memory_halves_the_rows_and_goes_on(
     run = small_run(tmp_path, generations=2)
     summary = run.train()
     assert summary["status"] == "completed"
-    assert run._collector.fitting_rows == 4
+    assert run._collector.fitting.now == 4
     assert "out of memory: batches have 4 rows from here on" in capfd.readouterr().err
     monkeypatch.undo()
     again = small_run(tmp_path, generations=3)
     again.resume()
-    assert again._collector.fitting_rows == 4, "a resumed run does not find it out again"
+    assert again._collector.fitting.now == 4, "a resumed run does not find it out again"
     let_go(again)
 
 

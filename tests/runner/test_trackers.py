@@ -13,8 +13,11 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from evotext.runner.hyperparameters import hyperparameters
-from evotext.trackers.files import TensorBoard, figures
+from evotext.run_folder.configuration import hyperparameters
+from evotext.run_folder.schema import Status, Summary
+from evotext.run_folder.writer import write_summary
+from evotext.trackers.figures import figures
+from evotext.trackers.tensorboard import TensorBoard
 
 CONFIG = {
     "algorithm": {"_target_": "optimizers.Eggroll", "sigma": 0.02, "exclude": [], "optimizer": {"lr": 0.001}},
@@ -50,12 +53,12 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     return
 
 
-def report(tracker: Any, folder: Path, status: str = "completed") -> None:
+def report(tracker: Any, folder: Path, status: Status = "completed") -> None:
     """What a run does with a tracker."""
     tracker.log_transcripts(0, ["env> 21\nllm> 12", "env> 43\nllm> 43"])
     tracker.log(TRAIN)
     tracker.log(EVAL)
-    (folder / "summary.json").write_text(json.dumps({"status": status}))
+    write_summary(folder, Summary(status=status))
     tracker.close()
 
 

@@ -1,20 +1,17 @@
-"""A run's folder belongs to one process at a time."""
+"""A run's folder belongs to one process at a time, and to one run."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from evotext.runner.budget import Budget
-
-LOCK = "run.lock"
+from evotext.run_folder import names
 
 
 def check_new(folder: Path) -> None:
-    """Raises ValueError for a folder in which a run has been recorded."""
-    if (folder / "metrics.jsonl").exists() or (folder / "summary.json").exists():
+    """Raise ValueError for a folder in which a run has been recorded."""
+    if (folder / names.METRICS).exists() or (folder / names.SUMMARY).exists():
         raise ValueError(
             f"hydra.run.dir: expected a folder without a run, got {folder}; name another, remove it, "
             "or go on with that run by resume="
@@ -22,7 +19,7 @@ def check_new(folder: Path) -> None:
 
 
 def check_inside(folder: Path) -> None:
-    """Raises ValueError for a run's folder with a link that leads out of it: resuming cuts and removes files in there."""
+    """Raise ValueError for a run's folder with a link that leads out of it: resuming cuts and removes files in there."""
     for path in folder.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(
@@ -31,22 +28,13 @@ def check_inside(folder: Path) -> None:
             )
 
 
-def is_completed(folder: Path, budget: Budget) -> bool:
-    """Whether the folder's run has come to the end of this budget, by its own summary."""
-    try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        return summary["status"] == "completed" and summary["budget"]["spent"] >= budget.limit
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Within it no other process can claim the folder, until this one ends, however it ends.
+    """Let no other process claim the folder within it, until this one ends, however it ends.
 
-    Raises ValueError if another has it, or if the folder cannot be written.
+    Raise ValueError if another has it, or if the folder cannot be written.
     """
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / names.LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -6,13 +6,14 @@ it. Scores are therefore read where the budget ended: on the line between the la
 
 from collections.abc import Mapping, Sequence
 
-from reports.records import AXES, EvaluationPoint, Metric
+from evotext.run_folder.cost import AXES
+from evotext.run_folder.record import EvaluationPoint, Metric
 
 
 def at_budget(
     points: Sequence[EvaluationPoint], after: Mapping[Metric, float], *, unit: str, limit: float, spent: float
 ) -> tuple[dict[Metric, float], float]:
-    """Scores, and what had been spent when they were reached: the limit, or all if there are no two measurements around it.
+    """Return scores, and what had been spent when they were reached: the limit, or all without measurements around it.
 
     after: the scores at the end, which is the last of the points. unit: of the budget; updates are counted by no measurement.
     """

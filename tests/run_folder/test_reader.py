@@ -1,4 +1,4 @@
-"""Reading whole, damaged and missing run folders."""
+"""Reading whole, damaged, older and missing run folders."""
 
 import json
 import math
@@ -9,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
+from evotext.run_folder.text import clean
 from reports.comparison import compare
 from reports.html_report import html_report
 from reports.markdown import markdown
-from reports.runs import clean, find_runs, read_run
 from reports.tables import results_csv
 from tests.reports.run_folders import write_run
 
@@ -87,7 +89,14 @@ def test_nonsense_values_are_named_and_left_out(tmp_path: Path) -> None:
     assert all(math.isnan(run.after[key]) for key in ("success", "return")) and math.isnan(run.before["success"])
     assert all(math.isnan(run.cost[key]) for key in ("episodes", "flops", "seconds"))
     text = "; ".join(run.problems)
-    for word in ("success_after is 1.5", "return_after is high", "episodes is -1", "flops", "seconds", "'finished'"):
+    for word in (
+        "success_after is 1.5",
+        "return_after is high",
+        "episodes is -1",
+        "flops",
+        "seconds",
+        "status is finished",
+    ):
         assert word in text
     assert "success_before" not in text  # null is how a run says that it has no figure
 
