@@ -35,7 +35,6 @@ from torch import Tensor
 
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
-from evotext.keys.philox import Purpose, stream_id, uniform
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
@@ -49,7 +48,7 @@ from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, che
 from optimizers.guide import Guide
 from optimizers.perturbations.guided import GuidedNoise
 from optimizers.pseudo_gradient import PseudoGradient
-from optimizers.scores import clipped, score_weights
+from optimizers.scores import deltas, episodes_to_score, member_weights, score_weights
 from optimizers.selection import choose, energies_of, excluding, policy_gradient
 from optimizers.small_space import SmallSpaceWeights
 
@@ -222,27 +221,17 @@ class ScoredESLearner:
             sigma=self._sigma(generation),
         )
         noise = self._guide.draw(key)
-        row_NK = self._episodes(scored_M, actions.length_B.cpu(), key.draws, key.generation)
+        row_NK = episodes_to_score(scored_M, actions.length_B.cpu(), key, hyper.scored_episodes)
         weight_BA, base_B = advantage_B[:, None] * actions.mask_BN.cpu(), torch.zeros(actions.rows).double()
         if step or not hyper.antithetic:
             logprob_BA = self._logprobs(actions, scored_M)
             old_BA = actions.old_logprob_BN.cpu().double() if step else logprob_BA
             weight_BA = score_weights(logprob_BA, old_BA, weight_BA, hyper.clip_low, hyper.clip_high)
             base_B = (weight_BA * logprob_BA).sum(1)
-        score_P = torch.zeros(key.population, dtype=torch.float64)
-        row_PK = row_NK.repeat_interleave(key.members_per_draw, 0)
-        members = range(key.population)
-        for part in self._scoring.score(actions, row_PK, temperature=hyper.temperature, members=members, noise=noise):
-            logprob_PKA = part.logprob_PKN.cpu().double()
-            score_P[part.place_P] += (weight_BA[part.row_PK][..., : logprob_PKA.shape[-1]] * logprob_PKA).sum((1, 2))
-        collectives.all_reduce([score_P])
-        reference_N = score_P[1::2] if hyper.antithetic else base_B[row_NK].sum(1)
-        score_N = score_P[:: key.members_per_draw] - reference_N
-        delta_N = score_N / (key.members_per_draw * key.sigma * row_NK.shape[1])
-        kept_N, figures = clipped(delta_N, hyper.clip_deviations)
-        if not hyper.antithetic and key.draws > 1:  # curvature raises or lowers all alike
-            kept_N = (kept_N - kept_N.mean()) * (key.draws / (key.draws - 1))
-        weight_P = torch.stack((kept_N, -kept_N), 1).flatten() if hyper.antithetic else kept_N
+        delta_N = deltas(
+            self._scoring, actions, weight_BA, row_NK, key, noise, temperature=hyper.temperature, base_B=base_B
+        )
+        weight_P, figures = member_weights(delta_N, key, hyper.clip_deviations)
         combine = noise.small.combine if isinstance(noise, GuidedNoise) else noise.combine
         gradient = PseudoGradient(combine, weight_P, len(scored_M) / (actions.rows * key.population))
         figures["update_norm"] = self._weights.ascend(gradient, self._length)
@@ -263,19 +252,6 @@ class ScoredESLearner:
         figures = {"kl": kl, "scored/length": self._length}
         self._length *= min(max((target / max(kl, 1e-12)) ** 0.5, LEAST_CHANGE), MOST_CHANGE)
         return figures
-
-    def _episodes(self, scored_M: Tensor, length_B: Tensor, draws: int, generation: int) -> Tensor:
-        """(N, K): which episodes each draw scores. Every one is scored as often as any other, but for one time.
-
-        Episodes of like length go together, so that little padding is computed; the noise knows nothing of that.
-        """
-        hyper = self._hyper
-        per_draw = min(hyper.scored_episodes, len(scored_M))
-        wanted = draws * per_draw
-        rounds = torch.arange(-(-wanted // len(scored_M)))
-        order = uniform(self._seed, stream_id(Purpose.SHUFFLING), generation, rounds, len(scored_M)).argsort(1)
-        row_X = scored_M[order.flatten()[:wanted]]
-        return row_X[length_B[row_X].argsort(stable=True)].view(draws, per_draw)
 
     def _logprobs(self, actions: Actions, row_M: Tensor) -> Tensor:
         """(B, A), float64: of the unperturbed network at the sampling temperature; 0 for other rows."""

@@ -18,7 +18,7 @@ from evotext.types import Trajectories
 from optimizers import ScoredES
 from optimizers.perturbations import FullRank, Guided, LowRank
 from optimizers.scored_es import ScoredESLearner
-from optimizers.scores import clipped, score_weights
+from optimizers.scores import clipped, episodes_to_score, score_weights
 from optimizers.selection import Energy, choose
 from optimizers.selection import policy_gradient as gradient_by_parameter
 from tests.optimizers.scored_episodes import made_up
@@ -169,13 +169,16 @@ def test_deltas_far_out_are_cut() -> None:
 
 
 def test_every_episode_with_an_advantage_is_scored_as_often_as_any_other() -> None:
-    learner = scored_es(population=50, antithetic=False, scored_episodes=3).start(small_model(), 0)
     scored_M, length_B = torch.tensor([2, 3, 5, 7, 11, 13, 17]), torch.arange(20) % 7 + 2
-    row_NK = learner._episodes(scored_M, length_B, 50, 4)
-    assert row_NK.shape == (50, 3)
-    counts = row_NK.flatten().bincount(minlength=20)[scored_M]
+
+    def drawn(generation: int) -> Tensor:
+        key = NoiseKey(seed=0, generation=generation, population=50, antithetic=False, sigma=0.1)
+        return episodes_to_score(scored_M, length_B, key, 3)
+
+    counts = drawn(4).flatten().bincount(minlength=20)[scored_M]
+    assert drawn(4).shape == (50, 3)
     assert int(counts.sum()) == 150 and int(counts.max() - counts.min()) <= 1
-    assert not torch.equal(row_NK, learner._episodes(scored_M, length_B, 50, 5))
+    assert not torch.equal(drawn(4), drawn(5))
 
 
 def test_a_generation_without_signal_changes_nothing() -> None:
