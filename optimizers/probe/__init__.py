@@ -1,0 +1,1 @@
+"""Will evolution strategies work for this model and task? Measured before a run: `scripts/probe.py`."""
