@@ -56,6 +56,7 @@ class Guide:
             batch.length_B[some],
             directions=guided.directions,
             tokens=guided.tokens,
+            whitening=guided.whitening,
             together=self.network.together,
         )
         return ForwardFlops(self.network.network)(positions=int(batch.length_B[some].sum()), predicted=0)

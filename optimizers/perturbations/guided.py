@@ -10,6 +10,8 @@ strongest directions of the layer's inputs, and A (O, r) and Z (k, r) standard n
 
     N MSE / |G V|^2 = O k + 1 + (2 O + 2 k + 2) / r: the error of low-rank noise, with k in place of I
 
+Directions may have different lengths (optimizers/perturbations/basis.py); the forms above are those of equal ones.
+
 Deviations from the paper: the directions are kept for some generations; an embedding's are tokens, which serve a tied
 output head, too: what was read is what is written.
 
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor
 
 from evotext.noise import MemberNoise, NoiseKey, ParameterSpec, PerturbableNetwork
-from evotext.validation import PositiveInt, checked_record
+from evotext.validation import Fraction, PositiveInt, checked_record
 from optimizers.perturbations.basis import Basis
 from optimizers.perturbations.low_rank import LowRank, LowRankNoise
 from optimizers.perturbations.members_in_progress import MembersInProgress
@@ -34,13 +36,15 @@ from optimizers.perturbations.members_in_progress import MembersInProgress
 class Guided:
     """The `Perturbation`; a learner gives it a basis from time to time (`optimizers/guide.py`).
 
-    rank: r. directions: k, or all of a narrower layer. tokens: most rows of an embedding. refresh: generations between two
-    bases. vectors: whether biases and norm scales get `full` noise or stay `frozen`.
+    rank: r. directions: k, or all of a narrower layer. tokens: most rows of an embedding. whitening: exponent of the
+    directions' lengths. refresh: generations between two bases. vectors: whether biases and norm scales get `full` noise
+    or stay `frozen`.
     """
 
     rank: PositiveInt
     directions: PositiveInt
     tokens: PositiveInt
+    whitening: Fraction
     refresh: PositiveInt
     vectors: Literal["full", "frozen"]
 
@@ -131,16 +135,17 @@ class GuidedMembers:
             return self._small.linear(name, self._read(x_PKI, self._basis.inputs[name]), start)
         y_PKO = x_PKI.new_zeros(*x_PKI.shape[:2], self._outputs[name])
         if name in self._basis.tokens:  # an embedding that is the output head, too
-            y_PKO.index_copy_(2, self._basis.tokens[name], self._small.linear(name, x_PKI))
+            noise_PKS = self._small.linear(name, x_PKI).mul_(self._basis.lengths[name][:, 0])
+            y_PKO.index_copy_(2, self._basis.tokens[name], noise_PKS)
         return y_PKO if start is None else y_PKO.add_(start)
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """Add row `ids` of sigma E to y in place; rows of other tokens are zero."""
         if name in self._basis.tokens:
-            place_PK = self._place_V[name][ids_PK]
+            place_PK, length_S1 = self._place_V[name][ids_PK], self._basis.lengths[name]
             noise_PKD = torch.zeros_like(y_PKD)
             self._small.add_to_embedding(name, place_PK.clamp(min=0), noise_PKD)
-            y_PKD.add_(noise_PKD * (place_PK >= 0)[..., None])
+            y_PKD.add_(noise_PKD * length_S1[place_PK.clamp(min=0)] * (place_PK >= 0)[..., None])
 
     def vector(self, name: str) -> Tensor | None:
         """Return sigma e, (P, N); None where vectors are frozen."""

@@ -22,6 +22,11 @@ from optimizers.guide import Guide
 from optimizers.scores import deltas, episodes_to_score, member_weights
 from optimizers.selection import Energy, choose, energies_of, excluding
 
+# The policy's KL, in nats an episode, that gains are compared at; and episodes that it is measured on.
+KL, KL_EPISODES = 0.1, 64
+# Euclidean length of the first step that is tried, and the greatest KL that is taken for small.
+LENGTH, SMALL_KL = 0.5, 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -39,6 +44,9 @@ class Estimate:
     """Of the space in which the noise is."""
     energy: float
     """Share of the gradient's energy that lies in it."""
+    gain: float
+    """To first order, how much a step along it that moves the policy by KL nats an episode raises the mean advantage-weighted
+    log-probability, which is the rise of the mean return; 0 where the step could not be measured."""
 
 
 def group_of(name: str) -> str:
@@ -109,7 +117,7 @@ class Estimators:
             chosen = choose(energies, share)
             guide = self._guide(perturbation, [*exclude, *excluding(list(guide.network.parameters), chosen)])
         energies = energies_of(self._gradient, guide.network, perturbation, guide.basis)
-        cosines, signals = zip(*(self._cosine(guide, draw) for draw in range(self._draws)), strict=True)
+        cosines, signals, gains = zip(*(self._draw(guide, draw) for draw in range(self._draws)), strict=True)
         cosine_D = torch.tensor(cosines, dtype=torch.float64)
         return Estimate(
             name=name,
@@ -118,6 +126,7 @@ class Estimators:
             signal=sum(signals) / len(signals),
             dimensions=sum(entry.dimensions for entry in energies.values()),
             energy=sum(entry.energy for entry in energies.values()) / self._square,
+            gain=sum(gains) / len(gains),
         )
 
     def _guide(self, perturbation: Perturbation, exclude: Sequence[str]) -> Guide:
@@ -125,8 +134,13 @@ class Estimators:
         guide.look(self._batch)
         return guide
 
-    def _cosine(self, guide: Guide, draw: int) -> tuple[float, float]:
-        """Of one draw of noise; and the energy that members could see over what their deltas varied by."""
+    def exact(self) -> float:
+        """The gain of a step along the gradient itself."""
+        network = PerturbedNetwork(self._scoring.network)
+        return self._gain(network, list(self._gradient.items()), self._square**0.5)
+
+    def _draw(self, guide: Guide, draw: int) -> tuple[float, float, float]:
+        """Of one draw of noise: the cosine, the energy that members see over what their deltas vary by, and the gain."""
         key = NoiseKey(seed=self._seed, generation=draw, population=self._members, antithetic=False, sigma=self._sigma)
         noise = guide.draw(key)
         row_NK = episodes_to_score(self._scored_M, self._actions.length_B.cpu(), key, 1)
@@ -141,14 +155,45 @@ class Estimators:
             base_B=self._base_B,
         )
         weight_P, _ = member_weights(delta_N, key, None)
-        dot = norm = seen = 0.0
-        for name, direction in noise.combine(weight_P):
-            whole = self._gradient[name]
-            part = whole if whole.ndim == 1 else guide.network.in_stored_layout(name, whole)
-            dot += float((direction * part).sum())
-            norm += float(direction.square().sum())
-        for entry in energies_of(self._gradient, guide.network, guide.perturbation, guide.basis).values():
-            seen += entry.energy
+        directions = [
+            (name, whole if whole.ndim == 1 else guide.network.in_stored_layout(name, whole))
+            for name, whole in noise.combine(weight_P)
+        ]
+        dot = sum(float((whole * self._gradient[name]).sum()) for name, whole in directions)
+        norm = sum(float(whole.square().sum()) for _, whole in directions) ** 0.5
+        seen = energies_of(self._gradient, guide.network, guide.perturbation, guide.basis)
         # Deltas are of an episode's own A_j l_j; the gradient is a mean over all episodes, most of them with A_j = 0.
         scale = self._actions.rows / len(self._scored_M)
-        return dot / (norm**0.5 * self._square**0.5), seen * scale**2 / max(float(delta_N.var()), 1e-300)
+        signal = sum(entry.energy for entry in seen.values()) * scale**2 / max(float(delta_N.var()), 1e-300)
+        return dot / (norm * self._square**0.5), signal, self._gain(guide.network, directions, dot / norm)
+
+    @torch.no_grad()
+    def _gain(self, network: PerturbedNetwork, directions: Sequence[tuple[str, Tensor]], slope: float) -> float:
+        """Of a step along these directions, of which the KL per length is measured by a small one. slope: per length."""
+        weights = dict(network.network.named_parameters())
+        before = {name: weights[name].detach().clone() for name, _ in directions}
+        norm = sum(float(whole.square().sum()) for _, whole in directions) ** 0.5
+        length, kl = LENGTH, 0.0
+        for _ in range(5):
+            for name, whole in directions:
+                weights[name].copy_(before[name] + (length / norm) * whole.to(before[name].dtype))
+            kl = self._divergence()
+            if kl <= SMALL_KL:
+                break
+            length *= max(0.1, (SMALL_KL / kl) ** 0.5 / 2)
+        for name, kept in before.items():
+            weights[name].copy_(kept)
+        return slope * length * (KL / kl) ** 0.5 if 0 < kl <= SMALL_KL else 0.0
+
+    def _divergence(self) -> float:
+        """KL of the sampling policy from the present one, nats an episode (k3)."""
+        count = min(KL_EPISODES, self._actions.rows)
+        row_P = torch.arange(count) * self._actions.rows // count
+        total = 0.0
+        for part in self._scoring.score(self._actions, row_P[:, None], temperature=self._temperature):
+            rows, logprob_PA = part.row_PK[:, 0], part.logprob_PKN[:, 0].cpu().double()
+            width = logprob_PA.shape[1]
+            old_PA = self._actions.old_logprob_BN.cpu()[rows, :width].double()
+            d_PA = torch.where(self._actions.mask_BN.cpu()[rows, :width], logprob_PA - old_PA, 0.0)
+            total += float((d_PA.exp() - d_PA - 1).sum())
+        return total / count

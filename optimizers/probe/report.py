@@ -40,6 +40,7 @@ class Settings:
     sweep_instances: Annotated[int, Field(ge=2)]
     directions: PositiveInt
     tokens: PositiveInt
+    whitening: Fraction
     share: Fraction
     exclude: list[str]
     seed: NonNegativeInt
@@ -65,12 +66,20 @@ def probe(model: LanguageModel, collector: Collector, settings: Settings, *, wor
         "episodes_with_signal": scored,
         "energy": {},
         "estimates": [],
+        "gain_of_the_gradient": 0.0,
     }
     estimates: list[Estimate] = []
     if scored:
         actions = actions_of(batch, model.device)
         gradient, _ = policy_gradient(model.network, actions, advantage_B, temperature=settings.temperature)
-        guided = Guided(rank=1, directions=settings.directions, tokens=settings.tokens, refresh=1, vectors="frozen")
+        guided = Guided(
+            rank=1,
+            directions=settings.directions,
+            tokens=settings.tokens,
+            whitening=settings.whitening,
+            refresh=1,
+            vectors="frozen",
+        )
         isotropic = LowRank(rank=1, vectors="frozen")
         whole = energies_of(gradient, network, LowRank(rank=1, vectors="full"), None)
         guide = Guide(network=network, perturbation=guided)
@@ -104,6 +113,7 @@ def probe(model: LanguageModel, collector: Collector, settings: Settings, *, wor
             estimators.of(f"selected {settings.share:g}", guided, exclude=settings.exclude, share=settings.share),
         ]
         record["estimates"] = [asdict(estimate) for estimate in estimates]
+        record["gain_of_the_gradient"] = estimators.exact()
     sigmas = _sweep(collector, network, settings)
     record["sigmas"] = [asdict(figures) for figures in sigmas]
     record["forecast"] = asdict(

@@ -15,6 +15,7 @@ def tables(record: dict[str, Any]) -> Iterator[Table | str]:
         yield _energy(record["energy"])
     if record["estimates"]:
         yield _estimates(record["estimates"])
+        yield f"a step along the gradient itself would gain {record['gain_of_the_gradient']:.3f} at the same KL"
     if record["sigmas"]:
         yield _sigmas(record["sigmas"])
     forecast = record["forecast"]
@@ -45,7 +46,7 @@ def _energy(energy: dict[str, dict[str, float]]) -> Table:
 def _estimates(estimates: list[dict[str, Any]]) -> Table:
     table = Table(title="how near a generation's estimate comes to the gradient", title_justify="left")
     table.add_column("noise")
-    for column in ("cosine", "signal", "dimensions", "energy"):
+    for column in ("cosine", "signal", "dimensions", "energy", "gain at KL 0.1"):
         table.add_column(column, justify="right")
     for entry in estimates:
         table.add_row(
@@ -54,6 +55,7 @@ def _estimates(estimates: list[dict[str, Any]]) -> Table:
             f"{entry['signal']:.3f}",
             f"{entry['dimensions']:,}",
             f"{entry['energy']:.2f}",
+            f"{entry['gain']:.3f}",
         )
     return table
 

@@ -221,7 +221,7 @@ def test_the_steps_length_follows_the_kl(perturbation: str) -> None:
     """A step much too long is taken back in part; one too short is followed by a longer one."""
     chosen = {
         "low_rank": LowRank(rank=1, vectors="full"),
-        "guided": Guided(rank=1, directions=6, tokens=9, refresh=1, vectors="frozen"),
+        "guided": Guided(rank=1, directions=6, tokens=9, whitening=0.0, refresh=1, vectors="frozen"),
     }[perturbation]
     target, steps = 1e-4, {}
     for rate, aim in ((3e-3, None), (3e-3, target), (1e-5, target)):
@@ -248,7 +248,7 @@ def test_the_steps_length_follows_the_kl(perturbation: str) -> None:
 def test_adams_state_lives_in_the_small_space() -> None:
     model = small_model()
     learner = scored_es(
-        perturbation=Guided(rank=1, directions=4, tokens=5, refresh=1, vectors="frozen"),
+        perturbation=Guided(rank=1, directions=4, tokens=5, whitening=0.0, refresh=1, vectors="frozen"),
         optimizer=partial(torch.optim.Adam, lr=1e-3),
     ).start(model, 0)
     report = learner.tell(made_up(learner.ask(0)))
@@ -262,7 +262,7 @@ def test_moments_follow_the_basis() -> None:
     """A first moment is carried over exactly if the new basis spans the old; with the same span, both moments' steps agree."""
     model = small_model()
     learner: ScoredESLearner = scored_es(
-        perturbation=Guided(rank=1, directions=4, tokens=5, refresh=1, vectors="frozen"),
+        perturbation=Guided(rank=1, directions=4, tokens=5, whitening=0.0, refresh=1, vectors="frozen"),
         optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9),
     ).start(model, 0)
     learner.tell(made_up(learner.ask(0)))
@@ -273,7 +273,9 @@ def test_moments_follow_the_basis() -> None:
     moment = learner._weights._optimizer.state[coordinates]["momentum_buffer"]
     whole = moment @ basis.inputs[name].T
     turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
-    turned = type(basis)(inputs={n: V @ turn for n, V in basis.inputs.items()}, tokens=basis.tokens)
+    turned = type(basis)(
+        inputs={n: V @ turn for n, V in basis.inputs.items()}, tokens=basis.tokens, lengths=basis.lengths
+    )
     learner._weights.move_to(turned)
     coordinates = learner._weights._coordinates[name]
     carried = learner._weights._optimizer.state[coordinates]["momentum_buffer"]
@@ -326,7 +328,7 @@ def test_selection_takes_the_densest_until_they_hold_the_share() -> None:
 def test_only_what_was_selected_moves_and_the_backward_pass_is_charged(perturbation: str) -> None:
     chosen = {
         "low_rank": LowRank(rank=1, vectors="full"),
-        "guided": Guided(rank=1, directions=6, tokens=9, refresh=1, vectors="frozen"),
+        "guided": Guided(rank=1, directions=6, tokens=9, whitening=0.0, refresh=1, vectors="frozen"),
     }[perturbation]
     model = small_model()
     learner = scored_es(perturbation=chosen, select=0.6).start(model, 0)
