@@ -252,7 +252,7 @@ def test_eggroll_takes_guided_noise_from_its_second_generation_on_and_resumes_wi
 
 
 def test_whitened_directions_move_the_outputs_alike() -> None:
-    """With exponent 1 the inputs have one size along every direction, and a token's length times its frequency's root is one."""
+    """With exponent 1 the inputs have one size along every direction, and a token's length offsets its frequency."""
     network = small_network("llama")
     tokens_BT = torch.tensor([[5, 5, 5, 5, 9, 9, 9, 9], [5, 9, 8, 5, 5, 5, 5, 5]])
     basis = basis_of(network, tokens_BT, torch.tensor([8, 8]), directions=3, tokens=9, whitening=1.0)
