@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NoReturn
 
-from evotext.optimizers import probe
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
@@ -11,6 +10,7 @@ from rich.console import Console
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
 from evotext.cli.targets import build
+from evotext.optimizers import probe
 from evotext.rollouts.collector import Collector
 from evotext.run_folder.atomic import write_json
 from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once

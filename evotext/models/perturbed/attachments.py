@@ -82,7 +82,7 @@ class Attachments:
         if uses[0].kind == "linear":
             weight = names.get("weight")
             one_input = next((each for each in self.one_input if weight in each.names), None)
-            forward = linear_forward(module, weight, names.get("bias"), self._active, one_input)  # type: ignore[arg-type]
+            forward = linear_forward(module, weight, names.get("bias"), self._active, one_input)
             self._forwards.append((attributes, forward))
             if isinstance(module, Conv1D) and weight is not None:
                 self.transposed.add(weight)

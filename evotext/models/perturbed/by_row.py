@@ -47,8 +47,8 @@ _ENTRY_BY_ENTRY = {
 class ByRow(Tensor):
     """One value for each row, in the shape of one of them."""
 
-    parameter_name: str
-    """Of the parameter that this stands for, or that it was computed with."""
+    spec_name: str
+    """Name of the parameter that this stands for, or that it was computed with."""
     active: Active
     values: Callable[[], Tensor]
     """Each row's value, (B, *shape)."""
@@ -67,25 +67,24 @@ class ByRow(Tensor):
             if function in _AS_IT_IS:
                 return own
             if function in _CASTS and args[0] is own:
-                return _cast(
-                    own, function(torch.empty(0, dtype=own.dtype, device=own.device), *args[1:], **kwargs).dtype
-                )
+                empty = torch.empty(0, dtype=own.dtype, device=own.device)
+                return _cast(own, function(empty, *args[1:], **kwargs).dtype)
             weight = args[1] if len(args) > 1 else None
             if isinstance(weight, ByRow) and weight.parameter is not None:
                 if function is F.linear:
                     return _linear(args[0], weight, weight.parameter, *args[2:], **kwargs)
                 if function is F.embedding:
                     looked_up = F.embedding(args[0], weight.parameter, *args[2:], **kwargs).to(weight.dtype)
-                    return add_noise(args[0], looked_up, weight.parameter_name, weight.active)
+                    return add_noise(args[0], looked_up, weight.spec_name, weight.active)
             if function in _ENTRY_BY_ENTRY and not kwargs and (aligned := _aligned(args, own)):
-                led, result = any(_is_led(leaf, own.active) for leaf in args), function(*aligned)
-                return result if led else _holding(result, own)
+                led, result = any(_is_led(leaf, own) for leaf in args), function(*aligned)
+                return result if led else _computed(result, own)
             return _row_by_row(function, args, kwargs, own)
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         own = next(leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, ByRow))
-        raise CannotPerturbError(own.parameter_name, f"used by {function}, which does not run row by row")
+        raise CannotPerturbError(own.spec_name, f"used by {function}, which does not run row by row")
 
 
 def by_row(parameter: nn.Parameter, name: str, active: Active) -> ByRow:
@@ -114,34 +113,38 @@ def member_values(parameter: nn.Parameter, name: str, active: Active) -> Tensor:
 def _made(
     like: Tensor, dtype: torch.dtype, name: str, active: Active, values: Callable[[], Tensor], parameter: Tensor | None
 ) -> ByRow:
-    made: ByRow = Tensor._make_wrapper_subclass(ByRow, like.shape, dtype=dtype, device=like.device)  # type: ignore[attr-defined]
-    made.parameter_name, made.active, made.values, made.parameter = name, active, values, parameter
+    made: ByRow = Tensor._make_wrapper_subclass(ByRow, like.shape, dtype=dtype, device=like.device)
+    made.spec_name, made.active, made.values, made.parameter = name, active, values, parameter
     return made
 
 
-def _holding(value_B: Tensor, source: ByRow) -> ByRow:
-    """What was computed with `source`, (B, *shape)."""
-    return _made(value_B[0], value_B.dtype, source.parameter_name, source.active, lambda: value_B, None)
+def _computed(value_B: Tensor, source: ByRow) -> ByRow:
+    """What was computed with `source` alone, (B, *shape)."""
+    return _made(value_B[0], value_B.dtype, source.spec_name, source.active, lambda: value_B, None)
 
 
 def _cast(own: ByRow, dtype: torch.dtype) -> ByRow:
-    return _made(own, dtype, own.parameter_name, own.active, lambda: own.values().to(dtype), own.parameter)
-
-
-def _is_led(leaf: object, active: Active) -> bool:
-    return isinstance(leaf, Tensor) and not isinstance(leaf, ByRow) and active.leads(leaf)
+    return _made(own, dtype, own.spec_name, own.active, lambda: own.values().to(dtype), own.parameter)
 
 
 def _linear(x: Tensor, weight: ByRow, parameter: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b, the stored weights' product being shared. The noise has the dtype in which they are stored."""
+    name, active = weight.spec_name, weight.active
     y = F.linear(x, parameter.to(weight.dtype), None if isinstance(bias, ByRow) else bias)
-    noise_PKO = weight.active.noise.linear(
-        weight.parameter_name, weight.active.by_member(x, weight.parameter_name).to(parameter.dtype)
-    )
+    noise_PKO = active.noise.linear(name, active.by_member(x, name).to(parameter.dtype))
     y = y + noise_PKO.view_as(y).to(y.dtype)
     if isinstance(bias, ByRow):
-        y.view(weight.active.rows, -1, y.shape[-1]).add_(bias.values()[:, None])
+        y.view(active.rows, -1, y.shape[-1]).add_(bias.values()[:, None])
     return y
+
+
+def _is_led(leaf: object, own: ByRow) -> bool:
+    """Whether this is a tensor that the batch's rows lead. One that others lead, and not a single one, has no place here."""
+    if not isinstance(leaf, Tensor) or isinstance(leaf, ByRow) or leaf.dim() < 2:
+        return False
+    if not own.active.leads(leaf) and leaf.shape[0] != 1:
+        raise CannotPerturbError(own.spec_name, f"meets a tensor of shape {tuple(leaf.shape)}, not the batch's rows")
+    return own.active.leads(leaf)
 
 
 def _aligned(args: Sequence[Any], own: ByRow) -> list[Any]:
@@ -152,64 +155,50 @@ def _aligned(args: Sequence[Any], own: ByRow) -> list[Any]:
         return []
     if not others:
         return [leaf.values() if isinstance(leaf, ByRow) else leaf for leaf in args]
-    dims = others[0].dim()
-    if len(others) > 1 or others[0].shape[0] != own.active.rows or dims <= own.dim():
+    rows, dims = own.active.rows, others[0].dim()
+    if len(others) > 1 or others[0].shape[0] != rows or dims <= own.dim():
         return []
     front = [1] * (dims - 1 - own.dim())
-    return [
-        leaf.values().reshape(own.active.rows, *front, *leaf.shape) if isinstance(leaf, ByRow) else leaf
-        for leaf in args
-    ]
+    return [leaf.values().reshape(rows, *front, *leaf.shape) if isinstance(leaf, ByRow) else leaf for leaf in args]
 
 
 def _row_by_row(function: Callable[..., Any], args: Sequence[Any], kwargs: Any, own: ByRow) -> Any:
     """The function of each row alone, by torch.vmap. Its result is led by rows if some argument is."""
-    rows = own.active.rows
+    what, rows = function.__name__, own.active.rows
+    if what.endswith("_") and not what.endswith("__"):
+        raise CannotPerturbError(own.spec_name, f"used by {what}, which writes in place")
     expanded = function in (Tensor.expand, torch.broadcast_to) and own.shape[:1] == (1,) and tuple(args[1:2]) == (rows,)
-    if expanded:  # a value in each row of the batch
+    if expanded:  # to a value for each row of the batch, which is what its values are
         args = (args[0], 1, *args[2:])
     leaves, form = tree_flatten((args, kwargs))
-    led = [_is_led(leaf, own.active) for leaf in leaves]
-    at = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    if function.__name__.endswith("_") and not function.__name__.endswith("__"):
-        raise CannotPerturbError(own.parameter_name, f"used by {function.__name__}, which writes in place")
+    led = [_is_led(leaf, own) for leaf in leaves]
+    tensors = {
+        i: leaf.values() if isinstance(leaf, ByRow) else leaf.reshape(rows, -1, *leaf.shape[1:]) if led[i] else leaf
+        for i, leaf in enumerate(leaves)
+        if isinstance(leaf, Tensor)
+    }
 
-    def of_one(*tensors: Tensor) -> Any:
-        given = list(leaves)
-        for i, tensor in zip(at, tensors, strict=True):
-            given[i] = tensor
-        args, kwargs = tree_unflatten(given, form)
+    def of_one(*of_row: Tensor) -> Any:
+        given = dict(enumerate(leaves)) | dict(zip(tensors, of_row, strict=True))
+        args, kwargs = tree_unflatten(list(given.values()), form)
         return function(*args, **kwargs)
 
-    def entering(i: int) -> Tensor:
-        leaf = leaves[i]
-        if isinstance(leaf, ByRow):
-            return leaf.values()
-        return leaf.reshape(rows, -1, *leaf.shape[1:]) if led[i] else leaf
-
-    tensors = [entering(i) for i in at]
-    dims = tuple(0 if isinstance(leaves[i], ByRow) or led[i] else None for i in at)
     try:
-        result = torch.vmap(of_one, in_dims=dims)(*tensors)
+        dims = tuple(0 if led[i] or isinstance(leaves[i], ByRow) else None for i in tensors)
+        result = torch.vmap(of_one, in_dims=dims)(*tensors.values())
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        raise CannotPerturbError(
-            own.parameter_name, f"used by {function.__name__}: {str(error).splitlines()[0]}"
-        ) from error
-    positions = (
-        1 if expanded else next((tensor.shape[1] for i, tensor in zip(at, tensors, strict=True) if led[i]), None)
-    )
+        raise CannotPerturbError(own.spec_name, f"used by {what}: {str(error).splitlines()[0]}") from error
+    positions = {tensors[i].shape[1] for i in tensors if led[i]} | ({1} if expanded else set())
 
     def leaving(value: Any) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if positions is None:
-            return _holding(value, own)
-        if value.dim() < 2 or value.shape[1] != positions:
-            raise CannotPerturbError(
-                own.parameter_name, f"used by {function.__name__}, whose result is not led by the batch's rows"
-            )
+        if not positions:
+            return _computed(value, own)
+        if value.dim() < 2 or {value.shape[1]} != positions:
+            raise CannotPerturbError(own.spec_name, f"used by {what}, whose result is not led by the batch's rows")
         return value.flatten(0, 1)
 
     return tree_map(leaving, result)
