@@ -39,15 +39,8 @@ def sft(**changes: Any) -> SFT:
 def task(name: str, **options: Any) -> TextTask:
     """A native task with no limits but its own."""
     return TextTask(
-        name=name,
-        id=name,
-        max_new_tokens=16,
-        max_turns=64,
-        success_return=None,
-        strict=True,
-        step_seconds=60.0,
-        **options,
-    )
+        name=name, id=name, max_new_tokens=16, max_turns=64, success_return=None, strict=True, step_seconds=60.0, **options
+    )  # fmt: skip
 
 
 def tell_once(algorithm: SFT, model: LanguageModel, generation: int = 0) -> Any:
