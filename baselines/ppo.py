@@ -163,7 +163,10 @@ class PPO:
         actions = actions_of(batch, self._model.device)
         kept_K = (actions.mask_BN.any(1) & actions.reward_BN.isfinite().all(1)).nonzero()[:, 0]
         if len(kept_K):
-            judged = self._judge(actions.select(kept_K), batch.truncated_B.to(kept_K.device)[kept_K], figures)
+            cut_B = (
+                batch.truncated_B & ~batch.faulty_B
+            )  # what would have followed a fault is worth nothing: none is known
+            judged = self._judge(actions.select(kept_K), cut_B.to(kept_K.device)[kept_K], figures)
             steps, stopped = self._improve(judged, batch.plan.generation, figures)
             mask_BN = judged.actions.mask_BN
             metrics["explained_variance"] = _explained_variance(judged.value_BN[mask_BN], judged.target_BN[mask_BN])
