@@ -62,7 +62,7 @@ def main(config: DictConfig) -> None:
             write_json(out, record)
         except OSError as error:
             raise ValueError(f"out: expected a file that can be written, got {str(out)!r}: {error.strerror}") from error
-    show(record, evaluation)
+    show(record, evaluation, evaluator.instances)
     print(out)
 
 
@@ -86,7 +86,7 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
     return source, build(of_run, "env")
 
 
-def show(record: dict[str, object], evaluation: Evaluation) -> None:
+def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> None:
     """A table of the figures and a few episodes."""
     passes = {f"pass@{k}": f"{share:.3f}" for k, share in evaluation.pass_at.items()}
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
@@ -94,7 +94,7 @@ def show(record: dict[str, object], evaluation: Evaluation) -> None:
         table.add_column(column, justify="right")
     table.add_row(
         f"{evaluation.episodes:,}",
-        "held-out" if record["split"] == "test" else "validation",
+        instances,
         str(record["decoding"]),
         f"{evaluation.success:.3f}",
         f"{evaluation.mean_return:.3f}",
