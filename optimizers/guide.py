@@ -9,8 +9,9 @@ from evotext.models.flops import ForwardFlops
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation, PopulationNoise
 from evotext.types import Trajectories
-from optimizers.perturbations.basis import Basis, find_basis
-from optimizers.perturbations.guided import Guided
+
+from .perturbations.basis import Basis, find_basis
+from .perturbations.guided import Guided
 
 # Episodes that a basis is found from.
 EPISODES = 32

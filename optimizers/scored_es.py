@@ -46,11 +46,12 @@ from evotext.policy.advantages import Baseline, group_advantages
 from evotext.rollouts.scoring import Scoring
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
-from optimizers.guide import Guide
-from optimizers.perturbations.guided import GuidedNoise
-from optimizers.pseudo_gradient import PseudoGradient
-from optimizers.scores import clipped, score_weights
-from optimizers.small_space import SmallSpaceWeights
+
+from .guide import Guide
+from .perturbations.guided import GuidedNoise
+from .pseudo_gradient import PseudoGradient
+from .scores import clipped, score_weights
+from .small_space import SmallSpaceWeights
 
 # Episodes that the KL of a step is measured on.
 KL_EPISODES = 64

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from evotext.run_folder.cost import Axis
 from evotext.run_folder.record import Metric
-from reports.axes import AXES
-from reports.comparison import Comparison
-from reports.curves import Band
-from reports.figures import PALETTES, Look, metric_title, spread, styles
-from reports.formats import count
+
+from .axes import AXES
+from .comparison import Comparison
+from .curves import Band
+from .figures import PALETTES, Look, metric_title, spread, styles
+from .formats import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

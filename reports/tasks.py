@@ -13,9 +13,10 @@ import numpy as np
 from evotext.run_folder.cost import COSTS, EVALUATION_COSTS, Axis
 from evotext.run_folder.record import NAN, Metric, RunRecord
 from evotext.run_folder.schema import INSTANCES
-from reports.axes import AXES
-from reports.curves import Band, band_of, curve_of
-from reports.statistics import (
+
+from .axes import AXES
+from .curves import Band, band_of, curve_of
+from .statistics import (
     FEWEST_RUNS,
     Estimate,
     estimate,

@@ -27,18 +27,12 @@ class HuggingFaceModel:
 
     dtype: of the weights while running (`evotext.models.dtype`); the algorithms keep float32 masters where they need them.
     trust_remote_code: run Python code that comes with the model. Leave it off unless you have read that code.
-    parallel: null. A model that is split over devices is refused: ours are layers that compute with whole weights, and
-    torch's split ones (DTensor, of `tp_plan` and of FSDP alike) cannot be mixed with the plain tensors of a population's noise.
+    parallel: None: each process holds the whole model. Perturbed layers compute with whole weights; torch's split ones
+    (DTensor, of `tp_plan` and of FSDP alike) cannot be mixed with the plain tensors of a population's noise.
     """
 
     @checked
-    def __init__(self, *, path: str, dtype: DType, trust_remote_code: bool, parallel: str | None) -> None:
-        if parallel is not None:
-            raise ValueError(
-                f"model.parallel: expected null, got {parallel!r}: perturbed layers do not run on weights that are split over "
-                "devices, so each process holds the whole model; take model.dtype=bfloat16, adapter=lora, a smaller model "
-                "or devices with more memory, and torchrun to share the episodes"
-            )
+    def __init__(self, *, path: str, dtype: DType, trust_remote_code: bool, parallel: None) -> None:
         self.path, self.trust_remote_code = path, trust_remote_code
         self._dtype: DType = dtype
 

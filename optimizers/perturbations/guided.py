@@ -25,9 +25,10 @@ from torch import Tensor
 
 from evotext.noise import MemberNoise, NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import PositiveInt, checked_record
-from optimizers.perturbations.basis import Basis
-from optimizers.perturbations.low_rank import LowRank, LowRankNoise
-from optimizers.perturbations.members_in_progress import MembersInProgress
+
+from .basis import Basis
+from .low_rank import LowRank, LowRankNoise
+from .members_in_progress import MembersInProgress
 
 
 @checked_record
