@@ -160,9 +160,9 @@ def test_generations_without_an_update_are_none_and_a_budget_in_updates_ends_all
     assert "eval/pass@1" in evaluations[-1]
     if unit == "episodes":
         assert summary["cost"]["updates"] == 2 and summary["cost"]["episodes"] == 60  # type: ignore[index]
-        assert "reason" not in summary
+        assert summary["reason"] is None
     elif until == 1000:
-        assert summary["cost"]["updates"] == 6 and "reason" not in summary  # type: ignore[index]
+        assert summary["cost"]["updates"] == 6 and summary["reason"] is None  # type: ignore[index]
         assert [line["generation"] for line in evaluations] == [0, 6, 12, 18]
     else:
         assert summary["budget"] == {"unit": "updates", "limit": 6.0, "spent": 2.0}
