@@ -179,7 +179,7 @@ class PPO:
         cost += self._reference.spent() if self._reference is not None else Cost()
         notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)
         self._warned |= bool(notes)
-        return UpdateReport(metrics=metrics, cost=cost, notes=notes + self._micro.notes())
+        return UpdateReport(outcome=steps.outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
     def _improve(self, judged: _Judged, generation: int, figures: Figures) -> tuple[Steps, bool]:
         """The epochs; whether they stopped early."""

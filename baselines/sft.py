@@ -100,7 +100,8 @@ class SFT:
                 env_steps=sum(len(demonstration.turns) for demonstration in taught),
                 generated_tokens=int(actions.mask_BN.sum()),
             )
-        return UpdateReport(metrics=metrics, cost=cost + self._policy.spent(), notes=self._micro.notes())
+        cost += self._policy.spent()
+        return UpdateReport(outcome=steps.outcome, metrics=metrics, cost=cost, notes=self._micro.notes())
 
     def state_dict(self) -> dict[str, object]:
         """The optimizer's state and the count of tokens; demonstrations are functions of seed and generation."""

@@ -71,6 +71,8 @@ def read_run(folder: Path) -> RunRecord:
         split=measured.split or "",
         cost={key: _figure(known.cost.get(key)) for key in COSTS}
         | {key: _figure(known.evaluation_cost.get(key.removeprefix(EVALUATION))) for key in EVALUATION_COSTS},
+        faults={clean(kind): count for kind, count in known.faults.items()},
+        evaluation_faults={clean(kind): count for kind, count in known.evaluation_faults.items()},
         versions={clean(package): clean(version) for package, version in known.versions.items()},
         device=clean(known.device),
         progress=_progress(last_line, unit, limit),
