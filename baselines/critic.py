@@ -12,14 +12,15 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from baselines.gradient_checkpointing import checkpointed_layers
-from baselines.policy import Scorer, Scores, cost_of_pass, states_at_actions
-from baselines.shared_opening import shared_openings
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.models.value_head import ValueHead
 from evotext.policy.actions import Actions
 from evotext.types import Cost
+
+from .gradient_checkpointing import checkpointed_layers
+from .policy import Scorer, Scores, cost_of_pass, states_at_actions
+from .shared_opening import shared_openings
 
 Trunk = Literal["shared", "own"]
 

@@ -23,18 +23,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.gradient_checkpointing import check_checkpointable
-from baselines.inner_loop import Figures, MicroBatches
-from baselines.losses import KLEstimator, Normalisation
-from baselines.notices import Once, clip_notes, gap_notes, unfinished_notes
-from baselines.objective import Objective, Rows, Surrogate
-from baselines.overlong import longest_answers, overlong_penalty
-from baselines.policy import Scorer
-from baselines.policy_update import OldLogprobs, PolicyUpdate
-from baselines.refill import Refill
-from baselines.rollout_metrics import group_metrics, rollout_metrics, trained_on_metrics
-from baselines.stepper import Stepper, Steps
-from baselines.unfinished import Unfinished, compared_rows
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -43,6 +31,19 @@ from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import GROUPLESS, Baseline, group_advantages
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+
+from .gradient_checkpointing import check_checkpointable
+from .inner_loop import Figures, MicroBatches
+from .losses import KLEstimator, Normalisation
+from .notices import Once, clip_notes, gap_notes, unfinished_notes
+from .objective import Objective, Rows, Surrogate
+from .overlong import longest_answers, overlong_penalty
+from .policy import Scorer
+from .policy_update import OldLogprobs, PolicyUpdate
+from .refill import Refill
+from .rollout_metrics import group_metrics, rollout_metrics, trained_on_metrics
+from .stepper import Stepper, Steps
+from .unfinished import Unfinished, compared_rows
 
 
 @checked_record

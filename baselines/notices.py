@@ -1,6 +1,6 @@
 """What the user of a policy gradient should hear of, once a run."""
 
-from baselines.unfinished import Unfinished
+from .unfinished import Unfinished
 
 # A clip that is narrower than so many times the rounding in the ratio acts on the rounding.
 LEAST_CLIP = 3.0

@@ -24,8 +24,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines.losses import KLEstimator, clipped_surrogate, kl_divergence
 from evotext.policy.actions import Actions
+
+from .losses import KLEstimator, clipped_surrogate, kl_divergence
 
 Surrogate = Literal["clipped", "cispo"]
 

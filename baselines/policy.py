@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from baselines.gradient_checkpointing import checkpointed_layers
-from baselines.shared_opening import Openings, hidden_states, network_shares, shared_openings
 from evotext.models.flops import ForwardFlops
 from evotext.policy.actions import Actions
 from evotext.policy.output_head import head_explains_logits, head_logits, logprob_and_entropy
 from evotext.types import Cost
+
+from .gradient_checkpointing import checkpointed_layers
+from .shared_opening import Openings, hidden_states, network_shares, shared_openings
 
 # Logits held at once: 2**24 numbers are 64 MiB in float32.
 MAX_LOGITS = 1 << 24

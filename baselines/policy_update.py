@@ -12,14 +12,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines.inner_loop import Figures, MicroBatches, minibatches
-from baselines.losses import Normalisation, token_weights
-from baselines.objective import Objective, Rows, truncated_ratio
-from baselines.policy import Scorer
-from baselines.rollout_metrics import add_gap
-from baselines.stepper import Stepper, Steps
 from evotext.distributed import collectives
 from evotext.policy.actions import Actions
+
+from .inner_loop import Figures, MicroBatches, minibatches
+from .losses import Normalisation, token_weights
+from .objective import Objective, Rows, truncated_ratio
+from .policy import Scorer
+from .rollout_metrics import add_gap
+from .stepper import Stepper, Steps
 
 OldLogprobs = Literal["sampler", "trainer"]
 

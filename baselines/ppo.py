@@ -29,16 +29,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from baselines.advantages import generalised_advantages, rates_between, whitened
-from baselines.critic import Critic, Trunk
-from baselines.gradient_checkpointing import check_checkpointable
-from baselines.inner_loop import Figures, MicroBatches, minibatches
-from baselines.kl_controller import KLController
-from baselines.losses import clipped_surrogate, kl_divergence, token_weights, value_loss
-from baselines.notices import gap_notes
-from baselines.policy import Scorer
-from baselines.rollout_metrics import add_gap, rollout_metrics, trained_on_metrics
-from baselines.stepper import Stepper, Steps
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -46,6 +36,17 @@ from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.policy.actions import Actions, actions_of
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked
+
+from .advantages import generalised_advantages, rates_between, whitened
+from .critic import Critic, Trunk
+from .gradient_checkpointing import check_checkpointable
+from .inner_loop import Figures, MicroBatches, minibatches
+from .kl_controller import KLController
+from .losses import clipped_surrogate, kl_divergence, token_weights, value_loss
+from .notices import gap_notes
+from .policy import Scorer
+from .rollout_metrics import add_gap, rollout_metrics, trained_on_metrics
+from .stepper import Stepper, Steps
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

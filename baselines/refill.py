@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from baselines.objective import Rows
 from evotext.policy.actions import Actions, joined
+
+from .objective import Rows
 
 
 class Refill:

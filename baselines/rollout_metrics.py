@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from baselines.inner_loop import Figures
-from baselines.stepper import Steps
 from evotext.policy.actions import Actions
 from evotext.types import Trajectories
+
+from .inner_loop import Figures
+from .stepper import Steps
 
 
 def rollout_metrics(batch: Trajectories) -> dict[str, float]:

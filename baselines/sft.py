@@ -17,12 +17,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from baselines.gradient_checkpointing import check_checkpointable
-from baselines.inner_loop import Figures, MicroBatches, minibatches
-from baselines.losses import token_weights
-from baselines.policy import Scorer
-from baselines.rollout_metrics import trained_on_metrics
-from baselines.stepper import Stepper, Steps
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -30,6 +24,13 @@ from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.policy.actions import Actions, cut_out
 from evotext.types import Cost, Demonstration, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import PositiveFloat, PositiveInt, checked
+
+from .gradient_checkpointing import check_checkpointable
+from .inner_loop import Figures, MicroBatches, minibatches
+from .losses import token_weights
+from .policy import Scorer
+from .rollout_metrics import trained_on_metrics
+from .stepper import Stepper, Steps
 
 
 class SFT:

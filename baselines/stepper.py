@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from baselines.inner_loop import Figures
 from evotext.distributed import collectives
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights
+
+from .inner_loop import Figures
 
 
 @dataclass(kw_only=True)

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from envs.spaces import FreeText
+from .spaces import FreeText
 
 Env = gymnasium.Env[str, str]
 Make = Callable[[], Env]

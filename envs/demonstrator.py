@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from envs.text_env import TextEnv
 from evotext.rollouts.task import TextTask
 from evotext.types import Demonstration
+
+from .text_env import TextEnv
 
 MOST_TRIES = 1000
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights, NarrowWeights
-from optimizers.decay import Decay, NoDecay
+
+from .decay import Decay, NoDecay
 
 # Of a parameter with more entries than this, so many, evenly spread, stand for all in the distance from the start.
 SAMPLED = 2**16

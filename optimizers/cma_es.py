@@ -31,9 +31,10 @@ from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
-from optimizers.ascent import Ascent
-from optimizers.perturbations.subspace import Subspace, SubspaceNoise
-from optimizers.population import fitness_metrics, population_plan
+
+from .ascent import Ascent
+from .perturbations.subspace import Subspace, SubspaceNoise
+from .population import fitness_metrics, population_plan
 
 _plain_step = partial(torch.optim.SGD, lr=1.0)
 

@@ -31,12 +31,13 @@ from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
 from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
-from optimizers.ascent import Ascent
-from optimizers.decay import Decay
-from optimizers.guide import Guide
-from optimizers.population import fitness_metrics, population_plan
-from optimizers.pseudo_gradient import PseudoGradient
-from optimizers.resampling import Resampling
+
+from .ascent import Ascent
+from .decay import Decay
+from .guide import Guide
+from .population import fitness_metrics, population_plan
+from .pseudo_gradient import PseudoGradient
+from .resampling import Resampling
 
 
 @checked_record

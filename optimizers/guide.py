@@ -9,8 +9,9 @@ from evotext.models.flops import ForwardFlops
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation, PopulationNoise
 from evotext.types import Trajectories
-from optimizers.perturbations.basis import Basis, find_basis
-from optimizers.perturbations.guided import Guided
+
+from .perturbations.basis import Basis, find_basis
+from .perturbations.guided import Guided
 
 # Episodes that a basis is found from.
 EPISODES = 32
@@ -57,7 +58,7 @@ class Guide:
             directions=guided.directions,
             tokens=guided.tokens,
             whitening=guided.whitening,
-            together=self.network.together,
+            together=self.network.one_input,
         )
         return ForwardFlops(self.network.network)(positions=int(batch.length_B[some].sum()), predicted=0)
 
@@ -69,4 +70,4 @@ class Guide:
         """Undo `state_dict`."""
         self.found = int(state["found"])  # type: ignore[call-overload]
         held = state.get("basis")
-        self.basis = None if held is None else Basis.from_state(held, self.network.together)  # type: ignore[arg-type]
+        self.basis = None if held is None else Basis.from_state(held, self.network.one_input)  # type: ignore[arg-type]

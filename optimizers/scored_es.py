@@ -45,12 +45,13 @@ from evotext.policy.advantages import Baseline, group_advantages
 from evotext.rollouts.scoring import Scoring
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
-from optimizers.guide import Guide
-from optimizers.perturbations.guided import GuidedNoise
-from optimizers.pseudo_gradient import PseudoGradient
-from optimizers.scores import deltas, episodes_to_score, member_weights, score_weights
-from optimizers.selection import choose, energies_of, excluding, policy_gradient
-from optimizers.small_space import SmallSpaceWeights
+
+from .guide import Guide
+from .perturbations.guided import GuidedNoise
+from .pseudo_gradient import PseudoGradient
+from .scores import deltas, episodes_to_score, member_weights, score_weights
+from .selection import choose, energies_of, excluding, policy_gradient
+from .small_space import SmallSpaceWeights
 
 # Episodes that the KL of a step is measured on.
 KL_EPISODES = 64

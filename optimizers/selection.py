@@ -23,7 +23,8 @@ from evotext.noise import Perturbation
 from evotext.policy.actions import Actions
 from evotext.policy.output_head import logprob_and_entropy
 from evotext.types import Cost
-from optimizers.perturbations.basis import Basis
+
+from .perturbations.basis import Basis
 
 # Rows that a backward pass has, so that its activations stay small.
 ROWS = 8

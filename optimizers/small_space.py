@@ -20,8 +20,9 @@ from evotext.noise import ParameterSpec
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import NarrowWeights
-from optimizers.ascent import Ascent
-from optimizers.perturbations.basis import Basis
+
+from .ascent import Ascent
+from .perturbations.basis import Basis
 
 # State of torch's optimizers that adds up gradients, and that adds up their squares.
 LINEAR, SQUARED = ("exp_avg", "momentum_buffer"), ("exp_avg_sq",)

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from evotext.run_folder.record import Metric, RunRecord
 from evotext.run_folder.text import clean
-from reports.across import Overall, Sweep, overall_of, sweeps_of
-from reports.fairness import differences_that_matter, differences_to_know, not_counted, unequal_tuning
-from reports.statistics import holm
-from reports.tasks import Duel, Task, contestant_of, duels_of
-from reports.tuning import Tuning, is_trial, tunings_of
+
+from .across import Overall, Sweep, overall_of, sweeps_of
+from .fairness import differences_that_matter, differences_to_know, not_counted, unequal_tuning
+from .statistics import holm
+from .tasks import Duel, Task, contestant_of, duels_of
+from .tuning import Tuning, is_trial, tunings_of
 
 Settings = Mapping[str, str]
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from evotext.run_folder.cost import Axis
 from evotext.run_folder.record import Metric, RunRecord
-from reports.statistics import FEWEST_RUNS, Array, interval_of, resamples, trimmed_mean
+
+from .statistics import FEWEST_RUNS, Array, interval_of, resamples, trimmed_mean
 
 BAND_RESAMPLES = 2_000
 

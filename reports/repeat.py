@@ -4,7 +4,8 @@ import shlex
 from collections.abc import Mapping
 
 from evotext.run_folder.record import RunRecord
-from reports.comparison import Comparison
+
+from .comparison import Comparison
 
 GROUPS = ("algorithm", "env", "model")
 

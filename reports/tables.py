@@ -12,9 +12,10 @@ from rich.text import Text
 from evotext.run_folder.cost import COSTS, EVALUATION_COSTS
 from evotext.run_folder.record import NAN, RunRecord
 from evotext.run_folder.text import clean
-from reports import formats
-from reports.comparison import Comparison
-from reports.tasks import Contestant, Task
+
+from . import formats
+from .comparison import Comparison
+from .tasks import Contestant, Task
 
 COST_TITLES = {
     "episodes": "Episodes",

@@ -8,12 +8,12 @@ called unclear.
 import math
 from collections.abc import Sequence
 
-from reports.across import Overall, Sweep
-from reports.comparison import Comparison
-from reports.fairness import distinct
-from reports.formats import listed, score
-from reports.statistics import FEWEST_RUNS, Estimate, aggregate_name
-from reports.tasks import SIGNIFICANCE, Contestant, Duel, Task, fewest_for_a_claim, kind_of_instances
+from .across import Overall, Sweep
+from .comparison import Comparison
+from .fairness import distinct
+from .formats import listed, score
+from .statistics import FEWEST_RUNS, Estimate, aggregate_name
+from .tasks import SIGNIFICANCE, Contestant, Duel, Task, fewest_for_a_claim, kind_of_instances
 
 MOST_NAMES = 4
 """More tasks than this are counted rather than named in the answer."""

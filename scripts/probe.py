@@ -1,46 +1,5 @@
-"""Will evolution strategies work for this model and task? `python scripts/probe.py model=tiny env=recall`."""
+"""`python scripts/probe.py ...` in a clone is `evotext probe ...`."""
 
-from pathlib import Path
+from evotext.cli.main import script
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-from rich.console import Console
-
-from evotext.cli.command import run_hydra
-from evotext.cli.errors import build, configuration
-from evotext.rollouts.collector import Collector
-from evotext.run_folder.atomic import write_json
-from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
-from evotext.runner.summary import versions
-from optimizers.probe.picture import picture
-from optimizers.probe.report import probe
-from optimizers.probe.tables import tables
-
-CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
-
-
-def main(config: DictConfig) -> None:
-    """The measurements, from configuration to tables, picture and JSON."""
-    choices = HydraConfig.get().runtime.choices
-    with configuration():
-        prepare_torch(config.threads)
-        device = choose_device(config.device)
-        rows = rows_at_once(config.rows, device)
-        settings = build(config, "probe")
-        task, source, adapter = build(config, "env"), build(config, "model"), build(config, "adapter")
-        check_prompts(source.outline(), task)
-        model = adapter.attach(source.load(device))
-    collector = Collector(model, task, rows=rows, even=config.rows is None)
-    report = probe(model, collector, settings, words=(f"model={choices['model']}", f"env={choices['env']}"))
-    for shown in tables(report):
-        Console().print(shown)
-    if config.out:
-        out = Path(config.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(out, {"env": task.name, "model": model.name, "versions": versions(), **report})
-        picture(report, out.with_suffix(".svg"), title=f"{model.name} on {task.name}")
-        print(out)
-
-
-if __name__ == "__main__":
-    run_hydra(main, config_dir=CONFIGURATION, config_name="probe")
+script()

@@ -5,6 +5,7 @@ whose answers are known. The parts are those of the algorithms (optimizers/evolu
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,15 +15,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from omegaconf import DictConfig
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from evotext.cli.checks import check_values
 from evotext.cli.command import run_hydra
-from evotext.cli.errors import ConfigError, configuration
-from evotext.cli.messages import explain_validation
+from evotext.cli.errors import configuration
 from evotext.library import optional
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation
 from evotext.optimization.schedules import Cosine
@@ -32,7 +33,6 @@ from optimizers.ascent import Ascent
 from optimizers.fitness_shaping import centered_ranks, z_score
 from optimizers.perturbations import FullRank, LowRank
 
-CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 Function = Callable[[Tensor], Tensor]
 """Values (B,) of points (B, D), to be minimised; the least is 0."""
 
@@ -153,22 +153,11 @@ _CHECKS: Mapping[str, Any] = {
 }
 
 
-def _check(config: DictConfig) -> None:
-    """Raises ConfigError for a value of the wrong type or out of range."""
-    values = OmegaConf.to_container(config)
-    assert isinstance(values, dict)
-    for key, kind in _CHECKS.items():
-        try:
-            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(values[key])
-        except ValidationError as error:
-            raise ConfigError(explain_validation(error, key)) from error
-
-
 def main(config: DictConfig) -> None:
     """All algorithms on all functions, from configuration to table and Markdown."""
     with configuration():
         prepare_torch(config.threads)
-        _check(config)
+        check_values(config, _CHECKS)
         if set(config.seeds) & set(config.tuning_seeds):
             raise ValueError("tuning_seeds: expected seeds that are not reported, got some of seeds")
         if config.evaluations <= config.population:
@@ -201,4 +190,4 @@ def _spread(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    run_hydra(main, config_dir=CONFIGURATION, config_name="standard_functions")
+    run_hydra(main, sys.argv[1:], config_name="standard_functions")

@@ -80,7 +80,7 @@ def _leaves(values: Any, path: str) -> list[str]:
 @st.composite
 def commands(draw: st.DrawFn) -> list[str]:
     """Choices of groups, and one to three strange words about their keys."""
-    chosen = ["model=1M", "tracker=none", *(draw(st.sampled_from(choices)) for choices in GROUPS.values())]
+    chosen = ["model=random", "tracker=none", *(draw(st.sampled_from(choices)) for choices in GROUPS.values())]
     key = st.sampled_from(keys_of(chosen))
     value = st.sampled_from(VALUES)
     word = st.one_of(
@@ -157,6 +157,6 @@ def test_contradictions_and_huge_numbers_are_named(
 ) -> None:
     monkeypatch.setattr(Run, "train", ready)
     monkeypatch.setattr("evotext.run_folder.writer.JsonLines", lambda folder: None)
-    assert status_of("train", "model=1M", *words, f"hydra.run.dir={tmp_path / 'run'}", monkeypatch=monkeypatch) == 2
+    assert status_of("train", "model=random", *words, f"hydra.run.dir={tmp_path / 'run'}", monkeypatch=monkeypatch) == 2
     errors = capfd.readouterr().err
     assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors

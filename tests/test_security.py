@@ -164,7 +164,7 @@ def test_a_failure_shows_no_secrets(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "hunter2")
     uri = "ftp://me:hunter2@localhost/x"
-    words = ["model=1M", "tracker=mlflow", f"tracker.tracking_uri={uri}", f"hydra.run.dir={tmp_path / 'run'}"]
+    words = ["model=random", "tracker=mlflow", f"tracker.tracking_uri={uri}", f"hydra.run.dir={tmp_path / 'run'}"]
     assert status_of("train", *words, monkeypatch=monkeypatch) == 2
     errors = capfd.readouterr().err
     assert "tracker" in errors and "hunter2" not in errors

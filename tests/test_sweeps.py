@@ -29,6 +29,7 @@ hydra: {run: {dir: run}, sweep: {dir: sweep, subdir: '${hydra.job.num}'}}
 """
 SCRIPT = """
 import os
+import sys
 from pathlib import Path
 
 from evotext.cli.command import run_hydra
@@ -42,7 +43,7 @@ def main(config):
 
 
 if __name__ == "__main__":
-    run_hydra(main, config_dir=Path(__file__).parent / "conf", config_name="config")
+    run_hydra(main, sys.argv[1:], config_dir=Path(__file__).parent / "conf", config_name="config")
 """
 
 

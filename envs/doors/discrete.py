@@ -7,8 +7,8 @@ from typing import Any, final
 import gymnasium
 from gymnasium.spaces import Discrete
 
-from envs.spaces import FreeText
-from envs.text_env import WHITE_SPACE
+from ..spaces import FreeText
+from ..text_env import WHITE_SPACE
 
 # Colours of a terminal. Where they mark a letter, it is put in brackets: else the player's place would be lost.
 _MARKED = re.compile(r"\x1b\[[0-9;]*m([^\x1b]*)\x1b\[0m")

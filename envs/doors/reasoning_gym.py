@@ -4,11 +4,12 @@ from typing import Any, final
 
 import gymnasium
 
-from envs.spaces import FreeText
-from envs.text_env import WHITE_SPACE, RenderMode, chosen_split, split_of
 from evotext.cli.messages import suggestion
 from evotext.library import optional
 from evotext.validation import checked
+
+from ..spaces import FreeText
+from ..text_env import WHITE_SPACE, RenderMode, chosen_split, split_of
 
 # Their scorers hand the model's text to Python's eval, or to sympy's parse_expr, which calls it.
 EVALUATED = frozenset(

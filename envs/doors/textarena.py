@@ -7,11 +7,12 @@ from typing import Any, final
 
 import gymnasium
 
-from envs.spaces import FreeText
-from envs.text_env import RenderMode, chosen_split
 from evotext.cli.messages import suggestion
 from evotext.library import optional
 from evotext.validation import checked
+
+from ..spaces import FreeText
+from ..text_env import RenderMode, chosen_split
 
 # A game's variant without wrappers, which would repeat the whole conversation in every observation; `-train` is the same
 # game in other wrappers.

@@ -33,7 +33,7 @@ class TextTask:
         max_turns: PositiveInt,
         success_return: float | None,
         strict: bool,
-        step_seconds: PositiveFloat | None = 60.0,
+        step_seconds: PositiveFloat | None,
         wrappers: Mapping[str, Callable[[Any], Any]] | None = None,
         **options: Any,
     ) -> None:

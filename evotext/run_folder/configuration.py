@@ -13,6 +13,8 @@ MOST_NODES = 10_000
 Hyperparameter = float | int | str | bool
 # What changes where and how fast a run goes, or who watches, but not what it computes.
 _LEFT_OUT = ("device", "threads", "rows", "debug", "resume", "allow_custom_targets", "checkpoint", "tracker", "phase")
+# The values that a head-to-head tries are no setting of a run.
+_SEARCH = "_search_"
 _GROUPS = ("algorithm", "env", "model", "adapter", "budget")
 
 
@@ -120,7 +122,8 @@ def leaves(node: object, most: int = MOST_NODES) -> Iterator[tuple[str, object]]
         key, value = stack.pop()
         most -= 1
         if isinstance(value, dict) and value:
-            children = [(f"{key}.{name}" if key else str(name), child) for name, child in list(value.items())[:most]]
+            below = [(name, child) for name, child in value.items() if name != _SEARCH][:most]
+            children = [(f"{key}.{name}" if key else str(name), child) for name, child in below]
             stack.extend(reversed(children))
         elif key:
             yield key, value

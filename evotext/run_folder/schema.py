@@ -9,6 +9,7 @@ wrong with a value goes into that list, in words, and the value is left out.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -33,6 +34,8 @@ Phase = Literal["reporting", "tuning"]
 """What a run is for: to be compared, or to choose hyperparameters, in which case it is in no comparison."""
 EvaluationSplit = Literal["test", "validation"]
 """Which instances were measured: the held-out ones, or those that hyperparameters are chosen by."""
+INSTANCES: Mapping[EvaluationSplit, str] = {"test": "held-out", "validation": "validation"}
+"""A split in words."""
 
 
 def _finite(value: float) -> float:

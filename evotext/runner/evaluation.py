@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from evotext.keys.instances import held_out_instances, validation_instances
 from evotext.rollouts.collector import Collector
-from evotext.run_folder.schema import EvaluationSplit
+from evotext.run_folder.schema import INSTANCES, EvaluationSplit
 from evotext.runner.pass_at_k import pass_at_k
 from evotext.types import Cost, RolloutPlan, Sampling, Trajectories
 from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
@@ -61,7 +61,7 @@ class Evaluator:
     @property
     def instances(self) -> str:
         """What kind of instances are measured, in a word."""
-        return "held-out" if self.split == "test" else "validation"
+        return INSTANCES[self.split]
 
     @property
     def decoding(self) -> str:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from optimizers.probe.gradient import Estimate
-from optimizers.probe.returns import SigmaFigures
+from .gradient import Estimate
+from .returns import SigmaFigures
 
 # Below this cosine a generation's step is noise to all intents; set on recall and sort, where scored ES learned from 0.01 on.
 LEAST_COSINE = 0.005

@@ -18,9 +18,10 @@ from evotext.noise import NoiseKey, Perturbation
 from evotext.policy.actions import Actions
 from evotext.rollouts.scoring import Scoring
 from evotext.types import Trajectories
-from optimizers.guide import Guide
-from optimizers.scores import deltas, episodes_to_score, member_weights
-from optimizers.selection import Energy, choose, energies_of, excluding
+
+from ..guide import Guide
+from ..scores import deltas, episodes_to_score, member_weights
+from ..selection import Energy, choose, energies_of, excluding
 
 # The policy's KL, in nats an episode, that gains are compared at; and episodes that it is measured on.
 KL, KL_EPISODES = 0.1, 64

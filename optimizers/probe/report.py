@@ -16,12 +16,13 @@ from evotext.rollouts.collector import Collector
 from evotext.rollouts.scoring import Scoring
 from evotext.types import RolloutPlan, Sampling
 from evotext.validation import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, checked_record
-from optimizers.guide import Guide
-from optimizers.perturbations import Guided, LowRank
-from optimizers.probe.forecast import forecast
-from optimizers.probe.gradient import Estimate, Estimators, by_group
-from optimizers.probe.returns import SigmaFigures, sweep
-from optimizers.selection import energies_of, policy_gradient
+
+from ..guide import Guide
+from ..perturbations import Guided, LowRank
+from ..selection import energies_of, policy_gradient
+from .forecast import forecast
+from .gradient import Estimate, Estimators, by_group
+from .returns import SigmaFigures, sweep
 
 
 @checked_record

@@ -16,7 +16,8 @@ from evotext.keys.instances import validation_instances
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
 from evotext.rollouts.collector import Collector
-from optimizers.population import population_plan
+
+from ..population import population_plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,18 +3,17 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evotext.run_folder import names
-from reports.head_to_head.outcome import record
-from reports.head_to_head.plan import Job
+
+from .outcome import record
+from .plan import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +25,8 @@ class Failure:
     """The last line that it printed."""
 
 
-def run_in_process(job: Job, script: Path, threads: int) -> str | None:
-    """One job, start to end; None if it was completed, else why not. What an earlier attempt left is removed.
+def run_in_process(job: Job, command: Sequence[str], threads: int) -> str | None:
+    """Run one job as `command` with its words; None if it was completed, else why not. What an earlier attempt left is removed.
 
     Raises KeyboardInterrupt if the job was stopped by Ctrl-C.
     """
@@ -35,7 +34,7 @@ def run_in_process(job: Job, script: Path, threads: int) -> str | None:
     job.folder.mkdir(parents=True)
     words = [*job.words, f"threads={threads}", f"hydra.run.dir={job.folder}"]
     with (job.folder / names.LOG).open("w", encoding="utf-8") as log:
-        done = subprocess.run([sys.executable, script, *words], stdout=log, stderr=subprocess.STDOUT, check=False)  # noqa: S603
+        done = subprocess.run([*command, *words], stdout=log, stderr=subprocess.STDOUT, check=False)  # noqa: S603
     if done.returncode == 0:
         (job.folder / names.WORDS).write_text(json.dumps(job.words), encoding="utf-8")
         return None

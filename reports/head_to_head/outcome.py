@@ -8,7 +8,8 @@ from evotext.run_folder import names
 from evotext.run_folder.ending import final_score
 from evotext.run_folder.reader import read_run
 from evotext.run_folder.record import NAN, RunRecord
-from reports.head_to_head.plan import Job
+
+from .plan import Job
 
 COSTS = ("episodes", "generated_tokens", "updates", "flops", "seconds")
 

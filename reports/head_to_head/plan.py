@@ -1,6 +1,6 @@
 """What a head-to-head runs: the trials of the tuning phase and the runs of the reporting phase, as jobs.
 
-A job is one `scripts/train.py` with its words and its folder. The plan is a pure function of what was asked for, so that
+A job is one `evotext train` with its words and its folder. The plan is a pure function of what was asked for, so that
 a head-to-head that was stopped finds its finished jobs again.
 """
 
@@ -26,7 +26,7 @@ class Job:
     env: str
     folder: Path
     words: tuple[str, ...]
-    """Overrides for `scripts/train.py`, without the folder."""
+    """Overrides for `evotext train`, without the folder."""
     setting: tuple[str, ...] = ()
     """The words among them that were searched for."""
 

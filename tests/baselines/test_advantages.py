@@ -20,9 +20,11 @@ def test_group_advantages_by_hand() -> None:
     std = group_advantages(returns, groups, "std")
     assert std[0] == pytest.approx(0.75 / (0.5 + STD_EPSILON))
     assert std[5] == pytest.approx(1.0 / (math.sqrt(2) + STD_EPSILON))
+    batch_std = group_advantages(returns, groups, "batch_std")
+    torch.testing.assert_close(batch_std, (returns.double() - 1.5) / (math.sqrt(4.3) + STD_EPSILON))
 
 
-@pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out"])
+@pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out", "batch", "batch_std", "best"])
 def test_equal_returns_give_exactly_zero(baseline: str) -> None:
     returns = torch.full((7,), 0.1)  # a value whose mean is rounded
     assert group_advantages(returns, torch.zeros(7, dtype=torch.int64), baseline).eq(0).all()  # type: ignore[arg-type]

@@ -86,16 +86,26 @@ def play(
 
 
 def final_success(
-    algorithm: Any, turns: int, pays: Callable[[Tensor, list[Tensor]], Tensor], generations: int
+    algorithm: Any,
+    turns: int,
+    pays: Callable[[Tensor, list[Tensor]], Tensor],
+    generations: int,
+    ends: Callable[[Trajectories], Trajectories] = lambda batch: batch,
 ) -> tuple[float, float]:
     model = tiny_model()
     algorithm = algorithm.start(model, 0)
     returns = []
     for generation in range(generations):
         batch = play(model, algorithm.ask(generation), turns, pays)
-        algorithm.tell(batch)
+        algorithm.tell(ends(batch))
         returns.append(float(batch.return_B.mean()))
     return sum(returns[:3]) / 3, sum(returns[-3:]) / 3
+
+
+def cut_at_failure(batch: Trajectories) -> Trajectories:
+    """As of a task that only success ends: what failed ran into a limit."""
+    reached_B = batch.return_B == 1
+    return replace(batch, terminated_B=reached_B, truncated_B=~reached_B)
 
 
 def named_arm(cue_B: Tensor, answers: list[Tensor]) -> Tensor:
@@ -112,6 +122,14 @@ def test_a_bandit_is_solved(make: Any) -> None:
     rows = {"prompts": 8, "group_size": 8} if make is grpo else {"episodes": 64}
     first, last = final_success(make(**rows, optimizer=ADAM, max_grad_norm=1.0), 1, named_arm, 50)
     assert first < 0.4 and last > 0.9, (first, last)
+
+
+@pytest.mark.parametrize("unfinished", ["counted", "masked"])
+def test_a_task_that_only_success_ends_is_solved_if_unfinished_episodes_count(unfinished: str) -> None:
+    algorithm = grpo(prompts=8, group_size=8, optimizer=ADAM, max_grad_norm=1.0, unfinished=unfinished)
+    first, last = final_success(algorithm, 1, named_arm, 50, cut_at_failure)
+    assert first < 0.4
+    assert last > 0.9 if unfinished == "counted" else last < 0.4
 
 
 @pytest.mark.slow

@@ -140,16 +140,20 @@ def test_a_divergence_in_the_reward_is_summed_over_the_answer() -> None:
         start = copy.deepcopy(model.network)
         changes = {"kl_in": "reward", "kl_coefficient": 0.3} if in_reward else {}
         algorithm = grpo(baseline="leave_one_out", **changes).start(model, 0)
-        with torch.no_grad():
-            for i, parameter in enumerate(model.network.parameters()):
-                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i), dtype=parameter.dtype)
-                parameter += 0.02 * noise
+        _move_a_little(model)
         batch = collected(algorithm, model)
         before = weights(model)
         report = algorithm.tell(batch if in_reward else _less_divergence(batch, model, start))
         steps.append(change(before, model))
         assert ("kl" in report.metrics) == in_reward
     assert_same(steps[0], steps[1])
+
+
+@torch.no_grad()
+def _move_a_little(model: LanguageModel) -> None:
+    for i, parameter in enumerate(model.network.parameters()):
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i), dtype=parameter.dtype)
+        parameter += 0.02 * noise
 
 
 @torch.no_grad()
@@ -161,6 +165,23 @@ def _less_divergence(batch: Trajectories, model: LanguageModel, start: Any) -> T
         written = [t for t in range(1, ids.shape[1]) if batch.policy_mask_BT[row, t]]
         sums.append(sum(float(both[0][t - 1, ids[0, t]] - both[1][t - 1, ids[0, t]]) for t in written))
     return with_returns(batch, batch.return_B - 0.3 * torch.tensor(sums, dtype=torch.float64))
+
+
+def test_reinforce_plus_plus_normalises_over_the_batch() -> None:
+    """One step: A = (R' - mean) / (std + 1e-4) over all rows, with R' = R - 0.3 sum (log pi - log ref)."""
+    model, sampled = fresh_model(), fresh_model()
+    start = copy.deepcopy(model.network)
+    rows = {"prompts": 12, "group_size": 1, "minibatches": 1}
+    algorithm = GRPO(**settings("reinforce_pp", **rows, kl_coefficient=0.3)).start(model, 0)
+    _move_a_little(model)
+    sampled.network.load_state_dict(model.network.state_dict())
+    batch = collected(algorithm, model)
+    before = weights(model)
+    algorithm.tell(batch)
+    return_B = _less_divergence(batch, sampled, start).return_B
+    advantage_B = (return_B - return_B.mean()) / (return_B.std() + 1e-4)
+    weight_BT = (advantage_B / float(batch.policy_mask_BT.sum()))[:, None] * batch.policy_mask_BT
+    assert_same(change(before, model), written_out_gradient(sampled, batch, weight_BT))
 
 
 def _paid(batch: Trajectories, alive: list[int]) -> Trajectories:
@@ -287,7 +308,9 @@ def test_the_learning_rate_follows_its_schedule(make: Any) -> None:
     assert_same([2 * step for step in steps[0]], steps[1])
 
 
-@pytest.mark.parametrize("preset", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce", "best_of_n"])
+@pytest.mark.parametrize(
+    "preset", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "cispo", "reinforce", "reinforce_pp", "best_of_n"]
+)
 def test_the_longest_answer_is_the_tasks(preset: str) -> None:
     """One source: what an environment allows is what `constant` divides by and where the overlong penalty ends."""
     for words, expected in ((["env=sort"], 16), (["env=recall", "env.max_new_tokens=33"], 33)):

@@ -39,7 +39,7 @@ def sft(**changes: Any) -> SFT:
 def task(name: str, **options: Any) -> TextTask:
     """A native task with no limits but its own."""
     return TextTask(
-        name=name, id=name, max_new_tokens=16, max_turns=64, success_return=None, strict=True, **options
+        name=name, id=name, max_new_tokens=16, max_turns=64, success_return=None, strict=True, step_seconds=60.0, **options
     )  # fmt: skip
 
 
@@ -179,7 +179,13 @@ class Successor(gymnasium.Env[str, str]):
         if "toy/Successor-v0" not in gymnasium.registry:
             gymnasium.register("toy/Successor-v0", cls, reward_threshold=1.0)
         return TextTask(
-            name="successor", id="toy/Successor-v0", max_new_tokens=4, max_turns=1, success_return=None, strict=True
+            name="successor",
+            id="toy/Successor-v0",
+            max_new_tokens=4,
+            max_turns=1,
+            success_return=None,
+            strict=True,
+            step_seconds=60.0,
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:

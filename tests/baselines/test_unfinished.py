@@ -26,7 +26,7 @@ from tests.baselines.test_objectives import TWO_TURNS, conversation
 from tests.rollouts.test_collector import chatter
 
 CUT = torch.tensor([1, 4, 5, 6, 7, 8])  # one of the first group, two of the second, all of the third, none of the last
-PRESETS = ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce", "best_of_n"]
+PRESETS = ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "reinforce_pp", "best_of_n"]
 
 
 def cut_off(learner: Any, model: Any) -> Trajectories:
@@ -78,7 +78,7 @@ def test_a_task_that_only_success_ends_wants_them_counted(preset: str, unfinishe
     """Some reach the goal and are paid, the others run into the limit: without these, all that is left is equal."""
     model = fresh_model()
     before = weights(model)
-    rows = {"prompts": 12, "group_size": 1} if preset == "reinforce" else {}
+    rows = {"prompts": 12, "group_size": 1} if preset.startswith("reinforce") else {}
     algorithm = GRPO(**settings(preset, **rows, kl_coefficient=0.0, refill=None, unfinished=unfinished)).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     reached_B = torch.arange(12) % 2 == 0

@@ -193,6 +193,7 @@ def test_wrappers_of_a_configuration_are_put_around() -> None:
         max_turns=20,
         success_return=None,
         strict=True,
+        step_seconds=60.0,
         wrappers={"as_text": lambda env: as_text(env, None)},
         render_mode="ansi",
     )

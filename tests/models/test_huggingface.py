@@ -34,14 +34,6 @@ def test_a_missing_or_damaged_description_is_named(tmp_path: Path, name: str) ->
         source(tmp_path).outline()
 
 
-@pytest.mark.parametrize("parallel", ["fsdp", "tensor"])
-def test_a_model_over_several_devices_is_refused(tmp_path: Path, parallel: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"model.parallel: expected null, got '{parallel}': perturbed layers do not run"
-    ):
-        HuggingFaceModel(path=str(tmp_path), dtype="float32", trust_remote_code=False, parallel=parallel)
-
-
 def test_tokens_that_end_generation_end_answers(tmp_path: Path) -> None:
     """Instruction-tuned models often name the end of a turn in generation_config.json alone."""
     model = small_model("llama", torch.float32)

@@ -5,7 +5,6 @@ import io
 import re
 from datetime import datetime
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from reports.tables import results_csv
 from reports.tasks import Duel
 from reports.verdicts import answer
 from tests.reports.run_folders import write_run, write_study
-from tests.reports.test_outputs import Page
+from tests.reports.test_outputs import Drawing, Page
 
 
 def compared(root: Path, metric: str = "success") -> Comparison:
@@ -163,19 +162,17 @@ def test_page_and_files_say_it_all(study: Comparison) -> None:
 
 
 def test_picture_has_a_panel_a_task_and_a_sweep(study: Comparison) -> None:
-    drawing = ElementTree.fromstring(picture(study, "episodes"))
-    space = "{http://www.w3.org/2000/svg}"
-    texts = ["".join(text.itertext()) for text in drawing.iter(f"{space}text")]
+    drawn = Drawing(picture(study, "episodes"))
     for expected in ("countdown", "sort", "recall, at the end", "delay", "16"):
-        assert expected in texts, expected
-    assert not any("recall (delay" in text for text in texts)
-    assert len(list(drawing.iter(f"{space}polyline"))) == 3 * 2
-    width = float(drawing.attrib["width"])
-    for group in drawing.findall(f"{space}g"):
-        for line in group.findall(f"{space}polyline"):
-            places = [tuple(map(float, pair.split(","))) for pair in line.attrib["points"].split()]
-            assert all(0 <= x <= width / 2 and 0 <= y <= 270 for x, y in places)
-            assert [x for x, _ in places] == sorted(x for x, _ in places)
+        assert expected in drawn.texts, expected
+    assert not any("recall (delay" in text for text in drawn.texts)
+    assert len(drawn.named("curve-")) == 3 * 2
+    for name, points in drawn.named("curve-").items():
+        left = 0 if name.split("-")[1] in ("0", "2") else drawn.width / 2
+        assert all(left <= x <= left + drawn.width / 2 and 0 <= y <= drawn.height for x, y in points)
+        assert [x for x, _ in points] == sorted(x for x, _ in points)
+    spread_evenly = [x for x, _ in drawn.named("curve-")["curve-2-0"]]  # 1, 4, 16 by their logarithm
+    assert spread_evenly[1] - spread_evenly[0] == pytest.approx(spread_evenly[2] - spread_evenly[1], abs=0.01)
 
 
 def test_values_that_double_are_spread_by_their_logarithm() -> None:

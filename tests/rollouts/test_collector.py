@@ -30,6 +30,7 @@ def chatter(name: str = "Chatter", max_turns: int = 8, **options: Any) -> TextTa
         max_turns=max_turns,
         success_return=options.pop("success_return", None),
         strict=options.pop("strict", False),
+        step_seconds=options.pop("step_seconds", 60.0),
         **options,
     )
 

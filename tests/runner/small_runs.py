@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import open_dict
 
-from evotext.cli.errors import build
+from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector

@@ -23,6 +23,7 @@ def _recall(delay: int) -> TextTask:
         max_turns=1002,
         success_return=None,
         strict=False,
+        step_seconds=60.0,
         delay=delay,
     )
 

@@ -173,7 +173,7 @@ def test_train_py_ends_a_run_that_falls_behind(
 ) -> None:
     """Its model knows nothing and scores 0; the neighbours are copies of its records with better scores."""
     words = [
-        "model=1M",
+        "model=random",
         "env=sort",
         "algorithm=grpo",
         "algorithm.prompts=1",

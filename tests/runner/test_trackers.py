@@ -193,7 +193,8 @@ def test_a_lost_server_does_not_end_a_run(folder: Path, capsys: pytest.CaptureFi
 def test_without_its_package_a_tracker_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from omegaconf import OmegaConf
 
-    from evotext.cli.errors import ConfigError, build
+    from evotext.cli.errors import ConfigError
+    from evotext.cli.targets import build
 
     monkeypatch.setitem(sys.modules, name, None)
     conf = Path(__file__).parents[2] / "conf" / "tracker" / f"{name}.yaml"
