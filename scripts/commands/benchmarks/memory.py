@@ -19,7 +19,7 @@ GROUP = 8
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`peak_over_plain_generation` of EGGROLL with a plain step, as its paper has it, and `/adam`, `/scored_es`, `/grpo`, `/ppo`.
+    """`peak_over_plain_generation` of EGGROLL with a plain step, as in its paper; `/adam`, `/scored_es`, `/grpo`, `/ppo`.
 
     All in bytes beyond those of a process without a model. Scored ES, with guided noise and Adam in the small space, scores as
     many rows at once as the others run. Each has as many rows and its own copy of the model, made
