@@ -162,5 +162,5 @@ class SFT:
         weight_KN = weight_BN[row_K, : part.mask_BN.shape[1]].to(scores.logprob_BN.dtype)
         (-scores.logprob_BN * weight_KN).sum().backward()
         mask = part.mask_BN
-        loss, entropy = -scores.logprob_BN.detach()[mask].mean(), scores.entropy_BN.detach()[mask].mean()
+        loss, entropy = -scores.logprob_BN.detach()[mask].mean(), scores.entropy_BN[mask].nanmean()
         figures.mean([("loss", float(loss)), ("entropy", float(entropy))], float(mask.sum()))

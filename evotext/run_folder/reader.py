@@ -208,10 +208,10 @@ def _phase(word: str) -> Phase:
 
 
 def _progress(last: Line | None, unit: str, limit: float) -> float:
-    """Share of the budget. Lines do not count updates, of which a generation takes at least one."""
+    """Share of the budget."""
     if last is None or not limit > 0:
         return NAN
-    spent = last.generation if unit == "updates" else getattr(last, unit) if unit in AXES else None
+    spent = getattr(last, unit) if unit in (*AXES, "updates") else None
     return min(1.0, _figure(spent) / limit)
 
 

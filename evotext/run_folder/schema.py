@@ -154,6 +154,8 @@ class Line(Record):
     """`train` or `eval`."""
     generation: Count | None = None
     """Generations finished."""
+    updates: Count | None = None
+    """Changes of the weights until then."""
     episodes: Amount | None = None
     generated_tokens: Amount | None = None
     seconds: Amount | None = None

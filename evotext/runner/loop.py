@@ -242,6 +242,7 @@ class Run:
         axes: dict[str, float | int | str] = {
             "kind": kind,
             "generation": self._at.generation,
+            "updates": self._at.cost.updates,
             **on_axes(self._at.cost),
         }
         for tracker in self._trackers:
