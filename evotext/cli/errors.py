@@ -1,4 +1,4 @@
-"""Mistakes in the configuration."""
+"""Mistakes in the configuration, and the exit statuses of every command."""
 
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import pydantic
 
 from evotext.cli.messages import explain_validation, one_line, own_check
+
+BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
 
 
 class ConfigError(ValueError):
