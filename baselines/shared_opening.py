@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from evotext.models.attention_mask import as_read_by
 from evotext.models.cached_layers import is_recurrent
 from evotext.policy.actions import Actions
-from evotext.rollouts.attention_mask import as_read_by
 
 # Two passes with masks cost more per position than one: sharing has to save at least this part of the positions.
 LEAST_SAVING = 0.1

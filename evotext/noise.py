@@ -5,7 +5,7 @@
     estimator   `UpdateNoise` sums the members' noise, weighted by fitness, into a pseudo-gradient
     `Perturbation` draws a generation's `PopulationNoise`, which is both sides of one noise
 
-Shape suffixes: P population members, N draws, K rows a member, O outputs, I inputs, D embedding width.
+Shape suffixes: P population members, N draws, K rows a member, O outputs, I inputs, E experts, D embedding width.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +21,11 @@ from torch import Tensor
 class ParameterSpec:
     """A parameter that a perturbation may move, in the layout (O, I) whatever the layer stores."""
 
-    kind: Literal["matrix", "vector"]
-    """`matrix`: linear layers, embeddings and heads (an embedding is V x D). `vector`: biases and norm scales."""
+    kind: Literal["matrix", "vector", "experts"]
+    """`matrix`: linear layers, embeddings and heads (an embedding is V x D). `vector`: biases and norm scales.
+    `experts`: the matrices of a mixture's experts, one for each."""
     shape: tuple[int, ...]
-    """(O, I) of a matrix, (N,) of a vector."""
+    """(O, I) of a matrix, (N,) of a vector, (E, O, I) of E experts."""
     index: int
     """Position in the model's sorted list of parameters, excluded ones counted: part of the noise's key."""
     dtype: torch.dtype
@@ -108,6 +109,15 @@ class MemberNoise(Protocol):
         start: (O,), or (P, 1, O) for one a member; what a layer's bias is.
         """
 
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        """Return `linear` of each of these matrices, which read the same input, as queries, keys and values do."""
+
+    def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor | None:
+        """Return a new (P, K, O): sigma * x E_e^T, e being the position's expert; None where experts stay.
+
+        expert_PK: integers from 0 to E - 1, so that a position which is sent to several experts comes several times.
+        """
+
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """Add row `ids` of sigma * E to y in place."""
 
@@ -121,10 +131,6 @@ class PerturbableNetwork(Protocol):
     @property
     def parameters(self) -> Mapping[str, ParameterSpec]:
         """Every parameter that may be perturbed, by its name, sorted."""
-
-    @property
-    def together(self) -> Sequence[tuple[str, ...]]:
-        """Matrices of linear layers that read the same input, one after another, as queries, keys and values do."""
 
     def active(self, noise: MemberNoise, rows_per_member: int) -> AbstractContextManager[None]:
         """Within it, each row of the network's batches, ordered by member, runs as its member."""
@@ -144,7 +150,10 @@ class ForwardNoise(Protocol):
 
     @property
     def flops_by_matrix(self) -> Mapping[str, float]:
-        """What the noise of each matrix adds to a forward pass, in operations at each position that goes through its layer."""
+        """What the noise of each matrix adds to a forward pass, in operations at each position that goes through its layer.
+
+        Of experts: at each position and for each of its experts.
+        """
 
 
 class UpdateNoise(Protocol):

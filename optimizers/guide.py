@@ -57,7 +57,8 @@ class Guide:
             batch.length_B[some],
             directions=guided.directions,
             tokens=guided.tokens,
-            together=self.network.together,
+            whitening=guided.whitening,
+            together=self.network.one_input,
         )
         return ForwardFlops(self.network.network)(positions=int(batch.length_B[some].sum()), predicted=0)
 
@@ -69,4 +70,4 @@ class Guide:
         """Undo `state_dict`."""
         self.found = int(state["found"])  # type: ignore[call-overload]
         held = state.get("basis")
-        self.basis = None if held is None else Basis.from_state(held, self.network.together)  # type: ignore[arg-type]
+        self.basis = None if held is None else Basis.from_state(held, self.network.one_input)  # type: ignore[arg-type]

@@ -35,7 +35,6 @@ from torch import Tensor
 
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
-from evotext.keys.philox import Purpose, stream_id, uniform
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
@@ -44,13 +43,14 @@ from evotext.optimization.master_weights import NarrowWeights
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import Baseline, group_advantages
 from evotext.rollouts.scoring import Scoring
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .guide import Guide
 from .perturbations.guided import GuidedNoise
 from .pseudo_gradient import PseudoGradient
-from .scores import clipped, score_weights
+from .scores import deltas, episodes_to_score, member_weights, score_weights
+from .selection import choose, energies_of, excluding, policy_gradient
 from .small_space import SmallSpaceWeights
 
 # Episodes that the KL of a step is measured on.
@@ -77,6 +77,7 @@ class ScoredES:
     sigma: PositiveFloat
     perturbation: Perturbation
     exclude: list[str]
+    select: Annotated[float, Field(gt=0, le=1)] | None
     clip_deviations: PositiveFloat | None
     steps: PositiveInt
     clip_low: NonNegativeFloat
@@ -105,17 +106,28 @@ class ScoredESLearner:
 
     def __init__(self, hyper: ScoredES, model: LanguageModel, seed: int) -> None:
         self._hyper, self._model, self._seed = hyper, model, seed
-        network = PerturbedNetwork(model.network, exclude=hyper.exclude)
-        self._guide = Guide(network=network, perturbation=hyper.perturbation)
         self._scoring = Scoring(model.network, rows=hyper.micro_rows)
         self._length = 1.0
+        self._selected: list[str] | None = None
+        self._settle(None)
+
+    def _settle(self, selected: list[str] | None) -> None:
+        """Begin with these matrices alone, with all that may move if None."""
+        hyper = self._hyper
+        network = PerturbedNetwork(self._model.network, exclude=hyper.exclude)
+        if selected is not None:
+            network = PerturbedNetwork(
+                self._model.network, exclude=[*hyper.exclude, *excluding(list(network.parameters), selected)]
+            )
+        self._selected = selected
+        self._guide = Guide(network=network, perturbation=hyper.perturbation)
         self._weights = SmallSpaceWeights(
             network,
             {name: spec for name, spec in network.parameters.items() if hyper.perturbation.moves(spec)},
             hyper.optimizer,
             schedule=hyper.learning_rate_schedule,
             narrow=hyper.narrow_weights,
-            seed=seed,
+            seed=self._seed,
             basis=None,
         )
 
@@ -144,37 +156,54 @@ class ScoredESLearner:
             "sigma": self._sigma(generation),
             "scored/episodes": float(len(scored_M)),
         }
-        flops = 0.0
-        steps = 0
+        cost, flops, steps = Cost(), 0.0, 0
         if len(scored_M):
-            flops += self._guide.look(batch)
-            self._weights.move_to(self._guide.basis)
             actions = actions_of(batch, self._model.device)
+            flops += self._guide.look(batch)
+            if self._hyper.select is not None and self._selected is None:
+                cost += self._select(actions, advantage_B, self._hyper.select)
+                flops += self._guide.look(batch)
+                self._weights.follow(generation)
+            self._weights.move_to(self._guide.basis)
             for step in range(self._hyper.steps):
                 figures, spent = self._step(actions, advantage_B, scored_M, generation, step)
                 metrics |= figures
                 flops, steps = flops + spent, steps + 1
-        metrics |= {"drift": self._weights.drift, "skipped": float(not steps), "scored/steps": float(steps)}
+        metrics |= {"drift": self._weights.drift, "scored/steps": float(steps)}
         flops += self._scoring.spent()
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=steps, flops=flops)
-        return UpdateReport(metrics=metrics, cost=cost, notes=self._scoring.take_notes())
+        cost += Cost(update_seconds=time.perf_counter() - begin, updates=steps, flops=flops)
+        outcome = Outcome.CHANGED if steps else Outcome.NO_SIGNAL
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=self._scoring.take_notes())
 
     def state_dict(self) -> dict[str, object]:
-        """Return the optimizer's state, the masters, the basis and the step's length."""
-        return {"weights": self._weights.state_dict(), "guide": self._guide.state_dict(), "length": self._length}
+        """Return the optimizer's state, the masters, the basis, the step's length and what was selected."""
+        return {
+            "weights": self._weights.state_dict(),
+            "guide": self._guide.state_dict(),
+            "length": self._length,
+            "selected": self._selected,
+        }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
+        self._settle(state["selected"])  # type: ignore[arg-type]
         self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
         self._weights.load_state_dict(state["weights"], self._guide.basis)  # type: ignore[arg-type]
         self._length = float(state["length"])  # type: ignore[arg-type]
+
+    def _select(self, actions: Actions, advantage_B: Tensor, share: float) -> Cost:
+        """Choose the matrices that move from here on, by the gradient of these episodes."""
+        gradient, cost = policy_gradient(self._model.network, actions, advantage_B, temperature=self._hyper.temperature)
+        energies = energies_of(gradient, self._guide.network, self._hyper.perturbation, self._guide.basis)
+        self._settle(list(choose(energies, share)))
+        return cost
 
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)
 
     def _advantages(self, batch: Trajectories) -> Tensor:
         """(B,), float64; 0 for episodes that are not compared, or whose group has a return that is not finite."""
-        compared_B = torch.ones_like(batch.truncated_B) if self._hyper.unfinished == "counted" else ~batch.truncated_B
+        compared_B = ~(batch.faulty_B if self._hyper.unfinished == "counted" else batch.truncated_B)
         groups = torch.tensor(batch.plan.groups)
         advantage_B = torch.zeros(len(groups), dtype=torch.float64)
         advantage_B[compared_B] = group_advantages(batch.return_B[compared_B], groups[compared_B], self._hyper.baseline)
@@ -194,27 +223,17 @@ class ScoredESLearner:
             sigma=self._sigma(generation),
         )
         noise = self._guide.draw(key)
-        row_NK = self._episodes(scored_M, actions.length_B.cpu(), key.draws, key.generation)
+        row_NK = episodes_to_score(scored_M, actions.length_B.cpu(), key, hyper.scored_episodes)
         weight_BA, base_B = advantage_B[:, None] * actions.mask_BN.cpu(), torch.zeros(actions.rows).double()
         if step or not hyper.antithetic:
             logprob_BA = self._logprobs(actions, scored_M)
             old_BA = actions.old_logprob_BN.cpu().double() if step else logprob_BA
             weight_BA = score_weights(logprob_BA, old_BA, weight_BA, hyper.clip_low, hyper.clip_high)
             base_B = (weight_BA * logprob_BA).sum(1)
-        score_P = torch.zeros(key.population, dtype=torch.float64)
-        row_PK = row_NK.repeat_interleave(key.members_per_draw, 0)
-        members = range(key.population)
-        for part in self._scoring.score(actions, row_PK, temperature=hyper.temperature, members=members, noise=noise):
-            logprob_PKA = part.logprob_PKN.cpu().double()
-            score_P[part.place_P] += (weight_BA[part.row_PK][..., : logprob_PKA.shape[-1]] * logprob_PKA).sum((1, 2))
-        collectives.all_reduce([score_P])
-        reference_N = score_P[1::2] if hyper.antithetic else base_B[row_NK].sum(1)
-        score_N = score_P[:: key.members_per_draw] - reference_N
-        delta_N = score_N / (key.members_per_draw * key.sigma * row_NK.shape[1])
-        kept_N, figures = clipped(delta_N, hyper.clip_deviations)
-        if not hyper.antithetic and key.draws > 1:  # curvature raises or lowers all alike
-            kept_N = (kept_N - kept_N.mean()) * (key.draws / (key.draws - 1))
-        weight_P = torch.stack((kept_N, -kept_N), 1).flatten() if hyper.antithetic else kept_N
+        delta_N = deltas(
+            self._scoring, actions, weight_BA, row_NK, key, noise, temperature=hyper.temperature, base_B=base_B
+        )
+        weight_P, figures = member_weights(delta_N, key, hyper.clip_deviations)
         combine = noise.small.combine if isinstance(noise, GuidedNoise) else noise.combine
         gradient = PseudoGradient(combine, weight_P, len(scored_M) / (actions.rows * key.population))
         figures["update_norm"] = self._weights.ascend(gradient, self._length)
@@ -235,19 +254,6 @@ class ScoredESLearner:
         figures = {"kl": kl, "scored/length": self._length}
         self._length *= min(max((target / max(kl, 1e-12)) ** 0.5, LEAST_CHANGE), MOST_CHANGE)
         return figures
-
-    def _episodes(self, scored_M: Tensor, length_B: Tensor, draws: int, generation: int) -> Tensor:
-        """(N, K): which episodes each draw scores. Every one is scored as often as any other, but for one time.
-
-        Episodes of like length go together, so that little padding is computed; the noise knows nothing of that.
-        """
-        hyper = self._hyper
-        per_draw = min(hyper.scored_episodes, len(scored_M))
-        wanted = draws * per_draw
-        rounds = torch.arange(-(-wanted // len(scored_M)))
-        order = uniform(self._seed, stream_id(Purpose.SHUFFLING), generation, rounds, len(scored_M)).argsort(1)
-        row_X = scored_M[order.flatten()[:wanted]]
-        return row_X[length_B[row_X].argsort(stable=True)].view(draws, per_draw)
 
     def _logprobs(self, actions: Actions, row_M: Tensor) -> Tensor:
         """(B, A), float64: of the unperturbed network at the sampling temperature; 0 for other rows."""

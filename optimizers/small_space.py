@@ -149,9 +149,12 @@ def _carried(value: Tensor, key: str, name: str, old: Basis, new: Basis, shape: 
         return value.new_zeros(shape)
     if name in new.tokens:
         size = int(max(old.tokens[name].max(), new.tokens[name].max())) + 1
+        power = 2 if key in SQUARED else 1
+        value = value / old.lengths[name].to(value.dtype) ** power
         rows_VD = value.new_zeros(size, value.shape[1]).index_copy_(0, old.tokens[name], value)
-        return rows_VD[new.tokens[name]]
+        return rows_VD[new.tokens[name]] * new.lengths[name].to(value.dtype) ** power
     if name not in new.inputs:
         return value
-    overlap_kK = (old.inputs[name].T @ new.inputs[name]).to(value.dtype)
+    V_Ik = old.inputs[name].to(value.dtype)
+    overlap_kK = (V_Ik / V_Ik.square().sum(0)).T @ new.inputs[name].to(value.dtype)
     return value @ (overlap_kK.square() if key in SQUARED else overlap_kK)

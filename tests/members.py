@@ -18,5 +18,5 @@ def own_network(
     network = copy.deepcopy(perturbed.network)
     weights = dict(network.named_parameters())
     for name, unit in noise.combine(F.one_hot(torch.tensor(member), population).double()):
-        weights[name].add_(perturbed.in_stored_layout(name, unit) if unit.ndim == 2 else unit, alpha=sigma)
+        weights[name].add_(perturbed.in_stored_layout(name, unit), alpha=sigma)
     return network

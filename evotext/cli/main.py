@@ -19,6 +19,7 @@ COMMANDS = {
     "head-to-head": "tune each algorithm equally, run the best settings over seeds, and report",
     "benchmark": "measure speed and memory",
     "floors": "measure what a task pays without learning",
+    "probe": "measure whether evolution strategies can tune a model on a task",
     "check-env": "check that an environment keeps what training asks of it",
 }
 

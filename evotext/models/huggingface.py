@@ -14,12 +14,16 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from evotext.models.cached_layers import ATTENTION, RECURRENT, cache_key, cached_layers
+from evotext.models.cached_layers import cached_layers, unknown_layers
 from evotext.models.chat import ChatFormat
 from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import Outline
+from evotext.models.trial_run import check_runs
 from evotext.validation import checked
+
+# What configurations call the number of positions that a model has.
+POSITIONS = ("max_position_embeddings", "max_seq_len", "seq_length", "max_target_positions")
 
 
 class HuggingFaceModel:
@@ -54,14 +58,15 @@ class HuggingFaceModel:
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"model.path: expected whole weights in {self.path!r}, got: {reason}") from error
+        network = network.to(device).eval()
         try:
-            cache_key(network)
+            check_runs(network)
         except ValueError as error:
-            raise ValueError(f"model.path: {error}") from None
+            raise ValueError(f"model.path: {error}; docs/models.md names the families that run") from None
         outline = self.outline()
         return LanguageModel(
             name=self.path,
-            network=network.to(device).eval(),
+            network=network,
             tokenizer=tokenizer,
             chat=outline.chat,
             context_length=outline.context_length,
@@ -84,26 +89,24 @@ class HuggingFaceModel:
 
 
 def context_length(config: PreTrainedConfig) -> int:
-    """Longest conversation that the engine runs with this model, in tokens.
+    """Return the longest conversation that the engine runs with this model, in tokens.
 
-    A sliding attention window limits it too: below that length windowed and full attention are the same. Layers that keep
-    states of fixed size set no limit. Raises ValueError for models that keep something else.
+    A sliding attention window limits it too: below that length windowed and full attention are the same. Configurations
+    without a limit set none: states of fixed size, or biases that grow with the distance of tokens.
+    Raises ValueError for models that keep something else than keys, values and states.
     """
     text = config.get_text_config()
-    layers = cached_layers(config)
-    other = {type(layer).__name__ for layer in layers if type(layer) not in (*ATTENTION, RECURRENT)}
+    try:
+        other, layers = unknown_layers(config), cached_layers(config)
+    except ValueError as error:
+        raise ValueError(f"model.path: {error}; docs/models.md names the families that run") from None
     if other:
         raise ValueError(
             f"model.path: expected a model whose layers keep keys and values or recurrent states, got {text.model_type} "
-            f"with {', '.join(sorted(other))}"
+            f"with {', '.join(other)}; docs/models.md names the families that run"
         )
-    windows = [layer.get_max_length() for layer in layers]
-    limits = [limit for limit in (getattr(text, "max_position_embeddings", None), *windows) if limit and limit > 0]
-    if not limits and all(isinstance(layer, RECURRENT) for layer in layers):
-        return sys.maxsize
-    if not limits:
-        raise ValueError(f"model.path: expected a configuration with max_position_embeddings, got {text.model_type}")
-    return min(limits)
+    limits = [getattr(text, name, None) for name in POSITIONS] + [layer.get_max_length() for layer in layers]
+    return min((limit for limit in limits if limit and limit > 0), default=sys.maxsize)
 
 
 def _end_ids(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evotext.models.cached_layers import cache_key
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
+from evotext.models.reading import Reading
 from evotext.noise import ForwardNoise
-from evotext.rollouts.attention_mask import as_read_by
 from evotext.rollouts.captured_step import STEPS_BEFORE, CapturedStep, StepRecorder
 from evotext.rollouts.row_cache import RowCache
 from evotext.rollouts.sampling import choose_tokens
@@ -81,7 +80,8 @@ class Session:
         self._model = model
         self._noise = noise
         self._recorder = recorder
-        self._cache_key = cache_key(model.network)
+        self._reading = Reading(model.network)
+        self._before: dict[int, list[int]] = {}  # what each row has read, where a later turn has to read it again
         self._captured: CapturedStep | None = None
         self._steps_alike = 0  # decode steps since the batch last changed
         self._members = list(members)
@@ -110,6 +110,9 @@ class Session:
         last_turn: rows that finish may be forgotten.
         """
         device = self._model.device
+        if self._reading.by_slot:  # a later turn's tokens would not lie next to the earlier ones: read all anew
+            blocks = [[*self._before.get(row, ()), *block] for row, block in zip(rows, blocks, strict=True)]
+            self._stored = []
         rectangle = self._arrange(list(rows))
         block_of = dict(zip(rows, blocks, strict=True))
         logits_BV, state = self._read(rectangle, block_of, max_new_tokens)
@@ -150,7 +153,11 @@ class Session:
         self._captured, self._steps_alike = None, 0
         if not last_turn:
             self._park(state, rectangle.real_B)
-        return _completions(rows, written_NT, logprob_NT if logprobs else None, count_N, ended_N)
+        completions = _completions(rows, written_NT, logprob_NT if logprobs else None, count_N, ended_N)
+        if self._reading.by_slot:
+            read = zip(rows, blocks, completions, strict=True)
+            self._before |= {row: [*block, *completion.ids[:-1]] for row, block, completion in read}
+        return completions
 
     def _arrange(self, rows: list[int]) -> _Rectangle:
         """The rectangle for these ascending rows: members with any of them, each filled up to the largest count."""
@@ -212,9 +219,9 @@ class Session:
         Shorter blocks are padded on the left, where a mask hides it. Recurrent layers have no such mask: what all rows have
         at the beginning goes through at once, then one token after another, while rows that have read all are carried.
         """
-        ids_BT, real_BT = _padded(blocks, rectangle.row_B.device, left=not state.cache.recurrent)
+        ids_BT, real_BT = _padded(blocks, rectangle.row_B.device, left=not self._reading.recurrent)
         together = ids_BT.shape[1]
-        if state.cache.recurrent:  # transformers' layers continue a state by single tokens only
+        if self._reading.recurrent:  # transformers' layers continue a state by single tokens only
             together = min(map(len, blocks)) if state.cache.length == 0 else 1
         logits_BV = self._forward(rectangle, state, ids_BT[:, :together], real_BT[:, :together])
         for t in range(together, ids_BT.shape[1]):
@@ -225,7 +232,8 @@ class Session:
 
     def _step(self, rectangle: _Rectangle, state: _Stored, token_B: Tensor, active_B: Tensor, left: int) -> Tensor:
         """Logits (B, V) after one decode step, recorded where more of the same are to be expected. left: steps at most."""
-        if state.cache.recurrent:  # which rows get their states back differs from step to step: no recording holds that
+        # Which rows get their states back differs from step to step, and so does a mask that grows: no recording holds that.
+        if self._reading.recurrent or self._reading.by_slot:
             return self._forward(rectangle, state, token_B[:, None], active_B[:, None])
         ids_B1 = token_B[:, None]
         position_B1 = self._take_slots(rectangle, state, active_B[:, None])
@@ -245,7 +253,7 @@ class Session:
     def _forward(self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor) -> Tensor:
         """One pass of the network over blocks of new ids, by which the state grows; logits (B, V) after the last."""
         position_BT = self._take_slots(rectangle, state, real_BT)
-        carried_N = (~real_BT[:, -1]).nonzero()[:, 0] if state.cache.recurrent else None
+        carried_N = (~real_BT[:, -1]).nonzero()[:, 0] if self._reading.recurrent else None
         held = [] if carried_N is None else state.cache.held(carried_N)
         with self._applied(rectangle):
             logits_BV = self._run(state, ids_BT, position_BT)
@@ -272,34 +280,10 @@ class Session:
 
     def _run(self, state: _Stored, ids_BT: Tensor, position_BT: Tensor) -> Tensor:
         """The network itself; logits (B, V) after the last of the new ids, which take the cache's next slots."""
-        logits_B1V = self._model.network(
-            input_ids=ids_BT,
-            attention_mask=self._attention_mask(state, ids_BT.shape[1]),
-            position_ids=position_BT,
-            **{self._cache_key: state.cache},
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits
+        how = self._reading.arguments(state.valid_BS, position_BT, state.cache, start=state.cache.length)
+        logits_B1V = self._model.network(input_ids=ids_BT, **how, logits_to_keep=1).logits
         state.cache.advance(ids_BT.shape[1])
         return logits_B1V[:, -1]
-
-    def _attention_mask(self, state: _Stored, width: int) -> Tensor | None:
-        """What each new token may read, (B, 1, T, S): valid slots up to itself. None where plain causal attention is right.
-
-        Slots that hold no token are possible in the middle of a row. A padding token reads itself, lest its softmax be
-        empty. Networks with recurrent layers beside attention make their own mask of the slots that hold a token, (B, S).
-        """
-        start, valid_BS = state.cache.length, state.valid_BS
-        end = start + width
-        filled_BS = valid_BS[:, :end]
-        if (width == 1 or start == 0) and bool(filled_BS.all()):
-            return None
-        if state.cache.recurrent:
-            return filled_BS.long() if state.cache.attends else None
-        slot_S = torch.arange(end, device=valid_BS.device)
-        new_T1 = slot_S[start:, None]
-        mask_BTS = (filled_BS[:, None] & (slot_S <= new_T1)) | (slot_S == new_T1)
-        return as_read_by(self._model.network, mask_BTS[:, None])
 
     def _park(self, state: _Stored, which_B: Tensor) -> None:
         """Keep these rows' caches for a later turn."""

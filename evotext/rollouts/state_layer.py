@@ -7,10 +7,13 @@ Shape suffixes: B rows, N chosen rows.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import LinearAttentionLayer
+from transformers.cache_utils import CacheLayerMixin, LinearAttentionLayer
+
+from evotext.rollouts.kv_layer import RowLayer
 
 States = dict[str, dict[int, Tensor]]
 
@@ -23,41 +26,97 @@ class StateLayer(LinearAttentionLayer):
         self.length = 0
 
     def take(self, row_N: Tensor, capacity: int) -> "StateLayer":
-        """A copy of these rows (repeats allowed). capacity: of attention layers; states do not grow."""
-        return self._made_of(self.held(row_N), self.length)
-
-    def held(self, row_N: Tensor) -> States:
-        """A copy of these rows' states, by kind and number."""
-        return {
-            kind: {i: state.index_select(0, row_N) for i, state in states.items() if state is not None}
-            for kind, states in self._kinds().items()
-        }
-
-    def give_back(self, row_N: Tensor, states: States) -> None:
-        """Put what `held` copied back into the same rows."""
-        for kind, own in self._kinds().items():
-            for i, state in states[kind].items():
-                own[i].index_copy_(0, row_N, state)
+        """Return a copy of these rows (repeats allowed). capacity: of attention layers; states do not grow."""
+        copy = StateLayer(self.number_of_states)
+        copy.length = self.length
+        _fill(copy, self, held(self, row_N))
+        return copy
 
     def concatenate(self, others: "Sequence[StateLayer]") -> "StateLayer":
-        """Its rows, then the others'."""
-        parts = [self, *others]
-        kinds = [part._kinds() for part in parts]
-        joined = {
-            kind: {i: torch.cat([part[kind][i] for part in kinds]) for i, state in states.items() if state is not None}
-            for kind, states in self._kinds().items()
-        }
-        return self._made_of(joined, max(part.length for part in parts))
+        """Return its rows, then the others'."""
+        joined = StateLayer(self.number_of_states)
+        joined.length = max(part.length for part in [self, *others])
+        _fill(joined, self, _joined([self, *others]))
+        return joined
 
-    def _kinds(self) -> dict[str, dict[int, Tensor]]:
-        return {"conv": self.conv_states, "recurrent": self.recurrent_states}
 
-    def _made_of(self, states: States, length: int) -> "StateLayer":
-        copy = StateLayer(self.number_of_states)
-        copy.dtype, copy.device, copy.length = self.dtype, self.device, length
-        copy.conv_kernel_size, copy.has_previous_state = dict(self.conv_kernel_size), dict(self.has_previous_state)
-        copy.conv_states |= states["conv"]
-        copy.recurrent_states |= states["recurrent"]
-        copy.is_conv_states_initialized |= dict.fromkeys(states["conv"], True)
-        copy.is_recurrent_states_initialized |= dict.fromkeys(states["recurrent"], True)
+class HybridLayer(LinearAttentionLayer, CacheLayerMixin):
+    """A layer that keeps states and, in `attention`, keys and values."""
+
+    def __init__(self, number_of_states: int, attention: RowLayer) -> None:
+        LinearAttentionLayer.__init__(self, number_of_states=number_of_states)
+        self.attention = attention
+
+    @property
+    def length(self) -> int:
+        """Filled slots."""
+        return self.attention.length
+
+    @length.setter
+    def length(self, length: int) -> None:
+        self.attention.length = length
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Store T new slots behind the filled ones; return views of both."""
+        return self.attention.update(key_states, value_states)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the filled slots after the coming step, and the offset of the first one."""
+        return self.attention.get_mask_sizes(query_length)
+
+    def get_seq_length(self) -> int:
+        """Return the filled slots."""
+        return self.attention.get_seq_length()
+
+    def get_max_length(self) -> int:
+        """Return the slots in all."""
+        return self.attention.get_max_length()
+
+    def take(self, row_N: Tensor, capacity: int) -> "HybridLayer":
+        """Return a copy of these rows (repeats allowed) with room for `capacity` slots."""
+        copy = HybridLayer(self.number_of_states, self.attention.take(row_N, capacity))
+        _fill(copy, self, held(self, row_N))
         return copy
+
+    def concatenate(self, others: "Sequence[HybridLayer]") -> "HybridLayer":
+        """Return its rows, then the others'."""
+        attention = self.attention.concatenate([other.attention for other in others])
+        joined = HybridLayer(self.number_of_states, attention)
+        _fill(joined, self, _joined([self, *others]))
+        return joined
+
+
+def held(layer: LinearAttentionLayer, row_N: Tensor) -> States:
+    """Return a copy of these rows' states, by kind and number."""
+    return {
+        kind: {i: state.index_select(0, row_N) for i, state in states.items() if state is not None}
+        for kind, states in _kinds(layer).items()
+    }
+
+
+def give_back(layer: LinearAttentionLayer, row_N: Tensor, states: States) -> None:
+    """Put what `held` copied back into the same rows."""
+    for kind, own in _kinds(layer).items():
+        for i, state in states[kind].items():
+            own[i].index_copy_(0, row_N, state)
+
+
+def _kinds(layer: LinearAttentionLayer) -> dict[str, dict[int, Tensor]]:
+    return {"conv": layer.conv_states, "recurrent": layer.recurrent_states}
+
+
+def _joined(parts: Sequence[LinearAttentionLayer]) -> States:
+    kinds = [_kinds(part) for part in parts]
+    return {
+        kind: {i: torch.cat([part[kind][i] for part in kinds]) for i, state in states.items() if state is not None}
+        for kind, states in kinds[0].items()
+    }
+
+
+def _fill(new: LinearAttentionLayer, like: LinearAttentionLayer, states: States) -> None:
+    new.dtype, new.device = like.dtype, like.device
+    new.conv_kernel_size, new.has_previous_state = dict(like.conv_kernel_size), dict(like.has_previous_state)
+    new.conv_states |= states["conv"]
+    new.recurrent_states |= states["recurrent"]
+    new.is_conv_states_initialized |= dict.fromkeys(states["conv"], True)
+    new.is_recurrent_states_initialized |= dict.fromkeys(states["recurrent"], True)

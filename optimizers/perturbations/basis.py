@@ -3,6 +3,11 @@
 Found from what the layers read in a few unperturbed episodes: the right singular vectors of a sample of the inputs (their
 mean is left in, since the gradient has it, too), and the tokens that came most often.
 
+Directions need not have one length. What a step along a direction does to the policy grows with the inputs' size along it
+(the input factor of K-FAC, arXiv 1503.05671), and a few directions, such as the mean, have most of the size. With whitening of
+exponent a, direction k of singular value s_k has the length s_k^-a (tokens: by the root of their frequency), scaled so that the
+mean square length is 1: 0 leaves all equal, 1 lets all move the outputs alike.
+
 Shapes: B rows, T tokens, O outputs, I inputs (an embedding is O = V by I = D), X positions of the sample, k directions,
 S chosen tokens.
 """
@@ -28,9 +33,11 @@ class Basis:
     """The directions of some matrices. Layers that read the same have the same object for directions."""
 
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
-    """V (I, k) of each linear layer's matrix, with orthonormal columns, in the weights' dtype."""
+    """V (I, k) of each linear layer's matrix, with orthogonal columns, in the weights' dtype."""
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     """The chosen rows (S,) of each embedding, ascending."""
+    lengths: Mapping[str, Tensor] = field(default_factory=dict)
+    """The length (S, 1) of each of those directions, in the weights' dtype."""
 
     def __contains__(self, name: object) -> bool:
         return name in self.inputs or name in self.tokens
@@ -46,8 +53,15 @@ class Basis:
     def lift(self, name: str, small: Tensor, spec: ParameterSpec) -> Tensor:
         """From the small space to the parameter's own layout."""
         if name in self.tokens:
-            return small.new_zeros(spec.shape).index_copy_(0, self.tokens[name], small)
+            rows = small * self.lengths[name].to(small.dtype)
+            return small.new_zeros(spec.shape).index_copy_(0, self.tokens[name], rows)
         return small @ self.inputs[name].to(small.dtype).T if name in self.inputs else small
+
+    def project(self, name: str, whole: Tensor) -> Tensor:
+        """From a gradient in the parameter's own layout to that in the small space: the transpose of `lift`."""
+        if name in self.tokens:
+            return whole[self.tokens[name]] * self.lengths[name].to(whole.dtype)
+        return whole @ self.inputs[name].to(whole.dtype) if name in self.inputs else whole
 
     def places(self, name: str, spec: ParameterSpec) -> Tensor:
         """Where each token of an embedding stands among the chosen ones, (V,); -1 if it does not."""
@@ -57,12 +71,13 @@ class Basis:
 
     def state_dict(self) -> dict[str, object]:
         """Tensors by name."""
-        return {"inputs": dict(self.inputs), "tokens": dict(self.tokens)}
+        return {"inputs": dict(self.inputs), "tokens": dict(self.tokens), "lengths": dict(self.lengths)}
 
     @staticmethod
     def from_state(state: Mapping[str, Mapping[str, Tensor]], together: Sequence[tuple[str, ...]]) -> "Basis":
         """Undo `state_dict`. together: layers that read the same."""
-        return Basis(inputs=_shared(dict(state["inputs"]), together), tokens=dict(state["tokens"]))
+        inputs = _shared(dict(state["inputs"]), together)
+        return Basis(inputs=inputs, tokens=dict(state["tokens"]), lengths=dict(state["lengths"]))
 
 
 @torch.no_grad()
@@ -74,6 +89,7 @@ def find_basis(
     *,
     directions: int,
     tokens: int,
+    whitening: float,
     together: Sequence[tuple[str, ...]],
 ) -> Basis:
     """The basis of the matrices among `specs`, from unperturbed passes over these episodes, one after another.
@@ -96,16 +112,17 @@ def find_basis(
     with _listening(read, every) as read_by, _listening(embeddings, 1) as looked_up_by:
         for row_T, length in zip(tokens_BT, length_B.tolist(), strict=True):
             network.base_model(input_ids=row_T[None, :length].to(network.device), use_cache=False)
-    inputs = {name: _strongest(torch.cat(parts), directions) for name, parts in read_by.items() if parts}
-    chosen = {
-        name: _most_frequent(torch.cat(parts)[:, 0], tokens).to(network.device)
-        for name, parts in looked_up_by.items()
-        if parts
-    }
+    inputs = {name: _strongest(torch.cat(parts), directions, whitening) for name, parts in read_by.items() if parts}
+    chosen, lengths = {}, {}
+    for name, parts in looked_up_by.items():
+        if parts:
+            ids, times = _most_frequent(torch.cat(parts)[:, 0], tokens)
+            chosen[name] = ids.to(network.device)
+            lengths[name] = _lengths(times.double().sqrt(), whitening)[:, None].to(network.device, network.dtype)
     for V_Ik in inputs.values():
         V_Ik.copy_(collectives.broadcast(V_Ik.cpu()))
     inputs |= {name: inputs[first] for name, first in first_of.items() if first in inputs}
-    return Basis(inputs=inputs, tokens=chosen)
+    return Basis(inputs=inputs, tokens=chosen, lengths=lengths)
 
 
 @contextmanager
@@ -128,18 +145,26 @@ def _listening(modules: Mapping[str, nn.Module], every: int) -> Iterator[dict[st
             handle.remove()
 
 
-def _most_frequent(id_X: Tensor, count: int) -> Tensor:
-    """The ids that come most often, ascending; of those that come alike the lowest."""
+def _most_frequent(id_X: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ids that come most often, ascending, and how often; of those that come alike the lowest."""
     seen, times = id_X.cpu().unique(return_counts=True)
-    return seen[times.sort(descending=True, stable=True).indices[:count]].sort().values
+    some = times.sort(descending=True, stable=True).indices[:count].sort().values
+    return seen[some], times[some]
 
 
-def _strongest(x_XI: Tensor, directions: int) -> Tensor:
+def _lengths(size_k: Tensor, whitening: float) -> Tensor:
+    """The lengths of directions in which inputs have these sizes; their mean square is 1."""
+    length_k = size_k.clamp(min=1e-3 * float(size_k.max())) ** -whitening
+    return length_k / length_k.square().mean().sqrt()
+
+
+def _strongest(x_XI: Tensor, directions: int, whitening: float) -> Tensor:
     """The right singular vectors (I, k) of the largest singular values, each with its largest entry positive."""
     wide_XI = x_XI if x_XI.dtype == torch.float64 else x_XI.float()
-    V_Ik = torch.linalg.svd(wide_XI, full_matrices=False).Vh[:directions].T
+    _, size_k, V_kI = torch.linalg.svd(wide_XI, full_matrices=False)
+    V_Ik = V_kI[:directions].T
     largest_k = V_Ik.gather(0, V_Ik.abs().argmax(0, keepdim=True))
-    return (V_Ik * largest_k.sign()).to(x_XI.dtype).contiguous()
+    return (V_Ik * largest_k.sign() * _lengths(size_k[:directions], whitening)).to(x_XI.dtype).contiguous()
 
 
 def _shared(inputs: dict[str, Tensor], together: Sequence[tuple[str, ...]]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from evotext.keys.philox import Purpose, many_normals, stream_id
+from evotext.models.grouped_product import grouped_product
 from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import checked_record
 
@@ -33,8 +34,8 @@ class FullRank:
     vectors: Literal["full", "frozen"]
 
     def moves(self, spec: ParameterSpec) -> bool:
-        """Matrices, and vectors unless they are frozen."""
-        return spec.kind == "matrix" or self.vectors == "full"
+        """Return True for matrices and experts, and for vectors unless they are frozen."""
+        return spec.kind != "vector" or self.vectors == "full"
 
     def draw(self, network: PerturbableNetwork, key: NoiseKey) -> "FullRankNoise":
         """Return the noise of one generation; numbers are drawn for the members that run, and again for the update."""
@@ -78,7 +79,7 @@ class FullRankNoise:
     @property
     def flops_by_matrix(self) -> dict[str, float]:
         """Operations a position that the noise of each matrix adds: as many as those of the weights themselves."""
-        return {name: 2.0 * math.prod(spec.shape) for name, spec in self._specs.items() if spec.kind == "matrix"}
+        return {name: 2.0 * math.prod(spec.shape[-2:]) for name, spec in self._specs.items() if spec.kind != "vector"}
 
     def _draw(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
         """Unit normals of these draws in the dtype of the weights, (G, *shape)."""
@@ -109,6 +110,19 @@ class FullRankMembers:
         y_GKO = torch.bmm(x_PKI.reshape(E_GOI.shape[0], -1, E_GOI.shape[2]), E_GOI.transpose(1, 2))
         y_PKO = y_GKO.view(self.count, -1, E_GOI.shape[1]).mul_(self._signs_like(y_GKO)[:, None, None])
         return y_PKO if start is None else y_PKO.add_(start)
+
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        """Return `linear` of each matrix."""
+        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+
+    def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor:
+        """Return sigma x E_e^T of each member and its positions' experts, by products grouped by draw and expert."""
+        E_GEOI = self._noise[name]
+        matrix_GIO = E_GEOI.flatten(0, 1).transpose(1, 2)
+        draw_P1 = self._member_P[x_PKI.device][:, None] * E_GEOI.shape[0] // self.count
+        group_PK = draw_P1 * E_GEOI.shape[1] + expert_PK
+        y_SO = grouped_product(x_PKI.flatten(0, 1), matrix_GIO, group_PK.flatten())
+        return y_SO.view(*expert_PK.shape, -1).mul_(self._signs_like(y_SO)[:, None, None])
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """Add row `ids` of sigma E to y in place."""

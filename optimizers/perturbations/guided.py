@@ -10,6 +10,8 @@ strongest directions of the layer's inputs, and A (O, r) and Z (k, r) standard n
 
     N MSE / |G V|^2 = O k + 1 + (2 O + 2 k + 2) / r: the error of low-rank noise, with k in place of I
 
+Directions may have different lengths (optimizers/perturbations/basis.py); the forms above are those of equal ones.
+
 Deviations from the paper: the directions are kept for some generations; an embedding's are tokens, which serve a tied
 output head, too: what was read is what is written.
 
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor
 
 from evotext.noise import MemberNoise, NoiseKey, ParameterSpec, PerturbableNetwork
-from evotext.validation import PositiveInt, checked_record
+from evotext.validation import Fraction, PositiveInt, checked_record
 
 from .basis import Basis
 from .low_rank import LowRank, LowRankNoise
@@ -35,19 +37,21 @@ from .members_in_progress import MembersInProgress
 class Guided:
     """The `Perturbation`; a learner gives it a basis from time to time (`optimizers/guide.py`).
 
-    rank: r. directions: k, or all of a narrower layer. tokens: most rows of an embedding. refresh: generations between two
-    bases. vectors: whether biases and norm scales get `full` noise or stay `frozen`.
+    rank: r. directions: k, or all of a narrower layer. tokens: most rows of an embedding. whitening: exponent of the
+    directions' lengths. refresh: generations between two bases. vectors: whether biases and norm scales get `full` noise
+    or stay `frozen`.
     """
 
     rank: PositiveInt
     directions: PositiveInt
     tokens: PositiveInt
+    whitening: Fraction
     refresh: PositiveInt
     vectors: Literal["full", "frozen"]
 
     def moves(self, spec: ParameterSpec) -> bool:
-        """Matrices, and vectors unless they are frozen."""
-        return spec.kind == "matrix" or self.vectors == "full"
+        """Return True for matrices and experts, and for vectors unless they are frozen."""
+        return spec.kind != "vector" or self.vectors == "full"
 
     def draw(self, network: PerturbableNetwork, key: NoiseKey) -> LowRankNoise:
         """Return low-rank noise in all directions: what there is before anything was read."""
@@ -56,7 +60,7 @@ class Guided:
     def draw_within(self, network: PerturbableNetwork, key: NoiseKey, basis: Basis) -> "GuidedNoise":
         """Return the noise of one generation within a basis; a matrix without directions stays."""
         moved = {name: spec for name, spec in network.parameters.items() if self.moves(spec)}
-        specs = {name: spec for name, spec in moved.items() if spec.kind == "vector" or name in basis}
+        specs = {name: spec for name, spec in moved.items() if spec.kind != "matrix" or name in basis}
         return GuidedNoise(network, key, basis, specs, rank=self.rank)
 
 
@@ -124,49 +128,46 @@ class GuidedMembers:
         self._place_V = {
             name: basis.places(name, network.parameters[name]) for name in basis.tokens if name in network.parameters
         }
-        self._last: tuple[Tensor, Tensor, Tensor] | None = None
 
     def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
         """Return sigma x E^T plus the start (`MemberNoise`)."""
         if name in self._basis.inputs:
-            return self._small.linear(name, self._read(x_PKI, self._basis.inputs[name]), start)
+            return self._small.linear(name, x_PKI @ self._basis.inputs[name], start)
         y_PKO = x_PKI.new_zeros(*x_PKI.shape[:2], self._outputs[name])
         if name in self._basis.tokens:  # an embedding that is the output head, too
-            y_PKO.index_copy_(2, self._basis.tokens[name], self._small.linear(name, x_PKI))
+            noise_PKS = self._small.linear(name, x_PKI).mul_(self._basis.lengths[name][:, 0])
+            y_PKO.index_copy_(2, self._basis.tokens[name], noise_PKS)
         return y_PKO if start is None else y_PKO.add_(start)
+
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        """Return `linear` of each matrix. Where all have the same directions, the input goes to the small space once."""
+        V_Ik = self._basis.inputs.get(names[0])
+        if V_Ik is not None and all(self._basis.inputs.get(name) is V_Ik for name in names):
+            return self._small.linear_together(names, x_PKI @ V_Ik, starts)
+        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+
+    def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor | None:
+        """Return sigma x E_e^T of each position's expert, whose noise has all directions."""
+        return self._small.experts(name, expert_PK, x_PKI)
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """Add row `ids` of sigma E to y in place; rows of other tokens are zero."""
         if name in self._basis.tokens:
-            place_PK = self._place_V[name][ids_PK]
+            place_PK, length_S1 = self._place_V[name][ids_PK], self._basis.lengths[name]
             noise_PKD = torch.zeros_like(y_PKD)
             self._small.add_to_embedding(name, place_PK.clamp(min=0), noise_PKD)
-            y_PKD.add_(noise_PKD * (place_PK >= 0)[..., None])
+            y_PKD.add_(noise_PKD * length_S1[place_PK.clamp(min=0)] * (place_PK >= 0)[..., None])
 
     def vector(self, name: str) -> Tensor | None:
         """Return sigma e, (P, N); None where vectors are frozen."""
         return self._small.vector(name)
-
-    def _read(self, x_PKI: Tensor, V_Ik: Tensor) -> Tensor:
-        """x V, computed once for layers that read the same with the same directions, one after another."""
-        if self._last is not None and self._last[1] is V_Ik and _same(self._last[0], x_PKI):
-            return self._last[2]
-        small_PKk = x_PKI @ V_Ik
-        self._last = x_PKI, V_Ik, small_PKk
-        return small_PKk
 
 
 class _NoLayers:
     """What the small space has for a network: its noise is asked for by hand."""
 
     parameters: dict[str, ParameterSpec] = {}
-    together: Sequence[tuple[str, ...]] = ()
 
     def active(self, noise: MemberNoise, rows_per_member: int) -> AbstractContextManager[None]:
         """Nothing runs here."""
         raise NotImplementedError("the small space has no layers")
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two living tensors are the same memory."""
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape

@@ -27,7 +27,7 @@ from evotext.keys.philox import Purpose, normals, stream_id
 from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import PositiveInt, checked_record
 
-from . import members_in_progress
+from . import experts, members_in_progress
 from .members_in_progress import MembersInProgress
 
 
@@ -42,8 +42,8 @@ class LowRank:
     vectors: Literal["full", "frozen"]
 
     def moves(self, spec: ParameterSpec) -> bool:
-        """Matrices, and vectors unless they are frozen."""
-        return spec.kind == "matrix" or self.vectors == "full"
+        """Return True for matrices and experts, and for vectors unless they are frozen."""
+        return spec.kind != "vector" or self.vectors == "full"
 
     def draw(self, network: PerturbableNetwork, key: NoiseKey) -> "LowRankNoise":
         """Return the noise of one generation; the numbers are drawn at its first use."""
@@ -80,23 +80,29 @@ class LowRankNoise:
                 yield name, weight @ vectors[name][some].to(dtype)
                 continue
             A_NRO, B_NRI = (factor[some].to(dtype) for factor in factors[name])
+            if spec.kind == "experts":
+                yield name, experts.combined(A_NRO, B_NRI, weight / math.sqrt(self._rank))
+                continue
             A_NRO = A_NRO * (weight / math.sqrt(self._rank))[:, None, None]
             yield name, A_NRO.flatten(0, 1).T @ B_NRI.flatten(0, 1)
 
     @property
     def combine_flops(self) -> float:
         """Floating-point operations of one `combine`."""
-        columns = sum(math.prod(s.shape) * (self._rank if s.kind == "matrix" else 1) for s in self._specs.values())
+        columns = sum(math.prod(s.shape) * (1 if s.kind == "vector" else self._rank) for s in self._specs.values())
         return 2.0 * self._key.draws * columns
 
     @property
     def flops_by_matrix(self) -> dict[str, float]:
         """Operations a position that the noise of each matrix adds: two thin products."""
-        matrices = {name: spec.shape for name, spec in self._specs.items() if spec.kind == "matrix"}
+        matrices = {name: spec.shape[-2:] for name, spec in self._specs.items() if spec.kind != "vector"}
         return {name: 2.0 * self._rank * sum(shape) for name, shape in matrices.items()}
 
     def _numbers(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
-        """Factors (A_NRO, B_NRI) of each matrix and e_NN of each vector: unit normals in the dtype of the weights."""
+        """Factors (A_NRO, B_NRI) of each matrix and e_NN of each vector: unit normals in the dtype of the weights.
+
+        Of experts: A_NREO and B_NREI.
+        """
         if self._drawn is None:
             factors: dict[str, tuple[Tensor, Tensor]] = {}
             vectors: dict[str, Tensor] = {}
@@ -109,17 +115,20 @@ class LowRankNoise:
                     if spec.kind == "vector":
                         vectors[name] = drawn.to(spec.dtype, copy=True)
                         continue
-                    O, I = spec.shape  # noqa: E741
-                    A, B = drawn.to(spec.dtype).split((self._rank * O, self._rank * I), dim=1)
+                    *each, O, I = spec.shape  # noqa: E741
+                    matrices = self._rank * math.prod(each)
+                    A, B = drawn.to(spec.dtype).split((matrices * O, matrices * I), dim=1)
                     factors[name] = (
-                        A.contiguous().view(draws, self._rank, O),
-                        B.contiguous().view(draws, self._rank, I),
+                        A.contiguous().view(draws, self._rank, *each, O),
+                        B.contiguous().view(draws, self._rank, *each, I),
                     )
             self._drawn = factors, vectors
         return self._drawn
 
     def _count(self, spec: ParameterSpec) -> int:
-        return sum(spec.shape) * (self._rank if spec.kind == "matrix" else 1)
+        if spec.kind == "vector":
+            return spec.shape[0]
+        return self._rank * math.prod(spec.shape[:-2]) * sum(spec.shape[-2:])
 
     def _draw_batches(self, draws: int) -> Iterator[list[tuple[str, ParameterSpec]]]:
         """Runs of parameters on one device, few enough to be drawn at once."""
@@ -142,69 +151,42 @@ class LowRankNoise:
         for name, (A_NRO, B_NRI) in factors.items():
             scale_P = (sign_P * (sigma / math.sqrt(self._rank))).to(A_NRO.device, A_NRO.dtype)
             if some is not None:  # both members of a pair read one B
-                A_GFRO = A_NRO[some, None] * scale_P.view(-1, fold, 1, 1)
+                A_GFRO = A_NRO[some, None] * scale_P.view(-1, fold, *[1] * (A_NRO.ndim - 1))
                 chosen[name] = A_GFRO.flatten(0, 1), B_NRI[some]
             else:
                 draw = draw_P.to(A_NRO.device)
-                chosen[name] = A_NRO[draw] * scale_P[:, None, None], B_NRI[draw]
+                chosen[name] = A_NRO[draw] * scale_P.view(-1, *[1] * (A_NRO.ndim - 1)), B_NRI[draw]
         moved = {
             name: e_NN[draw_P.to(e_NN.device)] * (sign_P * sigma).to(e_NN.device, e_NN.dtype)[:, None]
             for name, e_NN in vectors.items()
         }
-        together = [tuple(name for name in names if name in chosen) for names in self._network.together]
-        return LowRankMembers(len(members), chosen, moved, together)
+        return LowRankMembers(len(members), chosen, moved)
 
 
 class LowRankMembers:
-    """The `MemberNoise` of one batch: A with sign, sigma and 1 / sqrt(r) folded in, and plain B, for each matrix.
+    """The `MemberNoise` of one batch: A with sign, sigma and 1 / sqrt(r) folded in, and plain B, for each matrix."""
 
-    together: matrices that read the same input; their B are stacked, so that it is read once for all of them.
-    """
-
-    def __init__(
-        self,
-        count: int,
-        factors: dict[str, tuple[Tensor, Tensor]],
-        vectors: dict[str, Tensor],
-        together: Sequence[tuple[str, ...]],
-    ) -> None:
+    def __init__(self, count: int, factors: dict[str, tuple[Tensor, Tensor]], vectors: dict[str, Tensor]) -> None:
         self.count = count
         self._factors = factors
         self._vectors = vectors
-        self._followers: dict[str, tuple[tuple[str, ...], Tensor]] = {}
-        # For a matrix whose turn comes next: the input that was read for it, and what came of it.
-        self._ahead: dict[str, tuple[Tensor, Tensor]] = {}
-        for names in together:
-            if len(names) > 1:
-                stacked = torch.cat([factors[name][1] for name in names], dim=1)
-                for name, B_GRI in zip(names, stacked.chunk(len(names), dim=1), strict=True):
-                    factors[name] = factors[name][0], B_GRI
-                self._followers[names[0]] = names[1:], stacked
+        self._stacked: dict[tuple[str, ...], Tensor] = {}
 
     def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
         """Return sigma x E^T of each member, plus `start`."""
-        A_PRO = self._factors[name][0]
-        rank = A_PRO.shape[1]
-        s_GRK = self._reduce(name, x_PKI)
-        if rank == 1:
-            s_PK1 = s_GRK.reshape(self.count, -1, 1)
-            return s_PK1 * A_PRO if start is None else torch.addcmul(start, s_PK1, A_PRO)
-        s_PKR = s_GRK.transpose(1, 2).reshape(self.count, -1, rank)
-        return torch.bmm(s_PKR, A_PRO) if start is None else torch.baddbmm(start, s_PKR, A_PRO)
+        A_PRO, B_GRI = self._factors[name]
+        return self._expanded(A_PRO, _reduced(B_GRI, x_PKI), start)
 
-    def _reduce(self, name: str, x_PKI: Tensor) -> Tensor:
-        """s = x B as (G, R, K)."""
-        B_GRI = self._factors[name][1]
-        draws, rank, inputs = B_GRI.shape
-        x_ahead, s_GRK = self._ahead.pop(name, (None, None))
-        if s_GRK is not None and x_ahead is not None and _same(x_ahead, x_PKI):
-            return s_GRK
-        followers, B_stacked = self._followers.get(name, ((), B_GRI))
-        # B from the left: several times faster than x B for these thin products on a CPU.
-        s_all = torch.bmm(B_stacked, x_PKI.reshape(draws, -1, inputs).transpose(1, 2))
-        for k, follower in enumerate(followers, start=1):
-            self._ahead[follower] = x_PKI, s_all[:, k * rank : (k + 1) * rank]
-        return s_all[:, :rank]
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        """Return `linear` of each matrix. The input is read once, by the B of all."""
+        s_GRK = _reduced(self._stack(tuple(names)), x_PKI)
+        parts = zip(names, s_GRK.chunk(len(names), dim=1), starts, strict=True)
+        return [self._expanded(self._factors[name][0], part, start) for name, part, start in parts]
+
+    def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor:
+        """Return sigma x E_e^T of each member and its positions' experts."""
+        A_PREO, B_GREI = self._factors[name]
+        return experts.applied(A_PREO, B_GREI, expert_PK, x_PKI)
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """Add row `ids` of sigma E to y in place."""
@@ -217,7 +199,27 @@ class LowRankMembers:
         """Return sigma e of each member, (P, N); None for a vector that stays."""
         return self._vectors.get(name)
 
+    def _expanded(self, A_PRO: Tensor, s_GRK: Tensor, start: Tensor | None) -> Tensor:
+        """s A^T + start, (P, K, O)."""
+        rank = A_PRO.shape[1]
+        if rank == 1:
+            s_PK1 = s_GRK.reshape(self.count, -1, 1)
+            return s_PK1 * A_PRO if start is None else torch.addcmul(start, s_PK1, A_PRO)
+        s_PKR = s_GRK.transpose(1, 2).reshape(self.count, -1, rank)
+        return torch.bmm(s_PKR, A_PRO) if start is None else torch.baddbmm(start, s_PKR, A_PRO)
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Whether two living tensors are the same memory."""
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape
+    def _stack(self, names: tuple[str, ...]) -> Tensor:
+        """B of these matrices, one below another; from then on each matrix has its part of it."""
+        if names not in self._stacked:
+            stacked = torch.cat([self._factors[name][1] for name in names], dim=1)
+            for name, B_GRI in zip(names, stacked.chunk(len(names), dim=1), strict=True):
+                self._factors[name] = self._factors[name][0], B_GRI
+            self._stacked[names] = stacked
+        return self._stacked[names]
+
+
+def _reduced(B_GRI: Tensor, x_PKI: Tensor) -> Tensor:
+    """s = x B as (G, R, K)."""
+    draws, _, inputs = B_GRI.shape
+    # B from the left: several times faster than x B for these thin products on a CPU.
+    return torch.bmm(B_GRI, x_PKI.reshape(draws, -1, inputs).transpose(1, 2))

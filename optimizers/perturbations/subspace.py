@@ -31,7 +31,7 @@ class Subspace:
         """U and V diag(s) of each matrix, in its dtype."""
         for name, spec in network.parameters.items():
             if spec.kind == "matrix":
-                matrix_OI = network.in_stored_layout(name, parameters[name].detach())  # its own inverse
+                matrix_OI = network.in_our_layout(name, parameters[name].detach())
                 self.factors[name] = _largest(matrix_OI, min(values, *spec.shape))
         self.names = tuple(self.factors)
         self._sizes = [U.shape[1] for U, _ in self.factors.values()]
@@ -81,7 +81,7 @@ class SubspaceNoise:
     def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the weighted sum of the members' offsets; they are what they are, with no scale to leave out."""
         for name, matrix in self._space.matrices(weight_P.to(self._offset_PD) @ self._offset_PD):
-            yield name, self._space.network.in_stored_layout(name, matrix)
+            yield name, self._space.network.in_our_layout(name, matrix)
 
     @property
     def combine_flops(self) -> float:
@@ -111,6 +111,13 @@ class SubspaceMembers:
         U_OR, V_IR = self._factors[name]
         y_PKO = ((x_PKI @ V_IR) * self._offset_PR[name][:, None]) @ U_OR.T
         return y_PKO if start is None else y_PKO.add_(start)
+
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        """Return `linear` of each matrix."""
+        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+
+    def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> None:
+        """None: experts stay."""
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """Add row `ids` of each member's offset to y in place."""

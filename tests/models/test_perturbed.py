@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, P
 
 from evotext.models.cached_layers import cache_key, is_recurrent
 from evotext.models.perturbed import CannotPerturbError, PerturbedNetwork
-from evotext.models.perturbed_probe import NoNoise
+from evotext.models.perturbed.trial import TrialNoise
 from evotext.noise import NoiseKey, PopulationNoise
 from optimizers.perturbations import LowRank
 from tests.members import own_network
@@ -354,7 +354,7 @@ def test_bfloat16_stays_bfloat16(family: str) -> None:
 
 def test_layers_that_read_one_input_are_found() -> None:
     """Queries, keys and values; gate and up. The layers that read what these give out stand alone."""
-    together = PerturbedNetwork(_network("llama")).together
+    together = PerturbedNetwork(_network("llama")).one_input
     layer = "model.layers.0"
     assert tuple(f"{layer}.self_attn.{x}_proj.weight" for x in "qkv") in together
     assert tuple(f"{layer}.mlp.{x}_proj.weight" for x in ("gate", "up")) in together
@@ -362,4 +362,4 @@ def test_layers_that_read_one_input_are_found() -> None:
 
 
 def test_the_probe_computes_where_the_network_is() -> None:
-    assert NoNoise({}, torch.device("meta")).vector("any").device.type == "meta"
+    assert TrialNoise({"any": 1}, torch.device("meta"), {}).vector("any").device.type == "meta"

@@ -49,7 +49,7 @@ def test_every_member_runs_as_its_own_network(family: str, antithetic: bool) -> 
             weights = dict(own.named_parameters())
             with torch.no_grad():
                 for name, E in unit[member].items():
-                    weights[name].add_(perturbed.in_stored_layout(name, E) if E.ndim == 2 else E, alpha=SIGMA)
+                    weights[name].add_(perturbed.in_stored_layout(name, E), alpha=SIGMA)
                 alone = own(input_ids=ids_BT[2 * i : 2 * i + 2]).logits
             torch.testing.assert_close(together[2 * i : 2 * i + 2], alone, rtol=0, atol=1e-10)
 

@@ -1,17 +1,23 @@
 """Guided noise: what it is in the layer's own terms, the closed forms of the estimate, and the basis that it lies in."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from evotext.models.flops import ForwardFlops
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from optimizers.perturbations import Guided, LowRank
 from optimizers.perturbations.basis import Basis, find_basis
 from optimizers.perturbations.guided import GuidedNoise
+from optimizers.perturbations.low_rank import LowRankNoise
 from tests.members import own_network
+from tests.optimizers.generations import eggroll
 from tests.optimizers.parameters import Parameters
-from tests.small_models import small_network
+from tests.optimizers.scored_episodes import made_up
+from tests.small_models import small_model, small_network
 
 O, I, K, S, D = 12, 9, 4, 3, 5  # noqa: E741
 SIGMA = 0.3
@@ -27,12 +33,16 @@ def orthonormal(rows: int, columns: int) -> Tensor:
 
 
 def guided(rank: int = 1, vectors: str = "frozen") -> Guided:
-    return Guided(rank=rank, directions=K, tokens=S, refresh=1, vectors=vectors)
+    return Guided(rank=rank, directions=K, tokens=S, whitening=0.0, refresh=1, vectors=vectors)
 
 
 def small_noise(population: int, rank: int = 1, generation: int = 0) -> tuple[GuidedNoise, Tensor]:
     V_IK = orthonormal(I, K)
-    basis = Basis(inputs={"a": V_IK}, tokens={"e": torch.tensor([1, 4, 6])})
+    basis = Basis(
+        inputs={"a": V_IK},
+        tokens={"e": torch.tensor([1, 4, 6])},
+        lengths={"e": torch.tensor([[0.5], [1.0], [2.0]]).double()},
+    )
     noise = guided(rank).draw_within(
         Parameters(a=(O, I), e=(8, D), left=(3, 3)), key_of(population, generation=generation), basis
     )
@@ -112,7 +122,9 @@ def test_operations_are_counted_by_matrix() -> None:
     }
 
 
-def basis_of(network: nn.Module, tokens_BT: Tensor, length_B: Tensor, directions: int, tokens: int) -> Basis:
+def basis_of(
+    network: nn.Module, tokens_BT: Tensor, length_B: Tensor, directions: int, tokens: int, whitening: float = 0.0
+) -> Basis:
     perturbed = PerturbedNetwork(network)
     specs = perturbed.parameters
     return find_basis(
@@ -122,7 +134,8 @@ def basis_of(network: nn.Module, tokens_BT: Tensor, length_B: Tensor, directions
         length_B,
         directions=directions,
         tokens=tokens,
-        together=perturbed.together,
+        whitening=whitening,
+        together=perturbed.one_input,
     )
 
 
@@ -202,7 +215,65 @@ def test_before_the_first_basis_noise_is_low_rank() -> None:
 
 def test_a_basis_survives_its_state() -> None:
     basis = basis_of(small_network("llama"), torch.ones(2, 4, dtype=torch.int64), torch.tensor([4, 4]), 3, 4)
-    together = PerturbedNetwork(small_network("llama")).together
+    together = PerturbedNetwork(small_network("llama")).one_input
     again = Basis.from_state(basis.state_dict(), together)
     assert all(torch.equal(V, again.inputs[name]) for name, V in basis.inputs.items())
     assert len({id(V) for V in again.inputs.values()}) == len({id(V) for V in basis.inputs.values()})
+
+
+def test_eggroll_takes_guided_noise_from_its_second_generation_on_and_resumes_with_it() -> None:
+    algorithm = eggroll(perturbation=Guided(rank=1, directions=3, tokens=6, whitening=0.0, refresh=2, vectors="frozen"))
+    model = small_model()
+    learner = algorithm.start(model, 0)
+    plan = learner.ask(0)
+    assert isinstance(plan.noise, LowRankNoise)
+    bases, charged = [], []
+    for generation in range(4):
+        plan = learner.ask(generation)
+        report = learner.tell(made_up(plan, seed=generation))
+        bases.append(learner._guide.basis)
+        charged.append(report.cost.flops)
+    assert bases[0] is bases[1] and bases[1] is not bases[2] and bases[2] is bases[3], "every second generation"
+    plan = learner.ask(4)
+    assert isinstance(plan.noise, GuidedNoise)
+    others = small_model()
+    others.network.load_state_dict(model.network.state_dict())
+    resumed = algorithm.start(others, 0)
+    resumed.load_state_dict(copy.deepcopy(learner.state_dict()))
+    again = resumed.ask(4)
+    assert again.noise is not None
+    weight_P = torch.arange(8).double()
+    for (name, found), (other, expected) in zip(
+        again.noise.combine(weight_P), plan.noise.combine(weight_P), strict=True
+    ):
+        assert name == other and torch.equal(found, expected)
+    looked = ForwardFlops(model.network)(positions=1, predicted=0)
+    assert charged[2] - charged[1] > 20 * looked, "a look at the episodes is charged"
+
+
+def test_whitened_directions_move_the_outputs_alike() -> None:
+    """With exponent 1 the inputs have one size along every direction, and a token's length offsets its frequency."""
+    network = small_network("llama")
+    tokens_BT = torch.tensor([[5, 5, 5, 5, 9, 9, 9, 9], [5, 9, 8, 5, 5, 5, 5, 5]])
+    basis = basis_of(network, tokens_BT, torch.tensor([8, 8]), directions=3, tokens=9, whitening=1.0)
+    (embedding,) = basis.tokens
+    times_S = torch.tensor([10.0, 1.0, 5.0]).double()  # of 5, 8, 9
+    assert basis.tokens[embedding].tolist() == [5, 8, 9]
+    sizes_S = basis.lengths[embedding][:, 0] * times_S.sqrt()
+    torch.testing.assert_close(sizes_S, sizes_S[:1].expand(3), rtol=1e-6, atol=0)
+    x_XI = network.model.layers[0].input_layernorm(network.model.embed_tokens(tokens_BT.flatten())).detach()
+    V = basis.inputs["model.layers.0.self_attn.q_proj.weight"]
+    sizes_K = (x_XI @ V).norm(dim=0)
+    torch.testing.assert_close(sizes_K, sizes_K[:1].expand(3), rtol=1e-6, atol=0)
+    assert float(V.square().sum()) == pytest.approx(3.0)
+
+
+def test_lift_and_project_are_transposes() -> None:
+    noise, _ = small_noise(2)
+    basis, specs = noise._basis, Parameters(a=(O, I), e=(8, D)).parameters
+    generator = torch.Generator().manual_seed(0)
+    for name, shape in (("a", (O, K)), ("e", (S, D))):
+        small = torch.randn(shape, generator=generator, dtype=torch.float64)
+        whole = torch.randn(specs[name].shape, generator=generator, dtype=torch.float64)
+        left = float((basis.lift(name, small, specs[name]) * whole).sum())
+        assert left == pytest.approx(float((small * basis.project(name, whole)).sum()), rel=1e-12)

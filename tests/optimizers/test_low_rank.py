@@ -257,12 +257,29 @@ def test_sphere_contracts_as_predicted() -> None:
 @pytest.mark.parametrize("rank", [1, 3])
 @pytest.mark.parametrize("members", [[0, 1, 2, 3], [3, 0]])
 def test_layers_that_read_one_input_together_read_it_as_they_would_alone(rank: int, members: list[int]) -> None:
-    """Also where one of them is given something else than the first was, or runs without it."""
-    network = Parameters(q=(5, 7), k=(4, 7), v=(4, 7))
-    alone = _draw(network, 4, rank=rank).for_members(members)
-    network.together = [("q", "k", "v")]
-    together = _draw(network, 4, rank=rank).for_members(members)
+    """With what their noise is added to, and each of them alone afterwards as before."""
+    noise = _draw(Parameters(q=(5, 7), k=(4, 7), v=(4, 7)), 4, rank=rank)
     draw = torch.Generator().manual_seed(0)
-    x, other = (torch.randn(len(members), 3, 7, generator=draw, dtype=torch.float64) for _ in range(2))
-    for name, given in [("q", x), ("k", x), ("v", x), ("q", x), ("k", other), ("v", x), ("v", other)]:
-        torch.testing.assert_close(together.linear(name, given), alone.linear(name, given), rtol=0, atol=1e-12)
+    x_PKI = torch.randn(len(members), 3, 7, generator=draw, dtype=torch.float64)
+    start_O = torch.randn(4, generator=draw, dtype=torch.float64)
+    alone = noise.for_members(members)
+    expected = [alone.linear("q", x_PKI), alone.linear("k", x_PKI, start_O), alone.linear("v", x_PKI)]
+    again = _draw(Parameters(q=(5, 7), k=(4, 7), v=(4, 7)), 4, rank=rank).for_members(members)
+    for _ in range(2):
+        together = again.linear_together(["q", "k", "v"], x_PKI, [None, start_O, None])
+        torch.testing.assert_close(list(together), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(again.linear("k", x_PKI, start_O), expected[1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_experts_are_a_matrix_each(rank: int) -> None:
+    """E_e = A_e B_e^T / sqrt(r) from the documented stream, A of all ranks and experts first, by a loop over experts."""
+    network = Parameters(e=(4, 5, 7))
+    noise = _draw(network, 2, rank=rank, seed=9, generation=4)
+    (found_EOI,) = dict(noise.combine(torch.tensor([1.0, 0.0]).double())).values()
+    stream = stream_id(Purpose.WEIGHT_NOISE, network.parameters["e"].index)
+    numbers = normal(9, stream, 4, torch.tensor([0]), rank * 4 * (5 + 7))[0].double()
+    A_REO, B_REI = numbers[: rank * 4 * 5].view(rank, 4, 5), numbers[rank * 4 * 5 :].view(rank, 4, 7)
+    for expert in range(4):
+        expected = A_REO[:, expert].T @ B_REI[:, expert] / math.sqrt(rank)
+        torch.testing.assert_close(found_EOI[expert], expected, rtol=0, atol=1e-12)

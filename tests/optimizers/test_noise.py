@@ -11,6 +11,7 @@ import torch
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
 from optimizers.perturbations import FullRank, LowRank
+from tests.optimizers.parameters import Parameters
 from tests.small_models import small_model
 
 KEY = NoiseKey(seed=0, generation=0, population=6, antithetic=True, sigma=0.1)
@@ -69,3 +70,23 @@ def test_noise_goes_with_its_last_reference(perturbation: Any) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("members", [[0, 1, 2, 3], [3, 0], [2, 2, 5]])
+@pytest.mark.parametrize(
+    "perturbation", [LowRank(rank=1, vectors="full"), LowRank(rank=3, vectors="full"), PERTURBATIONS[0]]
+)
+def test_experts_are_applied_as_they_are_combined(perturbation: Perturbation, members: list[int]) -> None:
+    """Each position gets its own member's noise of its own expert, expert by expert from what the estimator sums."""
+    noise = perturbation.draw(Parameters(e=(3, 6, 5)), KEY)
+    every = torch.eye(KEY.population, dtype=torch.float64)
+    unit_PEOI = torch.stack([dict(noise.combine(one_P))["e"] for one_P in every])[members]
+    draw = torch.Generator().manual_seed(0)
+    x_PKI = torch.randn(len(members), 4, 5, generator=draw, dtype=torch.float64)
+    expert_PK = torch.randint(0, 3, (len(members), 4), generator=draw)
+    found_PKO = noise.for_members(members).experts("e", expert_PK, x_PKI)
+    assert found_PKO is not None
+    for p in range(len(members)):
+        for k in range(4):
+            expected_O = KEY.sigma * unit_PEOI[p, expert_PK[p, k]] @ x_PKI[p, k]
+            torch.testing.assert_close(found_PKO[p, k], expected_O, rtol=0, atol=1e-12)

@@ -1,5 +1,7 @@
 """Scored ES against the policy gradient by autograd, in float64: several turns, padded rows, every baseline."""
 
+import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,11 +14,13 @@ from evotext.noise import NoiseKey
 from evotext.optimization.schedules import Constant
 from evotext.policy.actions import actions_of
 from evotext.policy.advantages import group_advantages
-from evotext.types import Trajectories
+from evotext.types import Outcome, Trajectories
 from optimizers import ScoredES
 from optimizers.perturbations import FullRank, Guided, LowRank
 from optimizers.scored_es import ScoredESLearner
-from optimizers.scores import clipped, score_weights
+from optimizers.scores import clipped, episodes_to_score, score_weights
+from optimizers.selection import Energy, choose
+from optimizers.selection import policy_gradient as gradient_by_parameter
 from tests.optimizers.scored_episodes import made_up
 from tests.small_models import small_model
 
@@ -37,6 +41,7 @@ def scored_es(**changes: Any) -> ScoredES:
         "sigma": 1e-4,
         "perturbation": LowRank(rank=1, vectors="full"),
         "exclude": [],
+        "select": None,
         "clip_deviations": None,
         "steps": 1,
         "clip_low": 0.2,
@@ -164,13 +169,16 @@ def test_deltas_far_out_are_cut() -> None:
 
 
 def test_every_episode_with_an_advantage_is_scored_as_often_as_any_other() -> None:
-    learner = scored_es(population=50, antithetic=False, scored_episodes=3).start(small_model(), 0)
     scored_M, length_B = torch.tensor([2, 3, 5, 7, 11, 13, 17]), torch.arange(20) % 7 + 2
-    row_NK = learner._episodes(scored_M, length_B, 50, 4)
-    assert row_NK.shape == (50, 3)
-    counts = row_NK.flatten().bincount(minlength=20)[scored_M]
+
+    def drawn(generation: int) -> Tensor:
+        key = NoiseKey(seed=0, generation=generation, population=50, antithetic=False, sigma=0.1)
+        return episodes_to_score(scored_M, length_B, key, 3)
+
+    counts = drawn(4).flatten().bincount(minlength=20)[scored_M]
+    assert drawn(4).shape == (50, 3)
     assert int(counts.sum()) == 150 and int(counts.max() - counts.min()) <= 1
-    assert not torch.equal(row_NK, learner._episodes(scored_M, length_B, 50, 5))
+    assert not torch.equal(drawn(4), drawn(5))
 
 
 def test_a_generation_without_signal_changes_nothing() -> None:
@@ -179,7 +187,7 @@ def test_a_generation_without_signal_changes_nothing() -> None:
     batch, before = made_up(learner.ask(0)), weights(model)
     batch.return_B.fill_(1.0)
     report = learner.tell(batch)
-    assert report.metrics["skipped"] == 1.0 and report.cost.updates == 0 and report.cost.flops == 0.0
+    assert report.outcome is Outcome.NO_SIGNAL and report.cost.updates == 0 and report.cost.flops == 0.0
     assert torch.equal(weights(model), before)
 
 
@@ -193,19 +201,19 @@ def kl_of(model: LanguageModel, before: LanguageModel, batch: Trajectories) -> f
         )
         for t in batch.policy_mask_BT[row].nonzero()[:, 0].tolist():
             d = float(now[t - 1, ids_T[t]] - then[t - 1, ids_T[t]])
-            total += torch.tensor(d).exp().item() - d - 1
+            total += math.expm1(d) - d
     return total / len(batch.length_B)
 
 
 def with_sampled_logprobs(model: LanguageModel, batch: Trajectories) -> Trajectories:
-    """What the sampler would have recorded."""
-    assert batch.logprob_BT is not None
+    """What the sampler would have recorded, in float64."""
+    logprob_BT = torch.zeros(batch.tokens_BT.shape, dtype=torch.float64)
     for row in range(len(batch.length_B)):
         ids_T = batch.tokens_BT[row, : int(batch.length_B[row])]
         logprob_TV = (model.network(input_ids=ids_T[None]).logits[0] / TEMPERATURE).log_softmax(-1).detach()
         for t in batch.policy_mask_BT[row].nonzero()[:, 0].tolist():
-            batch.logprob_BT[row, t] = logprob_TV[t - 1, ids_T[t]]
-    return batch
+            logprob_BT[row, t] = logprob_TV[t - 1, ids_T[t]]
+    return replace(batch, logprob_BT=logprob_BT)
 
 
 @pytest.mark.parametrize("perturbation", ["low_rank", "guided"])
@@ -213,7 +221,7 @@ def test_the_steps_length_follows_the_kl(perturbation: str) -> None:
     """A step much too long is taken back in part; one too short is followed by a longer one."""
     chosen = {
         "low_rank": LowRank(rank=1, vectors="full"),
-        "guided": Guided(rank=1, directions=6, tokens=9, refresh=1, vectors="frozen"),
+        "guided": Guided(rank=1, directions=6, tokens=9, whitening=0.0, refresh=1, vectors="frozen"),
     }[perturbation]
     target, steps = 1e-4, {}
     for rate, aim in ((3e-3, None), (3e-3, target), (1e-5, target)):
@@ -240,7 +248,7 @@ def test_the_steps_length_follows_the_kl(perturbation: str) -> None:
 def test_adams_state_lives_in_the_small_space() -> None:
     model = small_model()
     learner = scored_es(
-        perturbation=Guided(rank=1, directions=4, tokens=5, refresh=1, vectors="frozen"),
+        perturbation=Guided(rank=1, directions=4, tokens=5, whitening=0.0, refresh=1, vectors="frozen"),
         optimizer=partial(torch.optim.Adam, lr=1e-3),
     ).start(model, 0)
     report = learner.tell(made_up(learner.ask(0)))
@@ -254,7 +262,7 @@ def test_moments_follow_the_basis() -> None:
     """A first moment is carried over exactly if the new basis spans the old; with the same span, both moments' steps agree."""
     model = small_model()
     learner: ScoredESLearner = scored_es(
-        perturbation=Guided(rank=1, directions=4, tokens=5, refresh=1, vectors="frozen"),
+        perturbation=Guided(rank=1, directions=4, tokens=5, whitening=0.0, refresh=1, vectors="frozen"),
         optimizer=partial(torch.optim.SGD, lr=0.1, momentum=0.9),
     ).start(model, 0)
     learner.tell(made_up(learner.ask(0)))
@@ -265,7 +273,9 @@ def test_moments_follow_the_basis() -> None:
     moment = learner._weights._optimizer.state[coordinates]["momentum_buffer"]
     whole = moment @ basis.inputs[name].T
     turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)).Q
-    turned = type(basis)(inputs={n: V @ turn for n, V in basis.inputs.items()}, tokens=basis.tokens)
+    turned = type(basis)(
+        inputs={n: V @ turn for n, V in basis.inputs.items()}, tokens=basis.tokens, lengths=basis.lengths
+    )
     learner._weights.move_to(turned)
     coordinates = learner._weights._coordinates[name]
     carried = learner._weights._optimizer.state[coordinates]["momentum_buffer"]
@@ -300,3 +310,54 @@ def test_the_cost_is_forward_passes_alone() -> None:
 def test_odd_pairs_are_refused() -> None:
     with pytest.raises(ValueError, match=r"algorithm\.population: expected an even number"):
         scored_es(population=7)
+
+
+def test_selection_takes_the_densest_until_they_hold_the_share() -> None:
+    energies = {
+        "a": Energy(energy=5.0, dimensions=10),
+        "b": Energy(energy=4.0, dimensions=2),
+        "c": Energy(energy=1.0, dimensions=1),
+    }
+    assert choose(energies, 0.4) == ("b",)
+    assert choose(energies, 0.41) == ("b", "c")
+    assert choose(energies, 0.51) == ("a", "b", "c")
+    assert choose({"a": Energy(energy=0.0, dimensions=3)}, 0.9) == ("a",)
+
+
+@pytest.mark.parametrize("perturbation", ["low_rank", "guided"])
+def test_only_what_was_selected_moves_and_the_backward_pass_is_charged(perturbation: str) -> None:
+    chosen = {
+        "low_rank": LowRank(rank=1, vectors="full"),
+        "guided": Guided(rank=1, directions=6, tokens=9, whitening=0.0, refresh=1, vectors="frozen"),
+    }[perturbation]
+    model = small_model()
+    learner = scored_es(perturbation=chosen, select=0.6).start(model, 0)
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    reports = []
+    for generation in range(3):
+        reports.append(learner.tell(made_up(learner.ask(generation), seed=generation)))
+    moved = sorted(name for name, p in model.network.named_parameters() if not torch.equal(p, before[name]))
+    assert moved == learner._selected and 0 < len(moved) < len(before) / 2
+    assert [report.cost.backward_flops > 0 for report in reports] == [True, False, False]
+    resumed = scored_es(perturbation=chosen, select=0.6).start(model, 0)
+    resumed.load_state_dict(learner.state_dict())
+    assert resumed._selected == moved
+    at = weights(model)
+    learner.tell(made_up(learner.ask(3), seed=3))
+    expected = weights(model)
+    torch.nn.utils.vector_to_parameters(at.clone(), model.network.parameters())
+    resumed.tell(made_up(resumed.ask(3), seed=3))
+    assert torch.equal(weights(model), expected)
+
+
+def test_the_gradient_that_selection_reads_is_the_policy_gradient() -> None:
+    model = small_model()
+    batch = made_up(scored_es().start(model, 0).ask(0))
+    advantage_B = group_advantages(batch.return_B, torch.tensor(batch.plan.groups), "std")
+    expected = policy_gradient(model, batch, advantage_B)
+    found, cost = gradient_by_parameter(
+        model.network, actions_of(batch, model.device), advantage_B, temperature=TEMPERATURE
+    )
+    whole = torch.cat([found[name].flatten() for name, _ in model.network.named_parameters()])
+    torch.testing.assert_close(whole, expected, rtol=0, atol=1e-12)
+    assert cost.backward_flops == pytest.approx(2 / 3 * cost.flops, rel=0.01)

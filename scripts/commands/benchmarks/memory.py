@@ -19,9 +19,10 @@ GROUP = 8
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`peak_over_plain_generation` of EGGROLL with a plain step, as its paper has it, and `/adam`, `/grpo`, `/ppo`.
+    """`peak_over_plain_generation` of EGGROLL with a plain step, as in its paper; `/adam`, `/scored_es`, `/grpo`, `/ppo`.
 
-    All in bytes beyond those of a process without a model. Each has as many rows and its own copy of the model, made
+    All in bytes beyond those of a process without a model. Scored ES, with guided noise and Adam in the small space, scores as
+    many rows at once as the others run. Each has as many rows and its own copy of the model, made
     anew for each measurement. Adam keeps two numbers a weight, whoever uses it. Where weights are stored in bf16 the plain
     step rounds by chance; `/masters` keeps float32 copies of them. What does not fit a GPU is left out.
     """
@@ -35,6 +36,17 @@ def figures(setting: Setting) -> list[Figure]:
         "eggroll": partial(es, optimizer=plain_step, narrow_weights="stochastic"),
         **({"masters": partial(es, optimizer=plain_step, narrow_weights="masters")} if setting.gpu else {}),
         "adam": partial(es, optimizer=adam, narrow_weights="masters"),
+        "scored_es": partial(
+            algorithm,
+            setting,
+            "scored_es",
+            prompts=max(1, rows // GROUP),
+            group_size=GROUP,
+            population=rows,
+            micro_rows=rows,
+            optimizer=adam,
+            narrow_weights="stochastic",
+        ),
         "grpo": partial(algorithm, setting, "grpo", prompts=rows // GROUP, group_size=GROUP),
         "ppo": partial(algorithm, setting, "ppo", episodes=rows),
     }
@@ -46,7 +58,9 @@ def figures(setting: Setting) -> list[Figure]:
     found = []
     for name in [name for name in arms if name != "plain"]:
         label = "peak_over_plain_generation" + ("" if name == "eggroll" else f"/{name}")
-        population, rank = (1, 0) if name in ("grpo", "ppo") else (members, setting.rank)
+        population, rank = (
+            (1, 0) if name in ("grpo", "ppo") else (rows, 1) if name == "scored_es" else (members, setting.rank)
+        )
         found.append(
             figure(label, ratios(peaks[name], peaks["plain"]), setting, rows=rows, members=population, rank=rank)
         )

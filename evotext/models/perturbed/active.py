@@ -1,0 +1,43 @@
+"""What the layers of a perturbed network apply at the moment, and how its rows belong to members.
+
+Shapes: B rows (= P members x K rows), T tokens, I inputs.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from evotext.noise import MemberNoise
+
+
+class CannotPerturbError(ValueError):
+    """A parameter is used in a way that no member of its own can be given to."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+
+@dataclass(slots=True)
+class Active:
+    """The noise of the batch in progress, which every layer shares."""
+
+    noise: MemberNoise
+    """Of the members whose rows are in the batch."""
+    members: int
+    """P."""
+    rows: int
+    """B."""
+
+    def leads(self, x: Tensor) -> bool:
+        """Return whether x is led by the batch's rows: (B, ...), or (B * T, I) with rows and tokens flattened."""
+        return x.dim() > 0 and (x.shape[0] == self.rows or (x.dim() == 2 and x.shape[0] % self.rows == 0))
+
+    def by_member(self, x: Tensor, name: str) -> Tensor:
+        """Return the rows of x (B, ..., I), or (B * T, I), by member: (P, K * ..., I).
+
+        Raises CannotPerturbError, in the name of the parameter that is applied to x, if x is not the batch's rows.
+        """
+        if not self.leads(x):
+            raise CannotPerturbError(name, f"expected a batch of {self.rows} rows, got an input of {tuple(x.shape)}")
+        return x.reshape(self.members, -1, x.shape[-1])
