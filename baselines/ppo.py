@@ -102,10 +102,10 @@ class PPO:
     ) -> None:
         check_optimizer(optimizer)
         if minibatches > episodes:
-            raise ValueError(f"algorithm.minibatches: expected at most episodes = {episodes}, got {minibatches}")
+            raise ValueError(f"minibatches: expected at most episodes = {episodes}, got {minibatches}")
         if value_trunk == "own" and detach_value:
             raise ValueError(
-                "algorithm.detach_value: expected false with algorithm.value_trunk=own, got true; a trunk of its own is "
+                "detach_value: expected false with value_trunk=own, got true; a trunk of its own is "
                 "trained by the value loss alone and would never change"
             )
         KLController(kl_coefficient, target=kl_target, horizon=kl_horizon)  # raises for what does not go together

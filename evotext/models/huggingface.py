@@ -57,12 +57,12 @@ class HuggingFaceModel:
             )
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"model.path: expected whole weights in {self.path!r}, got: {reason}") from error
+            raise ValueError(f"path: expected whole weights in {self.path!r}, got: {reason}") from error
         network = network.to(device).eval()
         try:
             check_runs(network)
         except ValueError as error:
-            raise ValueError(f"model.path: {error}; docs/models.md names the families that run") from None
+            raise ValueError(f"path: {error}; docs/models.md names the families that run") from None
         outline = self.outline()
         return LanguageModel(
             name=self.path,
@@ -76,7 +76,7 @@ class HuggingFaceModel:
         looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
         if looks_local and not Path(self.path).expanduser().is_dir() and "/" in self.path:
             raise ValueError(
-                f"model.path: expected a folder or a hub name (organisation/name), got {self.path!r}: no such folder"
+                f"path: expected a folder or a hub name (organisation/name), got {self.path!r}: no such folder"
             )
         options = {"trust_remote_code": self.trust_remote_code}
         try:
@@ -84,7 +84,7 @@ class HuggingFaceModel:
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"model.path: expected a folder with a model or a hub name, got {self.path!r}: {reason}"
+                f"path: expected a folder with a model or a hub name, got {self.path!r}: {reason}"
             ) from error
 
 
@@ -99,10 +99,10 @@ def context_length(config: PreTrainedConfig) -> int:
     try:
         other, layers = unknown_layers(config), cached_layers(config)
     except ValueError as error:
-        raise ValueError(f"model.path: {error}; docs/models.md names the families that run") from None
+        raise ValueError(f"path: {error}; docs/models.md names the families that run") from None
     if other:
         raise ValueError(
-            f"model.path: expected a model whose layers keep keys and values or recurrent states, got {text.model_type} "
+            f"path: expected a model whose layers keep keys and values or recurrent states, got {text.model_type} "
             f"with {', '.join(other)}; docs/models.md names the families that run"
         )
     limits = [getattr(text, name, None) for name in POSITIONS] + [layer.get_max_length() for layer in layers]

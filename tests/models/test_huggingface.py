@@ -21,7 +21,7 @@ def test_missing_and_damaged_weights_are_named(tmp_path: Path, length: int | Non
     small_model("llama", torch.float32).save(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.unlink() if length is None else os.truncate(weights, length)
-    with pytest.raises(ValueError, match="model.path: expected whole weights in '.*', got: ") as said:
+    with pytest.raises(ValueError, match="path: expected whole weights in '.*', got: ") as said:
         source(tmp_path).load(torch.device("cpu"))
     assert "\n" not in str(said.value)
 
@@ -30,7 +30,7 @@ def test_missing_and_damaged_weights_are_named(tmp_path: Path, length: int | Non
 def test_a_missing_or_damaged_description_is_named(tmp_path: Path, name: str) -> None:
     small_model("llama", torch.float32).save(tmp_path)
     (tmp_path / name).write_text("{")
-    with pytest.raises(ValueError, match="model.path: expected a folder with a model or a hub name"):
+    with pytest.raises(ValueError, match="path: expected a folder with a model or a hub name"):
         source(tmp_path).outline()
 
 
@@ -60,12 +60,10 @@ def test_what_a_model_keeps_limits_a_conversation(config: PreTrainedConfig, long
 
 def test_models_that_keep_something_else_are_refused(tmp_path: Path) -> None:
     """By their configuration, or by what their forward pass takes."""
-    with pytest.raises(ValueError, match="model.path: expected a model whose layers keep .* got falcon_h1"):
+    with pytest.raises(ValueError, match="path: expected a model whose layers keep .* got falcon_h1"):
         context_length(FalconH1Config(num_hidden_layers=1))
     small_model("llama", torch.float32).save(tmp_path)
     config = RwkvConfig(vocab_size=100, hidden_size=16, attention_hidden_size=16, num_hidden_layers=2, eos_token_id=3)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match="model.path: expected a network that takes one of transformers' caches, got Rwkv"
-    ):
+    with pytest.raises(ValueError, match="path: expected a network that takes one of transformers' caches, got Rwkv"):
         source(tmp_path).load(torch.device("cpu"))
