@@ -135,7 +135,7 @@ def basis_of(
         directions=directions,
         tokens=tokens,
         whitening=whitening,
-        together=perturbed.together,
+        together=perturbed.one_input,
     )
 
 
@@ -156,7 +156,7 @@ def test_with_all_directions_the_basis_holds_the_whole_gradient(family: str) -> 
     for name, parameter in network.named_parameters():
         if name not in basis or parameter.grad is None or not parameter.grad.any():
             continue
-        G = perturbed.in_stored_layout(name, parameter.grad)
+        G = perturbed.in_our_layout(name, parameter.grad)
         if name in basis.tokens:
             rows = torch.zeros(len(G), dtype=torch.bool)
             rows[basis.tokens[name]] = True
@@ -215,7 +215,7 @@ def test_before_the_first_basis_noise_is_low_rank() -> None:
 
 def test_a_basis_survives_its_state() -> None:
     basis = basis_of(small_network("llama"), torch.ones(2, 4, dtype=torch.int64), torch.tensor([4, 4]), 3, 4)
-    together = PerturbedNetwork(small_network("llama")).together
+    together = PerturbedNetwork(small_network("llama")).one_input
     again = Basis.from_state(basis.state_dict(), together)
     assert all(torch.equal(V, again.inputs[name]) for name, V in basis.inputs.items())
     assert len({id(V) for V in again.inputs.values()}) == len({id(V) for V in basis.inputs.values()})

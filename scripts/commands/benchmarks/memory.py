@@ -58,7 +58,9 @@ def figures(setting: Setting) -> list[Figure]:
     found = []
     for name in [name for name in arms if name != "plain"]:
         label = "peak_over_plain_generation" + ("" if name == "eggroll" else f"/{name}")
-        population, rank = (1, 0) if name in ("grpo", "ppo") else (rows, 1) if name == "scored_es" else (members, setting.rank)
+        population, rank = (
+            (1, 0) if name in ("grpo", "ppo") else (rows, 1) if name == "scored_es" else (members, setting.rank)
+        )
         found.append(
             figure(label, ratios(peaks[name], peaks["plain"]), setting, rows=rows, members=population, rank=rank)
         )
