@@ -29,7 +29,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import GROUPLESS, Baseline, group_advantages
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .gradient_checkpointing import check_checkpointable
@@ -185,7 +185,9 @@ class GRPOLearner:
             clip=clip_notes(metrics, min(self._hyper.clip_low, self._hyper.clip_high)),
             unfinished=unfinished_notes(metrics, self._hyper.unfinished),
         )
-        return UpdateReport(metrics=metrics, cost=cost, notes=notes + self._micro.notes())
+        held = self._gathered is not None and self._gathered.gathered > 0
+        outcome = Outcome.HELD if rows is None and held else steps.outcome
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
     def _rows_of(self, batch: Trajectories, figures: Figures) -> Rows | None:
         """What there is to learn from; None while more groups are to be gathered."""

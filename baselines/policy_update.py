@@ -138,5 +138,5 @@ class PolicyUpdate:
             loss_KN = loss_KN + self.penalty * kl_KN
             figures.mean([("kl", float(kl_KN.detach()[mask].mean()))], count)
         (loss_KN * weight_KN).sum().backward()
-        entropy = float(scores.entropy_BN.detach()[mask].mean())
+        entropy = float(scores.entropy_BN[mask].nanmean())
         figures.mean([("entropy", entropy), *objective.clipped(part, log_ratio_KN.detach(), advantage_KN)], count)

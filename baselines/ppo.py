@@ -127,7 +127,10 @@ class PPO:
         if self.gradient_checkpointing:
             check_checkpointable(model.network)
         self._model, self._seed, self._tokens_seen = model, seed, 0
-        self._policy, self._warned = Scorer(model.network, checkpoints=self.gradient_checkpointing), False
+        self._policy, self._warned = (
+            Scorer(model.network, checkpoints=self.gradient_checkpointing, entropies=self.entropy_coefficient > 0),
+            False,
+        )
         self._micro = MicroBatches(self.micro_rows)
         self._kl = KLController(self.kl_coefficient, target=self._kl_target, horizon=self._kl_horizon)
         self._critic = Critic(model, self._policy, trunk=self.value_trunk, detach=self._detach_value)
@@ -176,7 +179,7 @@ class PPO:
         cost += self._reference.spent() if self._reference is not None else Cost()
         notes = () if self._warned else gap_notes(metrics, self.gap_tolerance)
         self._warned |= bool(notes)
-        return UpdateReport(metrics=metrics, cost=cost, notes=notes + self._micro.notes())
+        return UpdateReport(outcome=steps.outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
     def _improve(self, judged: _Judged, generation: int, figures: Figures) -> tuple[Steps, bool]:
         """The epochs; whether they stopped early."""
@@ -288,7 +291,9 @@ class PPO:
         critic_KN = value_loss(value_KN, old_value_KN.to(kind), target_KN.to(kind), self.value_clip)
         loss_KN = self.value_coefficient * critic_KN
         if not value_only:
-            loss_KN = policy_KN + loss_KN - self.entropy_coefficient * scores.entropy_BN
+            loss_KN = policy_KN + loss_KN
+            if self.entropy_coefficient > 0:
+                loss_KN = loss_KN - self.entropy_coefficient * scores.entropy_BN
         weight_KN = weight_KN.to(kind)
         (loss_KN * weight_KN).sum().backward()
         with torch.no_grad():
@@ -299,7 +304,7 @@ class PPO:
                 [
                     ("approx_kl", float(approx_kl_KN[mask].mean())),
                     ("clip_ratio/region_mean", float(outside[mask].double().mean())),
-                    ("entropy", float(scores.entropy_BN[mask].mean())),
+                    ("entropy", float(scores.entropy_BN[mask].nanmean())),
                     ("policy_loss", float(policy_KN[mask].mean())),
                     ("value_loss", float(critic_KN[mask].mean())),
                 ],

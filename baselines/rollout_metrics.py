@@ -25,24 +25,26 @@ def rollout_metrics(batch: Trajectories) -> dict[str, float]:
 
 
 def group_metrics(batch: Trajectories) -> dict[str, float]:
-    """Of groups: those that carry no signal (equal returns), told apart by the task's outcome; the spread within one."""
+    """Of groups: those that carry no signal (equal returns), told apart by success if the task knows it; the spread within."""
     group_B = torch.tensor(batch.plan.groups)
     flat = solved = failed = 0
     spread = 0.0
     groups = group_B.unique()
     for group in groups:
         mine = group_B == group
-        returns, success = batch.return_B[mine], batch.success_B[mine]
+        returns = batch.return_B[mine]
         flat += bool((returns == returns[0]).all())
         spread += float(returns.std()) if len(returns) > 1 else 0.0
-        solved += bool(success.all())
-        failed += not bool(success.any())
-    return {
+        if batch.success_B is not None:
+            solved += bool(batch.success_B[mine].all())
+            failed += not bool(batch.success_B[mine].any())
+    metrics = {
         "reward_std": spread / len(groups),  # as TRL: the mean of the groups' own deviations
         "frac_reward_zero_std": flat / len(groups),
-        "groups/all_solved": solved / len(groups),
-        "groups/all_failed": failed / len(groups),
     }
+    if batch.success_B is not None:
+        metrics |= {"groups/all_solved": solved / len(groups), "groups/all_failed": failed / len(groups)}
+    return metrics
 
 
 def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> dict[str, float]:
@@ -50,7 +52,6 @@ def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> 
     return {
         "num_tokens": float(tokens_seen),
         "learning_rate": learning_rate,
-        "skipped": float(steps.taken == 0),
         "nonfinite_gradients": float(steps.dropped),
     }
 

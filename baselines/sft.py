@@ -100,7 +100,8 @@ class SFT:
                 env_steps=sum(len(demonstration.turns) for demonstration in taught),
                 generated_tokens=int(actions.mask_BN.sum()),
             )
-        return UpdateReport(metrics=metrics, cost=cost + self._policy.spent(), notes=self._micro.notes())
+        cost += self._policy.spent()
+        return UpdateReport(outcome=steps.outcome, metrics=metrics, cost=cost, notes=self._micro.notes())
 
     def state_dict(self) -> dict[str, object]:
         """The optimizer's state and the count of tokens; demonstrations are functions of seed and generation."""
@@ -161,5 +162,5 @@ class SFT:
         weight_KN = weight_BN[row_K, : part.mask_BN.shape[1]].to(scores.logprob_BN.dtype)
         (-scores.logprob_BN * weight_KN).sum().backward()
         mask = part.mask_BN
-        loss, entropy = -scores.logprob_BN.detach()[mask].mean(), scores.entropy_BN.detach()[mask].mean()
+        loss, entropy = -scores.logprob_BN.detach()[mask].mean(), scores.entropy_BN[mask].nanmean()
         figures.mean([("loss", float(loss)), ("entropy", float(entropy))], float(mask.sum()))

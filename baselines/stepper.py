@@ -13,6 +13,7 @@ from evotext.distributed import collectives
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights
+from evotext.types import Outcome
 
 from .inner_loop import Figures
 
@@ -24,6 +25,13 @@ class Steps:
     taken: int = 0
     dropped: int = 0
     """For a gradient that is not finite."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the weights by them."""
+        if self.taken:
+            return Outcome.CHANGED
+        return Outcome.NOT_FINITE if self.dropped else Outcome.NO_SIGNAL
 
     def take(self, stepper: "Stepper", figures: Figures) -> None:
         """One step by the gradients that have been added up; the norm goes into the figures."""

@@ -17,5 +17,8 @@ Unfinished = Literal["counted", "masked"]
 
 
 def compared_rows(batch: Trajectories, unfinished: Unfinished) -> Tensor:
-    """(B,): True for the rows whose returns are compared and trained on. masked: episodes that a limit cut off are none."""
-    return ~batch.truncated_B if unfinished == "masked" else batch.truncated_B | True
+    """(B,): True for the rows whose returns are compared and trained on.
+
+    A fault of the environment takes its row out; masked: so does a limit.
+    """
+    return ~(batch.truncated_B if unfinished == "masked" else batch.faulty_B)

@@ -29,7 +29,7 @@ from evotext.keys.philox import Purpose, normal, stream_id
 from evotext.library import optional
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .ascent import Ascent
@@ -108,11 +108,12 @@ class CMAESLearner:
             "sigma": float(self._searcher.sigma),
             "update_norm": change,
             "drift": self._ascent.drift,
-            "skipped": float(not signal),
         }
         flops = self._space.flops if signal else 0.0
         return UpdateReport(
-            metrics=metrics, cost=Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
+            outcome=Outcome.CHANGED if signal else Outcome.NO_SIGNAL,
+            metrics=metrics,
+            cost=Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops),
         )
 
     def state_dict(self) -> dict[str, object]:

@@ -29,7 +29,7 @@ from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
-from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .ascent import Ascent
@@ -126,10 +126,11 @@ class EvolutionStrategyLearner:
         signal = bool((weight_P != 0).any())
         if signal:
             metrics |= self._move(noise, weight_P, sigma)
-        metrics |= {"drift": self._ascent.drift, "skipped": float(not signal)}
+        metrics["drift"] = self._ascent.drift
         flops = (noise.combine_flops if signal else 0.0) + self._guide.look(batch)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
-        return UpdateReport(metrics=metrics, cost=cost)
+        outcome = Outcome.CHANGED if signal else Outcome.NO_SIGNAL
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:
         """Return the optimizer's state and the masters, and what guided noise is guided by."""

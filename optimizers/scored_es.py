@@ -43,7 +43,7 @@ from evotext.optimization.master_weights import NarrowWeights
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import Baseline, group_advantages
 from evotext.rollouts.scoring import Scoring
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .guide import Guide
@@ -169,10 +169,11 @@ class ScoredESLearner:
                 figures, spent = self._step(actions, advantage_B, scored_M, generation, step)
                 metrics |= figures
                 flops, steps = flops + spent, steps + 1
-        metrics |= {"drift": self._weights.drift, "skipped": float(not steps), "scored/steps": float(steps)}
+        metrics |= {"drift": self._weights.drift, "scored/steps": float(steps)}
         flops += self._scoring.spent()
         cost += Cost(update_seconds=time.perf_counter() - begin, updates=steps, flops=flops)
-        return UpdateReport(metrics=metrics, cost=cost, notes=self._scoring.take_notes())
+        outcome = Outcome.CHANGED if steps else Outcome.NO_SIGNAL
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=self._scoring.take_notes())
 
     def state_dict(self) -> dict[str, object]:
         """Return the optimizer's state, the masters, the basis, the step's length and what was selected."""
@@ -202,7 +203,7 @@ class ScoredESLearner:
 
     def _advantages(self, batch: Trajectories) -> Tensor:
         """(B,), float64; 0 for episodes that are not compared, or whose group has a return that is not finite."""
-        compared_B = torch.ones_like(batch.truncated_B) if self._hyper.unfinished == "counted" else ~batch.truncated_B
+        compared_B = ~(batch.faulty_B if self._hyper.unfinished == "counted" else batch.truncated_B)
         groups = torch.tensor(batch.plan.groups)
         advantage_B = torch.zeros(len(groups), dtype=torch.float64)
         advantage_B[compared_B] = group_advantages(batch.return_B[compared_B], groups[compared_B], self._hyper.baseline)

@@ -21,7 +21,7 @@ from evotext.models.flops import ForwardFlops
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import Perturbation
 from evotext.policy.actions import Actions
-from evotext.policy.output_head import logprob_and_entropy
+from evotext.policy.output_head import chosen, log_probabilities
 from evotext.types import Cost
 
 from .perturbations.basis import Basis
@@ -66,7 +66,9 @@ def policy_gradient(
         with torch.enable_grad():
             logits_KTV = network(input_ids=some.tokens_BT, use_cache=False).logits
             at = (torch.arange(some.rows, device=row_K.device)[:, None], (some.position_BN - 1).clamp(min=0))
-            logprob_KA, _ = logprob_and_entropy(logits_KTV[at], some.tokens_BT.gather(1, some.position_BN), temperature)
+            logprob_KA = chosen(
+                log_probabilities(logits_KTV[at], temperature), some.tokens_BT.gather(1, some.position_BN)
+            )
             weight_KA = advantage_B.to(row_K.device)[row_K, None] * some.mask_BN / len(advantage_B)
             parts = torch.autograd.grad((weight_KA * logprob_KA).sum(), list(parameters.values()), allow_unused=True)
         for name, part in zip(parameters, parts, strict=True):

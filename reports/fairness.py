@@ -110,6 +110,24 @@ def not_counted(counted: Groups, others: Groups) -> list[str]:
     return notes
 
 
+def faults(counted: Groups) -> list[str]:
+    """How many episodes of each contestant's runs faults of the environment ended: they lower every score, and not alike."""
+    notes = []
+    for name, runs in counted.items():
+        ended = [
+            f"{lost:,} of {sum(run.cost.get(key, 0) for run in runs):,.0f} {what} episodes"
+            for key, what, lost in (
+                ("episodes", "training", sum(sum(run.faults.values()) for run in runs)),
+                ("evaluation_episodes", "measured", sum(sum(run.evaluation_faults.values()) for run in runs)),
+            )
+            if lost
+        ]
+        if ended:
+            kinds = distinct(kind for run in runs for kind in (*run.faults, *run.evaluation_faults))
+            notes.append(f"{name}: faults of the environment ended {' and '.join(ended)} ({', '.join(kinds)})")
+    return notes
+
+
 def scored(run: RunRecord) -> bool:
     """Whether the run completed and measured something at its end."""
     return run.status == "completed" and any(np.isfinite(score) for score in run.after.values())

@@ -141,6 +141,8 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
         "return_after": run.after.get("return", NAN),
         **{f"pass_at_{k}": run.passes_after.get(k, NAN) for k in ks},
         **{key: run.cost.get(key, NAN) for key in (*COSTS, *EVALUATION_COSTS)},
+        "faults": sum(run.faults.values()),
+        "evaluation_faults": sum(run.evaluation_faults.values()),
         "budget_unit": run.budget_unit,
         "budget_limit": run.budget_limit,
         "budget_spent": run.budget_spent,

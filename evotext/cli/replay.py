@@ -17,7 +17,7 @@ _Read = TypeVar("_Read")
 
 MOST_CHANGES = 5
 # What may be another on resuming: how long, where and how fast, not what is computed. A dot at the end: all below it.
-RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug")
+RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug", "phase")
 # What lets other code than the project's run. A run's folder may have come from anywhere, so that its own word for it does
 # not count: it has to be said again.
 LEAVE = ("allow_custom_targets", "trust_remote_code")

@@ -21,7 +21,7 @@ from evotext.models.flops import ForwardFlops
 from evotext.models.out_of_memory import is_out_of_memory, make_room
 from evotext.noise import ForwardNoise
 from evotext.policy.actions import Actions
-from evotext.policy.output_head import head_explains_logits, head_logits, logprob_and_entropy
+from evotext.policy.output_head import chosen, head_explains_logits, head_logits, log_probabilities
 
 # Logits held at once: 2**22 numbers are 16 MiB in float32.
 MAX_LOGITS = 1 << 22
@@ -151,7 +151,7 @@ class Scoring:
         for before_BM, token_BM in zip(before_BN.split(at_once, 1), token_BN.split(at_once, 1), strict=True):
             # Rows stay whole: a member's head is its own.
             logits_BMV = head_logits(self.network, hidden_BTD[rows_B1, before_BM])
-            parts.append(logprob_and_entropy(logits_BMV, token_BM, temperature)[0])
+            parts.append(chosen(log_probabilities(logits_BMV, temperature), token_BM))
         return torch.cat(parts, 1)
 
     def _by_logits(self, some: Actions, temperature: float) -> Tensor:
@@ -159,4 +159,5 @@ class Scoring:
         logits_BTV = self.network(input_ids=some.tokens_BT, use_cache=False).logits
         token_BN = some.tokens_BT.gather(1, some.position_BN)
         rows_B1 = torch.arange(some.rows, device=token_BN.device)[:, None]
-        return logprob_and_entropy(logits_BTV[rows_B1, (some.position_BN - 1).clamp(min=0)], token_BN, temperature)[0]
+        logits_BNV = logits_BTV[rows_B1, (some.position_BN - 1).clamp(min=0)]
+        return chosen(log_probabilities(logits_BNV, temperature), token_BN)

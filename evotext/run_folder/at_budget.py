@@ -4,6 +4,7 @@ A generation is never cut short, so a run ends a little past its budget, and alg
 it. Scores are therefore read where the budget ended: on the line between the last two measurements.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 from evotext.run_folder.cost import AXES
@@ -21,8 +22,9 @@ def at_budget(
     if len(points) < 2 or axis is None:
         return dict(after), spent
     (before, start), (_, end) = ((point, point.cost[axis]) for point in points[-2:])
-    if not start < limit < end or not all(abs(before.score[metric]) < float("inf") for metric in after):
+    known = [metric for metric, score in after.items() if math.isfinite(score)]  # a task may know no success
+    if not start < limit < end or not known or not all(math.isfinite(before.score[metric]) for metric in known):
         return dict(after), spent
     share = (limit - start) / (end - start)
-    scores = {metric: before.score[metric] + share * (score - before.score[metric]) for metric, score in after.items()}
-    return scores, limit
+    scores = {metric: before.score[metric] + share * (after[metric] - before.score[metric]) for metric in known}
+    return {**after, **scores}, limit

@@ -11,7 +11,7 @@ class Cost:
     episodes: int = 0
     """Finished episodes."""
     env_steps: int = 0
-    """Calls of an environment's `step`."""
+    """Calls of an environment's `step`, those that failed included."""
     generated_tokens: int = 0
     """Tokens that the policy wrote, end tokens included."""
     updates: int = 0

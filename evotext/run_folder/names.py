@@ -10,6 +10,8 @@ EPISODES = "episodes.jsonl"
 """A few sample episodes as text, one line a measurement."""
 ERROR = "error.txt"
 """The traceback of a run that failed, or the line about one that never began."""
+FAULTS = "faults"
+"""The first traceback of each kind of fault of the environment, in a file of its name."""
 
 CHECKPOINTS = "checkpoints"
 MODEL = "model"

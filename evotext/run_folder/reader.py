@@ -71,6 +71,8 @@ def read_run(folder: Path) -> RunRecord:
         split=measured.split or "",
         cost={key: _figure(known.cost.get(key)) for key in COSTS}
         | {key: _figure(known.evaluation_cost.get(key.removeprefix(EVALUATION))) for key in EVALUATION_COSTS},
+        faults={clean(kind): count for kind, count in known.faults.items()},
+        evaluation_faults={clean(kind): count for kind, count in known.evaluation_faults.items()},
         versions={clean(package): clean(version) for package, version in known.versions.items()},
         device=clean(known.device),
         progress=_progress(last_line, unit, limit),
@@ -206,10 +208,10 @@ def _phase(word: str) -> Phase:
 
 
 def _progress(last: Line | None, unit: str, limit: float) -> float:
-    """Share of the budget. Lines do not count updates, of which a generation takes at least one."""
+    """Share of the budget."""
     if last is None or not limit > 0:
         return NAN
-    spent = last.generation if unit == "updates" else getattr(last, unit) if unit in AXES else None
+    spent = getattr(last, unit) if unit in (*AXES, "updates") else None
     return min(1.0, _figure(spent) / limit)
 
 

@@ -68,6 +68,10 @@ class RunRecord:
     """Which instances its scores are of."""
     cost: Mapping[str, float] = field(default_factory=dict)
     """Totals, by the names of `COSTS` and `EVALUATION_COSTS`."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Training episodes that a fault of the environment ended, by kind."""
+    evaluation_faults: Mapping[str, int] = field(default_factory=dict)
+    """The same of measured episodes."""
     versions: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
     progress: float = NAN

@@ -133,6 +133,10 @@ class Summary(Record):
     """By the names of `evotext.run_folder.cost.COSTS`."""
     evaluation_cost: dict[str, Amount] = Field(default_factory=dict)
     """By those of `AXES`."""
+    faults: dict[str, Count] = Field(default_factory=dict)
+    """Training episodes that a fault of the environment ended, by kind."""
+    evaluation_faults: dict[str, Count] = Field(default_factory=dict)
+    """The same of measured episodes."""
     dropped_generations: Count | None = None
     resumes: Count | None = None
     processes: Count | None = None
@@ -150,6 +154,8 @@ class Line(Record):
     """`train` or `eval`."""
     generation: Count | None = None
     """Generations finished."""
+    updates: Count | None = None
+    """Changes of the weights until then."""
     episodes: Amount | None = None
     generated_tokens: Amount | None = None
     seconds: Amount | None = None

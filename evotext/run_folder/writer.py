@@ -47,6 +47,14 @@ def write_summary(folder: Path, summary: Summary) -> None:
     write_json(folder / names.SUMMARY, summary.model_dump(mode="json"))
 
 
+def write_fault(folder: Path, kind: str, text: str) -> Path:
+    """Write what is known of the first fault of a kind, and return where. Raises OSError."""
+    path = folder / names.FAULTS / f"{kind}.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
 def record_lengths(folder: Path) -> dict[str, int]:
     """Return the bytes of each file of lines so far, all of them brought to the disk."""
     lengths = {}

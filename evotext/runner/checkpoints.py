@@ -26,7 +26,7 @@ from evotext.run_folder.manifest import damage, seal, to_disk
 from evotext.runner.tensor_tree import pack, unpack
 from evotext.validation import NonNegativeInt, PositiveFloat, checked
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Checkpointing:

@@ -56,6 +56,8 @@ def summarise(
         ),
         cost=totals(cost, peak_memory_bytes=max(standing.peak_memory_bytes, peak_memory_bytes(device))),
         evaluation_cost=on_axes(standing.evaluation_cost),
+        faults=dict(standing.faults),
+        evaluation_faults=dict(standing.evaluation_faults),
         dropped_generations=standing.dropped,
         resumes=standing.resumes,
         processes=collectives.world_size(),

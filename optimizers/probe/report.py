@@ -53,6 +53,7 @@ def probe(model: LanguageModel, collector: Collector, settings: Settings, *, wor
     network = PerturbedNetwork(model.network, exclude=settings.exclude)
     plan = _plan(settings)
     batch = collector.collect(plan)
+    assert batch.success_B is not None, "the task of a probe knows success"
     compared_B = ~batch.truncated_B
     advantage_B = torch.zeros(len(plan.groups), dtype=torch.float64)
     advantage_B[compared_B] = group_advantages(

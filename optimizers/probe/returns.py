@@ -65,6 +65,7 @@ def sweep(
         noise = perturbation.draw(network, key)
         plan = population_plan(noise, chosen, population=count, seed=seed, generation=0, temperature=0.0)
         batch = collector.collect(plan)
+        assert batch.success_B is not None, "the task of a probe knows success"
         return batch.return_B.view(count, -1), batch.success_B.view(count, -1)
 
     start_1Q, _ = earned(1e-12, 1)

@@ -1,6 +1,7 @@
 """Runs jobs as processes of their own, some at once: one that fails, however it fails, leaves the others alone."""
 
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evotext.run_folder import names
+from evotext.run_folder.record import Metric
 
 from .outcome import record
 from .plan import Job
@@ -76,4 +78,7 @@ def execute(
 
 def _score(job: Job) -> str:
     run = record(job)
-    return f"  {run.before['success']:.2f} -> {run.after['success']:.2f}" if run else ""
+    if run is None:
+        return ""
+    metric: Metric = "success" if math.isfinite(run.after["success"]) else "return"
+    return f"  {metric} {run.before[metric]:.2f} -> {run.after[metric]:.2f}"

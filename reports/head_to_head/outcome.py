@@ -48,6 +48,8 @@ def trials(jobs: Iterable[Job]) -> list[dict[str, object]]:
         figures = {
             "success_before": run.before["success"] if run else NAN,
             "success_after": run.after["success"] if run else NAN,
+            "return_before": run.before["return"] if run else NAN,
+            "return_after": run.after["return"] if run else NAN,
             **{key: run.cost[key] if run else NAN for key in COSTS},
         }
         row: dict[str, object] = {"algorithm": job.algorithm, "env": job.env, "setting": list(job.setting)}

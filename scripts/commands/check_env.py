@@ -12,7 +12,6 @@ from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
 from evotext.cli.targets import build
 from evotext.envs import contract
-from evotext.rollouts.episodes import FAULTS
 from evotext.rollouts.task import TextTask
 from evotext.rollouts.time_limit import TimeLimit, TookTooLong
 
@@ -42,7 +41,7 @@ def found(check: Callable[[Callable[[], Any], int], str], task: TextTask, limit:
             return check(lambda: Limited(task.new(), limit), task.max_turns)
     except TookTooLong as error:
         return f"the environment took {error}"
-    except FAULTS as error:
+    except (Exception, SystemExit) as error:
         return " ".join(f"the environment raised {type(error).__name__}: {error}".split())[:200]
 
 

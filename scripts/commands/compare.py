@@ -36,7 +36,8 @@ class Settings(settings.Settings):
     """How to compare."""
 
     out: Path | None = None
-    metric: Metric = "success"
+    metric: Metric | None = None
+    """Unless chosen, success, or the return of runs none of which knows a success."""
     watch: Annotated[Annotated[int, Field(ge=1, le=86_400)] | bool, Field(union_mode="left_to_right")] = False
 
 
@@ -70,7 +71,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def read(folders: list[Path], metric: Metric) -> comparisons.Comparison:
+def read(folders: list[Path], metric: Metric | None) -> comparisons.Comparison:
     """Everything that the folders say."""
     found = [read_run(folder) for folder in find_runs(folders)]
     return comparisons.compare(found, metric=metric, seed=BOOTSTRAP_SEED)
@@ -113,7 +114,7 @@ def show(comparison: comparisons.Comparison) -> None:
     print(printed.get(), end="")
 
 
-def watch(folders: list[Path], out: Path, metric: Metric, seconds: int) -> None:
+def watch(folders: list[Path], out: Path, metric: Metric | None, seconds: int) -> None:
     """Write the report anew whenever the runs have changed, until Ctrl-C; then once more, as a page that stays."""
     print(f"watching: {out / 'report.html'} is written anew every {seconds} s if something has changed; Ctrl-C ends it")
     last, comparison = "", None

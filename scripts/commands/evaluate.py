@@ -11,6 +11,7 @@ from rich.table import Table
 
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
+from evotext.cli.messages import one_line
 from evotext.cli.targets import build, check_targets
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.source import ModelSource
@@ -20,6 +21,7 @@ from evotext.run_folder import names
 from evotext.run_folder.atomic import write_json
 from evotext.run_folder.configuration import read_config
 from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.runner.faults import listed
 from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
 from evotext.runner.summary import device_name, versions
 
@@ -38,6 +40,11 @@ def evaluate(config: DictConfig) -> None:
     evaluation = evaluator.measure(collector, sampled=True)
     for note in collector.take_notes():
         print(note, file=sys.stderr)
+    for fault in evaluation.fault_examples:
+        print(f"warning: {one_line(str(fault))} (environment seed {fault.instance})", file=sys.stderr)
+    if evaluation.faults:
+        ended = f"{evaluation.faults.total():,} of {evaluation.cost.episodes:,} episodes ({listed(evaluation.faults)})"
+        print(f"warning: faults of the environment ended {ended}; scores take them for failures", file=sys.stderr)
     record = {
         "model": model.name,
         "env": task.name,
@@ -47,6 +54,7 @@ def evaluate(config: DictConfig) -> None:
         "success": evaluation.success,
         "return": evaluation.mean_return,
         "mean_length": evaluation.mean_tokens,
+        "faults": dict(evaluation.faults),
         "pass_at": {str(k): share for k, share in evaluation.pass_at.items()},
         "seconds": evaluation.cost.seconds,
         "generated_tokens": evaluation.cost.generated_tokens,
@@ -95,7 +103,7 @@ def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> N
         f"{evaluation.episodes:,}",
         instances,
         str(record["decoding"]),
-        f"{evaluation.success:.3f}",
+        "unknown" if evaluation.success is None else f"{evaluation.success:.3f}",
         f"{evaluation.mean_return:.3f}",
         f"{evaluation.mean_tokens:.1f}",
         *passes.values(),

@@ -40,7 +40,7 @@ def measure(config: DictConfig) -> None:
     rng = np.random.default_rng(config.seed)
     collector = Collector(model, task, rows=rows_at_once(config.rows, device), graphs=config.cuda_graphs)
     floors = {
-        "untrained_model": evaluator.measure(collector, sampled=False).success,
+        "untrained_model": evaluator.measure(collector, sampled=False).score[1],
         "random_legal": without_learning.random_legal(env, rng, config.episodes, task.success_return),
         "open_loop": without_learning.open_loop(env, rng, config.episodes, config.candidates, task.success_return),
     }

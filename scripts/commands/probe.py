@@ -26,6 +26,11 @@ def measure(config: DictConfig) -> None:
         rows = rows_at_once(config.rows, device)
         settings = build(config, "probe")
         task, source, adapter = build(config, "env"), build(config, "model"), build(config, "adapter")
+        if task.success_return is None:
+            raise ValueError(
+                f"env.success_return: expected a number, since a probe counts successes and {task.id} registers no "
+                "reward_threshold, got null"
+            )
         check_prompts(source.outline(), task)
         model = adapter.attach(source.load(device))
     collector = Collector(model, task, rows=rows, even=config.rows is None)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from baselines import GRPO, PPO
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
-from evotext.types import Trajectories
+from evotext.types import Outcome, Trajectories
 from tests.rollouts.test_collector import chatter
 from tests.rollouts.test_session import with_frequent_ends
 from tests.small_models import small_model
@@ -98,7 +98,7 @@ def test_grpo_steps_along_the_written_out_objective(normalisation: str) -> None:
     expected = written_out_gradient(reference, batch, weight)
     for got, wanted in zip(change(before, model), expected, strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-4)  # Llama's norms compute in float32
-    assert report.cost.updates == 1 and report.metrics["skipped"] == 0.0
+    assert report.cost.updates == 1 and report.outcome is Outcome.CHANGED
 
 
 def test_ppo_with_lambda_one_and_no_value_is_reinforce() -> None:
@@ -161,7 +161,7 @@ def test_dead_groups_change_nothing_and_say_so() -> None:
     )
     report = algorithm.tell(flat)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    assert report.metrics["skipped"] == 1.0 and report.cost.updates == 0
+    assert report.outcome is Outcome.NO_SIGNAL and report.cost.updates == 0
     assert report.metrics["frac_reward_zero_std"] == 1.0
     assert report.metrics["groups/all_solved"] == 1.0 and report.metrics["groups/all_failed"] == 0.0
 

@@ -11,7 +11,7 @@ import torch
 from evotext.models.language_model import LanguageModel
 from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
-from evotext.types import Trajectories
+from evotext.types import Outcome, Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights, written_out_gradient
 from tests.baselines.test_memory import assert_same
 from tests.rollouts.test_collector import chatter
@@ -37,7 +37,7 @@ def test_an_episode_without_actions_leaves_every_figure_finite(make: Any) -> Non
     mask_BT = batch.policy_mask_BT.clone()
     mask_BT[2] = False
     report = algorithm.tell(replace(batch, policy_mask_BT=mask_BT))
-    assert report.metrics["skipped"] == 0.0
+    assert report.outcome is Outcome.CHANGED
     assert [name for name, value in report.metrics.items() if not math.isfinite(value)] == []
 
 
@@ -49,7 +49,7 @@ def test_a_batch_without_actions_changes_nothing(make: Any) -> None:
     batch = collected(algorithm, model)
     report = algorithm.tell(replace(batch, policy_mask_BT=torch.zeros_like(batch.policy_mask_BT)))
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    assert report.metrics["skipped"] == 1.0 and report.cost.updates == 0
+    assert report.outcome is Outcome.NO_SIGNAL and report.cost.updates == 0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -59,7 +59,7 @@ def test_a_return_that_is_no_number_keeps_the_weights_finite_and_the_rest_learns
     algorithm = make().start(model, 0)
     before = weights(model)
     report = algorithm.tell(paid(collected(algorithm, model), 1, bad))
-    assert report.metrics["skipped"] == 0.0
+    assert report.outcome is Outcome.CHANGED
     moved = change(before, model)
     assert all(bool(m.isfinite().all()) for m in moved) and any(bool(m.ne(0).any()) for m in moved)
 
@@ -100,9 +100,9 @@ def test_a_gradient_that_is_not_finite_is_dropped_and_counted(make: Any) -> None
     report = algorithm.tell(batch)
     handle.remove()
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    assert report.metrics["nonfinite_gradients"] == 1.0 and report.metrics["skipped"] == 1.0
+    assert report.metrics["nonfinite_gradients"] == 1.0 and report.outcome is Outcome.NOT_FINITE
     assert "grad_norm" not in report.metrics
-    assert algorithm.tell(batch).metrics["skipped"] == 0.0, "the next step is as if nothing had happened"
+    assert algorithm.tell(batch).outcome is Outcome.CHANGED, "the next step is as if nothing had happened"
 
 
 @pytest.mark.parametrize("kind", [torch.optim.LBFGS, torch.optim.SparseAdam])

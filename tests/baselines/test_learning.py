@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evotext.models.language_model import LanguageModel
-from evotext.types import Cost, RolloutPlan, Trajectories
+from evotext.types import Cost, Ending, RolloutPlan, Trajectories
 from tests.baselines.test_algorithms import grpo, ppo
 from tests.small_models import small_model
 
@@ -76,8 +76,8 @@ def play(
         reward_BT=reward_BT,
         return_B=reward_B,
         success_B=reward_B == 1,
-        terminated_B=torch.ones(rows, dtype=torch.bool),
-        truncated_B=torch.zeros(rows, dtype=torch.bool),
+        ending_B=torch.full((rows,), Ending.TASK),
+        has_tokens_B=torch.ones(rows, dtype=torch.bool),
         overlong_B=torch.zeros(rows, dtype=torch.bool),
         cost=Cost(),
         transcripts=(),
@@ -105,7 +105,7 @@ def final_success(
 def cut_at_failure(batch: Trajectories) -> Trajectories:
     """As of a task that only success ends: what failed ran into a limit."""
     reached_B = batch.return_B == 1
-    return replace(batch, terminated_B=reached_B, truncated_B=~reached_B)
+    return replace(batch, ending_B=torch.where(reached_B, Ending.TASK, Ending.TURN_LIMIT))
 
 
 def named_arm(cue_B: Tensor, answers: list[Tensor]) -> Tensor:

@@ -146,7 +146,7 @@ def test_every_family_of_layers_can_be_computed_again(family: str) -> None:
     inner.register_forward_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
     found = []
     for checkpoints in (False, True):
-        scorer = Scorer(network, checkpoints=checkpoints)
+        scorer = Scorer(network, checkpoints=checkpoints, entropies=True)
         scorer.shares = False
         network.zero_grad()
         calls[0] = 0

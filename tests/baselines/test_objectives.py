@@ -12,7 +12,7 @@ from baselines.inner_loop import Figures
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import actions_of
 from evotext.rollouts.collector import Collector
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories
+from evotext.types import Cost, Ending, RolloutPlan, Sampling, Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights
 from tests.rollouts.test_collector import chatter
 
@@ -225,8 +225,8 @@ def conversation(
         reward_BT=reward,
         return_B=torch.tensor(rewards, dtype=torch.float64),
         success_B=torch.tensor(rewards) > 0,
-        terminated_B=torch.full((count,), not truncated),
-        truncated_B=torch.full((count,), truncated),
+        ending_B=torch.full((count,), Ending.TURN_LIMIT if truncated else Ending.TASK),
+        has_tokens_B=torch.ones(count, dtype=torch.bool),
         overlong_B=torch.zeros(count, dtype=torch.bool),
         cost=Cost(),
         transcripts=(),

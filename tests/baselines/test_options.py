@@ -20,7 +20,7 @@ from evotext.optimization.schedules import Linear
 from evotext.policy.actions import actions_of, joined
 from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
-from evotext.types import Trajectories
+from evotext.types import Outcome, Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, settings, weights, written_out_gradient
 from tests.rollouts.test_collector import chatter
 
@@ -198,14 +198,14 @@ def test_groups_are_gathered_until_there_are_enough() -> None:
     before = weights(model)
     algorithm = grpo(refill=3).start(model, 0)
     first = _paid(collected(algorithm, model, 0), [1, 3])
-    held = algorithm.tell(first).metrics
-    assert held["skipped"] == 1.0 and held["groups/held"] == 2.0
+    held = algorithm.tell(first)
+    assert held.outcome is Outcome.HELD and held.metrics["groups/held"] == 2.0
     assert algorithm.ask(1).groups == (0, 0, 0, 1, 1, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
     second = _paid(collected(algorithm, model, 1), [0, 1])
     state = copy.deepcopy(algorithm.state_dict())
-    taken = algorithm.tell(second).metrics
-    assert taken["skipped"] == 0.0 and taken["groups/held"] == 0.0
+    taken = algorithm.tell(second)
+    assert taken.outcome is Outcome.CHANGED and taken.metrics["groups/held"] == 0.0
     assert len(algorithm.ask(2).groups) == 12
     expected = [torch.zeros_like(p) for p in before]
     tokens = sum(float(b.policy_mask_BT[_rows(g)].sum()) for b, g in ((first, [1, 3]), (second, [0, 1])))
@@ -256,11 +256,11 @@ def test_gathering_ends_after_its_rounds() -> None:
     """With what there is, or with nothing."""
     model = fresh_model()
     algorithm = grpo(refill=2).start(model, 0)
-    assert algorithm.tell(_paid(collected(algorithm, model, 0), [])).metrics["skipped"] == 1.0
-    assert algorithm.tell(_paid(collected(algorithm, model, 1), [2])).metrics["skipped"] == 0.0
+    assert algorithm.tell(_paid(collected(algorithm, model, 0), [])).outcome is Outcome.NO_SIGNAL
+    assert algorithm.tell(_paid(collected(algorithm, model, 1), [2])).outcome is Outcome.CHANGED
     assert len(algorithm.ask(2).groups) == 12
     for generation in (2, 3):
-        assert algorithm.tell(_paid(collected(algorithm, model, generation), [])).metrics["skipped"] == 1.0
+        assert algorithm.tell(_paid(collected(algorithm, model, generation), [])).outcome is Outcome.NO_SIGNAL
 
 
 def test_joined_batches_are_padded_alike() -> None:

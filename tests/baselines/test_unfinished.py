@@ -11,7 +11,7 @@ from baselines import GRPO
 from baselines.notices import Once, unfinished_notes
 from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
-from evotext.types import Trajectories
+from evotext.types import Ending, Outcome, Trajectories
 from tests.baselines.test_algorithms import (
     change,
     fresh_model,
@@ -32,9 +32,9 @@ PRESETS = ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "rei
 def cut_off(learner: Any, model: Any) -> Trajectories:
     """A batch of four groups of three, some rows cut off before they were paid anything."""
     batch = Collector(model, chatter(), rows=64).collect(learner.ask(0))
-    truncated_B, return_B = torch.zeros(12, dtype=torch.bool), batch.return_B.clone()
-    truncated_B[CUT], return_B[CUT] = True, 0.0
-    return replace(batch, truncated_B=truncated_B, terminated_B=~truncated_B, return_B=return_B)
+    ending_B, return_B = torch.full((12,), Ending.TASK), batch.return_B.clone()
+    ending_B[CUT], return_B[CUT] = Ending.TURN_LIMIT, 0.0
+    return replace(batch, ending_B=ending_B, return_B=return_B)
 
 
 @pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out", "batch", "batch_std", "best"])
@@ -82,9 +82,10 @@ def test_a_task_that_only_success_ends_wants_them_counted(preset: str, unfinishe
     algorithm = GRPO(**settings(preset, **rows, kl_coefficient=0.0, refill=None, unfinished=unfinished)).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     reached_B = torch.arange(12) % 2 == 0
-    report = algorithm.tell(replace(batch, return_B=reached_B.double(), terminated_B=reached_B, truncated_B=~reached_B))
+    ending_B = torch.where(reached_B, Ending.TASK, Ending.CONTEXT)
+    report = algorithm.tell(replace(batch, return_B=reached_B.double(), ending_B=ending_B))
     moved = any(bool(m.ne(0).any()) for m in change(before, model))
-    assert moved == (unfinished == "counted") and report.metrics["skipped"] == float(not moved)
+    assert moved == (unfinished == "counted") and (report.outcome is Outcome.CHANGED) == moved
     assert report.metrics["completions/unfinished_ratio"] == 0.5
     (note,) = report.notes
     assert note.startswith("note: 50% of the episodes were cut off") and f"unfinished={unfinished}" in note
@@ -107,8 +108,8 @@ def test_what_the_task_ends_itself_is_worth_what_it_paid() -> None:
             model, 0
         )
         _, batch = conversation([TWO_TURNS, TWO_TURNS[:4]], [0.0, 1.0])
-        ends = torch.tensor([truncated, False])
-        algorithm.tell(replace(batch, truncated_B=ends, terminated_B=~ends))
+        endings = torch.tensor([Ending.TURN_LIMIT if truncated else Ending.TASK, Ending.TASK])
+        algorithm.tell(replace(batch, ending_B=endings))
         moved.append(sum(float(x.abs().sum()) for x in change(before, model)))
     assert moved[0] > 0 and moved[1] == 0.0
 

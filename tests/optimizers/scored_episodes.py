@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from evotext.types import Cost, RolloutPlan, Trajectories
+from evotext.types import Cost, Ending, RolloutPlan, Trajectories
 
 
 def made_up(
@@ -41,8 +41,8 @@ def made_up(
         reward_BT=torch.zeros(tokens_BT.shape),
         return_B=return_B,
         success_B=no_B,
-        terminated_B=~cut_B,
-        truncated_B=cut_B,
+        ending_B=torch.where(cut_B, Ending.TURN_LIMIT, Ending.TASK),
+        has_tokens_B=~no_B,
         overlong_B=no_B,
         cost=Cost(),
         transcripts=(),

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
+from evotext.types import Outcome
 from optimizers.fitness_shaping import raw, task_z_score, z_score
 from optimizers.perturbations import LowRank
 from tests.optimizers.generations import POPULATION, PROMPTS, RATE, SIGMA, eggroll, told
@@ -83,7 +84,7 @@ def test_without_signal_nothing_changes(shape: Callable[[Tensor], Tensor]) -> No
     weights, state = _weights(model), copy.deepcopy(learner.state_dict())
     level = torch.tensor([0.1, 1 / 3, 0.7]).double().repeat(POPULATION)
     report = learner.tell(told(learner.ask(1), level))
-    assert report.metrics["skipped"] == 1
+    assert report.outcome is Outcome.NO_SIGNAL
     assert report.metrics["frac_tasks_without_signal"] == 1
     assert report.cost.updates == 0
     for name, parameter in model.network.named_parameters():
@@ -149,7 +150,8 @@ def test_metrics_are_what_they_say() -> None:
         weight_P = torch.zeros(POPULATION, dtype=torch.float64)
         weight_P[part] = return_PQ.mean(1)[part]
         halves.append(torch.cat([unit.flatten() for _, unit in plan.noise.combine(weight_P)]))
-    metrics = learner.tell(told(plan, return_PQ.flatten())).metrics
+    report = learner.tell(told(plan, return_PQ.flatten()))
+    metrics = report.metrics
     fitness_P = return_PQ.mean(1)
     assert metrics["fitness/mean"] == pytest.approx(float(fitness_P.mean()))
     assert metrics["fitness/std"] == pytest.approx(float(fitness_P.std(unbiased=False)))
@@ -157,7 +159,7 @@ def test_metrics_are_what_they_say() -> None:
     assert metrics["frac_tasks_without_signal"] == pytest.approx(1 / 3)
     assert metrics["learning_rate"] == RATE
     assert metrics["half_cosine"] == pytest.approx(float(F.cosine_similarity(*halves, dim=0)))
-    assert metrics["skipped"] == 0
+    assert report.outcome is Outcome.CHANGED
 
 
 def test_it_climbs() -> None:

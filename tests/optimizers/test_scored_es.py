@@ -14,7 +14,7 @@ from evotext.noise import NoiseKey
 from evotext.optimization.schedules import Constant
 from evotext.policy.actions import actions_of
 from evotext.policy.advantages import group_advantages
-from evotext.types import Trajectories
+from evotext.types import Outcome, Trajectories
 from optimizers import ScoredES
 from optimizers.perturbations import FullRank, Guided, LowRank
 from optimizers.scored_es import ScoredESLearner
@@ -187,7 +187,7 @@ def test_a_generation_without_signal_changes_nothing() -> None:
     batch, before = made_up(learner.ask(0)), weights(model)
     batch.return_B.fill_(1.0)
     report = learner.tell(batch)
-    assert report.metrics["skipped"] == 1.0 and report.cost.updates == 0 and report.cost.flops == 0.0
+    assert report.outcome is Outcome.NO_SIGNAL and report.cost.updates == 0 and report.cost.flops == 0.0
     assert torch.equal(weights(model), before)
 
 

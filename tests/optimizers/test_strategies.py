@@ -9,6 +9,7 @@ from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.schedules import Linear
+from evotext.types import Outcome
 from optimizers import EvolutionStrategy
 from optimizers.decay import Anchored
 from optimizers.fitness_shaping import raw, z_score
@@ -85,8 +86,8 @@ def test_without_signal_decay_does_not_act_either() -> None:
     learner = EvolutionStrategy(**_settings(decay=Anchored(rate=0.5))).start(model, 0)
     learner.tell(told(learner.ask(0), _returns()))
     before = _weights(model)
-    metrics = learner.tell(told(learner.ask(1), torch.ones(POPULATION * PROMPTS))).metrics
-    assert metrics["skipped"] == 1
+    report = learner.tell(told(learner.ask(1), torch.ones(POPULATION * PROMPTS)))
+    assert report.outcome is Outcome.NO_SIGNAL
     assert all(torch.equal(p, before[n]) for n, p in model.network.named_parameters())
 
 

@@ -31,9 +31,14 @@ def write_run(
     passes: bool = False,
     phase: Phase = "reporting",
     ceiling: float = 0.9,
+    success: bool = True,
+    faults: dict[str, int] | None = None,
     options: dict[str, dict[str, object]] | None = None,
 ) -> Path:
-    """A run whose held-out success rises from `before` to about `ceiling` (exactly `final`, if given), in 16 evaluations."""
+    """A run whose held-out success rises from `before` to about `ceiling` (exactly `final`, if given), in 16 evaluations.
+
+    success: whether the task knows one; otherwise these are returns. faults: training episodes that ended by some, by kind.
+    """
     rng = np.random.default_rng([seed, *algorithm.encode(), *env.encode()])
     chosen = options or {}
     (folder / names.HYDRA).mkdir(parents=True)
@@ -83,7 +88,7 @@ def write_run(
             learned = before + (highest - before) * (1 - np.exp(-SPEED.get(algorithm, 4.0) * share))
             noisy = learned + 0.02 * rng.standard_normal() if generation else before
             score = float(np.clip(noisy, 0, 1)) if final is None or generation < generations else final
-            measured = {"eval/return": score, "eval/success": score, "eval/mean_length": 7.0}
+            measured = {"eval/return": score, "eval/mean_length": 7.0} | ({"eval/success": score} if success else {})
             lines.append({"kind": "eval", "generation": generation, **axes, **measured})
     if status != "completed":
         lines = lines[: len(lines) // 2]
@@ -105,8 +110,8 @@ def write_run(
         eval=EvaluationRecord(
             return_before=before,
             return_after=score,
-            success_before=before,
-            success_after=score,
+            success_before=before if success else None,
+            success_after=score if success else None,
             episodes=256,
             decoding=decoding,
             split=split,
@@ -118,6 +123,8 @@ def write_run(
         evaluation_cost=on_axes(
             Cost(episodes=17 * 256, generated_tokens=17 * 256 * 7, rollout_seconds=4.5, flops=6.1e10)
         ),
+        faults=faults or {},
+        evaluation_faults=dict.fromkeys(faults or {}, 1),
         dropped_generations=0,
         resumes=0,
         processes=1,

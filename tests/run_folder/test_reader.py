@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,18 @@ def test_a_killed_run_is_unfinished_but_named_by_its_configuration(tmp_path: Pat
     assert (run.algorithm, run.env, run.seed, run.status) == ("ppo", "sort", 3, "unfinished")
     assert run.budget_unit == "episodes" and 1 < len(run.points) < 17
     assert "summary.json is missing" in run.problems and any("1 unreadable line" in p for p in run.problems)
+
+
+def test_how_far_a_run_is_in_updates(tmp_path: Path) -> None:
+    """Twelve generations with three updates are a quarter of a budget of twelve."""
+    folder = write_run(tmp_path / "run")
+    (folder / "summary.json").unlink()
+    config = folder / ".hydra" / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump(values | {"budget": {"unit": "updates", "limit": 12}}))
+    (folder / "metrics.jsonl").write_text('{"kind": "train", "generation": 12, "updates": 3}\n')
+    run = read_run(folder)
+    assert (run.budget_unit, run.budget_limit, run.progress) == ("updates", 12.0, 0.25)
 
 
 def test_a_job_that_died_at_once_is_found(tmp_path: Path) -> None:

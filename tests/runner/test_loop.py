@@ -21,7 +21,7 @@ from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
 from evotext.trackers.tensorboard import TensorBoard
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from tests.rollouts.test_collector import chatter
 from tests.runner.small_runs import Starting
 from tests.small_models import small_model
@@ -54,9 +54,11 @@ class Counting:
         with torch.no_grad():
             next(self.model.network.parameters()).view(-1)[0] += 1.0
         notes = ("warning: mind the gap",) if batch.plan.generation == 1 else ()
-        skipped = float(batch.plan.generation in self.skipped)
         return UpdateReport(
-            metrics={"mine": 1.5, "skipped": skipped}, cost=Cost(updates=1, update_seconds=0.125), notes=notes
+            outcome=Outcome.NO_SIGNAL if batch.plan.generation in self.skipped else Outcome.CHANGED,
+            metrics={"mine": 1.5},
+            cost=Cost(updates=1, update_seconds=0.125),
+            notes=notes,
         )
 
     def state_dict(self) -> dict[str, object]:
@@ -135,6 +137,7 @@ def test_a_run_without_any_signal_says_so(
     run(tmp_path, skipped=skipped)[0].train()
     said = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("nothing was learned: in every generation all answers") for line in said) == told
+    assert [line["skipped"] for line in records(tmp_path, "train")] == [float(i in skipped) for i in range(6)]
 
 
 class Idle(Counting):
@@ -160,9 +163,9 @@ def test_generations_without_an_update_are_none_and_a_budget_in_updates_ends_all
     assert "eval/pass@1" in evaluations[-1]
     if unit == "episodes":
         assert summary["cost"]["updates"] == 2 and summary["cost"]["episodes"] == 60  # type: ignore[index]
-        assert "reason" not in summary
+        assert summary["reason"] is None
     elif until == 1000:
-        assert summary["cost"]["updates"] == 6 and "reason" not in summary  # type: ignore[index]
+        assert summary["cost"]["updates"] == 6 and summary["reason"] is None  # type: ignore[index]
         assert [line["generation"] for line in evaluations] == [0, 6, 12, 18]
     else:
         assert summary["budget"] == {"unit": "updates", "limit": 6.0, "spent": 2.0}

@@ -33,16 +33,23 @@ SETTING = {
 
 
 def neighbour(
-    sweep: Path, name: str, successes: list[float], unfinished: str = "", every: float = 0.25, **changes: object
+    sweep: Path,
+    name: str,
+    scores: list[float],
+    unfinished: str = "",
+    every: float = 0.25,
+    metrics: tuple[str, ...] = ("success", "return"),
+    **changes: object,
 ) -> Path:
     """A run that was measured before training and whenever so much of its budget was spent."""
     folder = sweep / name
     (folder / names.HYDRA).mkdir(parents=True)
     OmegaConf.save(SETTING | {"algorithm": {"lr": name}} | changes, folder / names.HYDRA / names.CONFIG)
     lines = JsonLines(folder)
-    for i, success in enumerate(successes):
+    for i, score in enumerate(scores):
         lines.log({"kind": "train", "generation": i})
-        lines.log({"kind": "eval", "generation": i, "eval/success": success, "eval/spent": i * every})
+        measured = {f"eval/{metric}": score for metric in metrics}
+        lines.log({"kind": "eval", "generation": i, "eval/spent": i * every, **measured})
     lines.close()
     with (folder / names.METRICS).open("a") as file:
         file.write(unfinished)
@@ -74,6 +81,14 @@ def test_the_median_at_the_same_measurement_decides(tmp_path: Path, own: list[fl
     assert bool(reason) is behind
     if len(own) == 2 and behind:
         assert reason == "success 0.290 is below 0.300, the median of 3 runs so far"
+
+
+def test_without_a_success_the_return_decides(tmp_path: Path) -> None:
+    for i, last in enumerate((-30.0, -20.0, -10.0)):
+        neighbour(tmp_path, str(i), [-80.0, last], metrics=("return",))
+    reason = median().behind(neighbour(tmp_path, "own", [-80.0, -21.0], metrics=("return",)))
+    assert reason == "return -21.000 is below -20.000, the median of 3 runs so far"
+    assert not median().behind(neighbour(tmp_path, "better", [-80.0, -19.0], metrics=("return",)))
 
 
 def test_the_warm_up_is_left_to_every_run(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from evotext.rollouts.collector import even_batch
 
-# What `processes` exchanges for each row: return, length and four flags, in 8 bytes each.
-ROW_BYTES = 6 * 8
+# What `processes` exchanges for each row: return, length, ending and two flags, in 8 bytes each.
+ROW_BYTES = 5 * 8
 # Of a token: id, mask, turn, reward, log-probability.
 TOKEN_BYTES = 8 + 1 + 8 + 4 + 4
 COST_BYTES = 9 * 8
