@@ -156,7 +156,7 @@ def test_with_all_directions_the_basis_holds_the_whole_gradient(family: str) -> 
     for name, parameter in network.named_parameters():
         if name not in basis or parameter.grad is None or not parameter.grad.any():
             continue
-        G = perturbed.in_stored_layout(name, parameter.grad)
+        G = perturbed.in_our_layout(name, parameter.grad)
         if name in basis.tokens:
             rows = torch.zeros(len(G), dtype=torch.bool)
             rows[basis.tokens[name]] = True
