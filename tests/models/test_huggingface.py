@@ -66,9 +66,7 @@ def test_models_that_keep_something_else_are_refused(tmp_path: Path) -> None:
     where = "docs/models.md names the families that run$"
     small_model("llama", torch.float32).save(tmp_path)
     tiny_config("deepseek_v32").save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match=f"^path: expected a model whose layers keep .* got deepseek_v32 .*; {where}"
-    ):
+    with pytest.raises(ValueError, match=f"^path: expected a model whose layers keep .* got deepseek_v32 .*; {where}"):
         source(tmp_path).outline()
     for family, reason in {
         "rwkv": "one of transformers' caches, got Rwkv",
