@@ -102,10 +102,10 @@ class PPO:
     ) -> None:
         check_optimizer(optimizer)
         if minibatches > episodes:
-            raise ValueError(f"algorithm.minibatches: expected at most episodes = {episodes}, got {minibatches}")
+            raise ValueError(f"minibatches: expected at most episodes = {episodes}, got {minibatches}")
         if value_trunk == "own" and detach_value:
             raise ValueError(
-                "algorithm.detach_value: expected false with algorithm.value_trunk=own, got true; a trunk of its own is "
+                "detach_value: expected false with value_trunk=own, got true; a trunk of its own is "
                 "trained by the value loss alone and would never change"
             )
         KLController(kl_coefficient, target=kl_target, horizon=kl_horizon)  # raises for what does not go together
@@ -166,7 +166,10 @@ class PPO:
         actions = actions_of(batch, self._model.device)
         kept_K = (actions.mask_BN.any(1) & actions.reward_BN.isfinite().all(1)).nonzero()[:, 0]
         if len(kept_K):
-            judged = self._judge(actions.select(kept_K), batch.truncated_B.to(kept_K.device)[kept_K], figures)
+            cut_B = (
+                batch.truncated_B & ~batch.faulty_B
+            )  # what would have followed a fault is worth nothing: none is known
+            judged = self._judge(actions.select(kept_K), cut_B.to(kept_K.device)[kept_K], figures)
             steps, stopped = self._improve(judged, batch.plan.generation, figures)
             mask_BN = judged.actions.mask_BN
             metrics["explained_variance"] = _explained_variance(judged.value_BN[mask_BN], judged.target_BN[mask_BN])
