@@ -38,7 +38,7 @@ class Critic:
     def __init__(self, model: LanguageModel, policy: Scorer, *, trunk: Trunk, detach: bool, memory: float) -> None:
         if trunk == "own" and not policy.by_head:
             raise ValueError(
-                f"algorithm.value_trunk: expected shared for {type(model.network).__name__}, whose logits are not its "
+                f"value_trunk: expected shared for {type(model.network).__name__}, whose logits are not its "
                 "output head applied to its trunk's last hidden states, got own"
             )
         size = model.network.config.get_text_config().hidden_size

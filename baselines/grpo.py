@@ -84,23 +84,23 @@ class GRPO:
         check_optimizer(self.optimizer)
         if self.group_size < 2 and self.baseline not in GROUPLESS:
             raise ValueError(
-                f"algorithm.group_size: expected at least 2 with algorithm.baseline={self.baseline}, got {self.group_size}; "
+                f"group_size: expected at least 2 with baseline={self.baseline}, got {self.group_size}; "
                 f"a group of one has nothing to be compared with ({' and '.join(GROUPLESS)} compare with the whole batch)"
             )
         if self.overlong_buffer is not None and self.overlong_buffer > self.max_tokens:
             raise ValueError(
-                f"algorithm.overlong_buffer: expected at most algorithm.max_tokens={self.max_tokens}, the longest answer (from "
+                f"overlong_buffer: expected at most max_tokens={self.max_tokens}, the longest answer (from "
                 f"env.max_new_tokens), got {self.overlong_buffer}"
             )
         if self.minibatches > self.prompts * self.group_size:
             raise ValueError(
-                f"algorithm.minibatches: expected at most prompts x group_size = {self.prompts * self.group_size}, "
+                f"minibatches: expected at most prompts x group_size = {self.prompts * self.group_size}, "
                 f"got {self.minibatches}"
             )
         if self.sampler_cap is not None and self.old_logprobs == "sampler" and self.epochs * self.minibatches > 1:
             raise ValueError(
-                "algorithm.sampler_cap: expected null with algorithm.old_logprobs=sampler and several steps a batch, got "
-                f"{self.sampler_cap:g}; the ratio is to the sampler then: set algorithm.old_logprobs=trainer"
+                "sampler_cap: expected null with old_logprobs=sampler and several steps a batch, got "
+                f"{self.sampler_cap:g}; the ratio is to the sampler then: set old_logprobs=trainer"
             )
 
     def start(self, model: LanguageModel, seed: int) -> "GRPOLearner":

@@ -94,17 +94,15 @@ class PPO:
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
         if self.minibatches > self.episodes:
-            raise ValueError(
-                f"algorithm.minibatches: expected at most episodes = {self.episodes}, got {self.minibatches}"
-            )
+            raise ValueError(f"minibatches: expected at most episodes = {self.episodes}, got {self.minibatches}")
         if self.value_trunk == "own" and self.detach_value:
             raise ValueError(
-                "algorithm.detach_value: expected false with algorithm.value_trunk=own, got true; a trunk of its own is "
+                "detach_value: expected false with value_trunk=own, got true; a trunk of its own is "
                 "trained by the value loss alone and would never change"
             )
         if self.unfinished == "bootstrapped" and self.gamma == 1:
             raise ValueError(
-                "algorithm.gamma: expected less than 1 with algorithm.unfinished=bootstrapped, got 1; without a discount the "
+                "gamma: expected less than 1 with unfinished=bootstrapped, got 1; without a discount the "
                 "value of going on and on has no bound"
             )
         self.controller()  # raises for what does not go together

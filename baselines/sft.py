@@ -55,7 +55,7 @@ class SFT:
     ) -> None:
         check_optimizer(optimizer)
         if minibatches > episodes:
-            raise ValueError(f"algorithm.minibatches: expected at most episodes = {episodes}, got {minibatches}")
+            raise ValueError(f"minibatches: expected at most episodes = {episodes}, got {minibatches}")
         self.demonstrations, self.episodes = demonstrations, episodes
         self.epochs, self.minibatches, self.micro_rows = epochs, minibatches, micro_rows
         self.gradient_checkpointing = gradient_checkpointing
@@ -123,7 +123,7 @@ class SFT:
         width = max(len(ids) for ids, _ in rows)
         if width > longest:
             raise ValueError(
-                f"algorithm.demonstrations: expected conversations of at most {longest} tokens (the model's context), got "
+                f"demonstrations: expected conversations of at most {longest} tokens (the model's context), got "
                 f"one of {width}; make the task shorter or take a model with a longer context"
             )
         tokens_BT = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in rows])

@@ -14,6 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from evotext.models.attention_mask import as_read_by
 from evotext.models.cached_layers import is_recurrent
+from evotext.models.reading import Reading
 from evotext.policy.actions import Actions
 
 # Two passes with masks cost more per position than one: sharing has to save at least this part of the positions.
@@ -93,9 +94,10 @@ def _mask(network: PreTrainedModel, openings: Openings) -> Tensor:
 def network_shares(network: PreTrainedModel) -> bool:
     """Whether sharing is right for this network: asked by one small example, whose states must be those of whole rows.
 
-    Never with recurrent layers, whose states are no function of positions that a mask could choose from.
+    Never with recurrent layers, whose states are no function of positions that a mask could choose from, nor where positions
+    are counted along the cache.
     """
-    if is_recurrent(network.config):
+    if is_recurrent(network.config) or Reading(network).by_slot:
         return False
     vocabulary = network.config.get_text_config().vocab_size
     tokens_BT = torch.tensor([[1, 3, 2, 4, 1], [1, 3, 2, 1, 3]], device=network.device) % vocabulary

@@ -21,12 +21,12 @@ def task_demonstrations(count: int, seed: int, *, task: TextTask, solved: bool) 
     env = task.environments(1)[0].unwrapped
     if not isinstance(env, TextEnv):
         raise ValueError(
-            f"algorithm.demonstrations: expected a task with demonstrations, got {task.name}, whose {type(env).__name__} is "
-            "no envs.TextEnv; name a function (count, seed) of your own by algorithm.demonstrations._target_"
+            f"demonstrations: expected a task with demonstrations, got {task.name}, whose {type(env).__name__} is "
+            "no envs.TextEnv; name a function (count, seed) of your own by demonstrations._target_"
         )
     if solved and task.success_return is None:
         raise ValueError(
-            f"algorithm.demonstrations.solved: expected false, since nothing says which return of {task.name} is a success, "
+            f"demonstrations.solved: expected false, since nothing says which return of {task.name} is a success, "
             "got true; or set env.success_return"
         )
     return _played(count, seed, task, env, task.success_return if solved else None)
@@ -45,7 +45,7 @@ def _played(
                 break
         else:
             raise ValueError(
-                f"algorithm.demonstrations.solved: expected an episode of {task.name} that reaches "
+                f"demonstrations.solved: expected an episode of {task.name} that reaches "
                 f"{goal:g}, got none in {MOST_TRIES}; set it to false, or look at the task's wrappers"
             )
 

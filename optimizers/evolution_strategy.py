@@ -76,7 +76,7 @@ class EvolutionStrategyLearner:
     def __init__(self, hyper: EvolutionStrategy, model: LanguageModel, seed: int) -> None:
         if hyper.needs_adapter and model.adapter is None:
             raise ValueError(
-                "adapter: expected adapters since algorithm.needs_adapter=true, got a model without; use adapter=lora"
+                "needs_adapter: expected a model with adapters, got one without; use adapter=lora, or set it to false"
             )
         self._hyper, self._seed = hyper, seed
         self._network = PerturbedNetwork(model.network, exclude=hyper.exclude)
@@ -156,7 +156,7 @@ def _check_spacing(name: str, spec: ParameterSpec, sigma: float) -> None:
     spacing = torch.finfo(spec.dtype).eps
     if spec.kind == "vector" and sigma < spacing:
         raise ValueError(
-            f"algorithm.sigma: expected at least {spacing:g}, which is what {spec.dtype} numbers near 1 are apart, "
+            f"sigma: expected at least {spacing:g}, which is what {spec.dtype} numbers near 1 are apart, "
             f"since noise on vectors like {name} is rounded off, got {sigma:g}; "
-            "set algorithm.perturbation.vectors=frozen or model.dtype=float32"
+            "set perturbation.vectors=frozen or model.dtype=float32"
         )

@@ -91,9 +91,7 @@ class ScoredES:
 
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
-            raise ValueError(
-                f"algorithm.population: expected an even number since algorithm.antithetic=true, got {self.population}"
-            )
+            raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
         check_optimizer(self.optimizer)
 
     def start(self, model: LanguageModel, seed: int) -> "ScoredESLearner":

@@ -85,7 +85,7 @@ def energies_of(
     for name, spec in network.parameters.items():
         if not perturbation.moves(spec) or (basis is not None and spec.kind == "matrix" and name not in basis):
             continue
-        part = gradient[name] if spec.kind == "vector" else network.in_stored_layout(name, gradient[name])
+        part = network.in_our_layout(name, gradient[name])
         if basis is not None:
             part = basis.project(name, part)
         energies[name] = Energy(energy=float(part.square().sum()), dimensions=part.numel())

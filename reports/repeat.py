@@ -12,7 +12,7 @@ GROUPS = ("algorithm", "env", "model")
 
 def command(run: RunRecord) -> str:
     """The command line that made the run."""
-    return "python scripts/train.py " + shlex.join(run.overrides)
+    return "evotext train " + shlex.join(run.overrides)
 
 
 def configurations(comparison: Comparison) -> list[tuple[str, str]]:

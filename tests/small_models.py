@@ -1,6 +1,4 @@
-"""Small random models of many families, made on the spot, and a slow way to run them."""
-
-from collections.abc import Sequence
+"""Small random models of many families, made on the spot."""
 
 import torch
 from transformers import (
@@ -84,16 +82,6 @@ RECURRENT: dict[str, PreTrainedConfig] = {
         mlp_only_layers=[0, 1],
     ),
 }
-# What cannot be perturbed in them: mixers read these by themselves.
-RECURRENT_EXCLUDE = [
-    "*.A_log",
-    "*.D",
-    "*.dt_bias",
-    "*.dt_proj.*",
-    "*.conv1d.*",
-    "*.conv.conv.*",
-    "*.linear_attn.norm.*",
-]
 
 
 def small_network(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
@@ -120,15 +108,3 @@ def small_model(family: str = "llama", dtype: torch.dtype = torch.float64, seed:
         chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]),
         context_length=128,
     )
-
-
-@torch.no_grad()
-def slow_greedy(
-    network: PreTrainedModel, ids: Sequence[int], max_new_tokens: int, end_ids: frozenset[int]
-) -> list[int]:
-    """Greedy decoding of one row without cache, padding or batch."""
-    written: list[int] = []
-    while len(written) < max_new_tokens and not (written and written[-1] in end_ids):
-        logits_V = network(input_ids=torch.tensor([[*ids, *written]]), use_cache=False).logits[0, -1]
-        written.append(int(logits_V.argmax()))
-    return written

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from evotext.cli.errors import placed
 from evotext.cli.jobs import reader_is_gone
 from tests.command_line_app import CONFIGURATION, HERE, App
 
@@ -207,6 +208,22 @@ def test_multirun_stops_before_the_first_job_if_a_name_is_wrong(app: App) -> Non
 def test_multirun_interrupted_starts_no_further_job(app: App) -> None:
     assert app("-m", "seed=1,130,2").status == 130
     assert len(app.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("population: expected an even number", "algorithm.population: expected an even number"),
+        ("rank: expected no 13", "algorithm.part.rank: expected no 13"),
+        ("part.rank: expected no 13", "algorithm.part.rank: expected no 13"),
+        ("expected: a colon", "algorithm: expected: a colon"),
+        ("no key at all", "algorithm: no key at all"),
+        ("algorithm.part: said already", "algorithm.part: said already"),
+        ("algorithm: said already", "algorithm: said already"),
+    ],
+)
+def test_a_message_gets_the_place_of_what_it_is_about(message: str, told: str) -> None:
+    assert placed(message, "algorithm", {"population": 7, "part": {"rank": 13}}) == told
 
 
 @pytest.mark.parametrize(

@@ -32,19 +32,19 @@ def as_text(
     """
     if _is_text(env.observation_space) and _is_text(env.action_space):
         if actions is not None:
-            raise ValueError("env.actions: expected null for an environment of texts, got names; leave them out")
+            raise ValueError("actions: expected null for an environment of texts, got names; leave them out")
         return env
     if not isinstance(env.action_space, Discrete):
         raise ValueError(
-            f"env.id: expected an environment of texts or with discrete actions, got the action space {env.action_space}"
+            f"id: expected an environment of texts or with discrete actions, got the action space {env.action_space}"
         )
     if env.render_mode != "ansi":
         raise ValueError(
-            "env.id: expected a text rendering of an environment that is not of texts: add +env.render_mode=ansi"
+            "id: expected a text rendering of an environment that is not of texts: add +env.render_mode=ansi"
         )
     names = list(map(str, range(env.action_space.n))) if actions is None else list(actions)
     if len(names) != env.action_space.n or len(set(names)) != len(names):
-        raise ValueError(f"env.actions: expected {env.action_space.n} different names, got {names}")
+        raise ValueError(f"actions: expected {env.action_space.n} different names, got {names}")
     return DiscreteAsText(env, names, nonsense_cost)
 
 

@@ -18,8 +18,8 @@ from hydra import version
 from hydra._internal.utils import _run_hydra  # what hydra.main calls, with words that need not be sys.argv
 from omegaconf import DictConfig
 
-from evotext.cli.errors import ConfigError
-from evotext.cli.jobs import BAD_CONFIGURATION, FAILED, INTERRUPTED, JobFailed, failure, hush, job_of
+from evotext.cli.errors import BAD_CONFIGURATION, FAILED, INTERRUPTED, ConfigError
+from evotext.cli.jobs import JobFailed, failure, hush, job_of
 from evotext.cli.replay import expand_replay, expand_resume, leave_in, quoted, refuse_changes, warn_of_changes
 from evotext.cli.sweeps import expand_presets
 from evotext.cli.words import Root, check_overrides, parse

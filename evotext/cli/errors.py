@@ -1,11 +1,14 @@
-"""Mistakes in the configuration."""
+"""Mistakes in the configuration, and the exit statuses of every command."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import pydantic
 
 from evotext.cli.messages import explain_validation, one_line, own_check
+
+BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
 
 
 class ConfigError(ValueError):
@@ -13,26 +16,38 @@ class ConfigError(ValueError):
 
 
 @contextmanager
-def configuration(place: str = "", keys: Container[str] = ()) -> Iterator[None]:
-    """Within it, a ValueError is the configuration's fault. place, keys: see `placed`."""
+def configuration(place: str = "", values: Mapping[Any, object] | None = None) -> Iterator[None]:
+    """Within it, a ValueError is the configuration's fault: of the values at `place`, if it is given (see `placed`)."""
     try:
         yield
     except ConfigError:
         raise
     except pydantic.ValidationError as error:
         own = own_check(error)
-        line = placed(one_line(str(own)), place, keys) if own else explain_validation(error, place)
+        line = placed(one_line(str(own)), place, values or {}) if own else explain_validation(error, place)
         raise ConfigError(line) from error
     except ValueError as error:
-        raise ConfigError(placed(one_line(str(error)), place, keys)) from error
+        raise ConfigError(placed(one_line(str(error)), place, values or {})) from error
 
 
-def placed(message: str, place: str, keys: Container[str]) -> str:
-    """Return the message of an object that was made from the keys at `place` with that place before it.
+def placed(message: str, place: str, values: Mapping[Any, object]) -> str:
+    """Return the message of an object that was made of the values at `place` with that place before it.
 
-    Code names its own arguments: `population: expected an even number` becomes `algorithm.population: expected ...`.
+    Code names its own arguments: `population: expected an even number` becomes `algorithm.population: expected ...`, and
+    the argument of a part that the object has made is found below.
     """
     key = message.partition(":")[0]
     if not place or f"{key}.".startswith(f"{place}."):
         return message
-    return f"{place}.{message}" if key.partition(".")[0] in keys else f"{place}: {message}"
+    above = _above(key.partition(".")[0], values)
+    return f"{place}: {message}" if above is None else ".".join([place, *above, message])
+
+
+def _above(key: str, values: Mapping[Any, object]) -> list[str] | None:
+    """The keys that lead to the group with this key; None if it is nowhere below."""
+    if key in values:
+        return []
+    for name, value in values.items():
+        if isinstance(value, Mapping) and (above := _above(key, value)) is not None:
+            return [str(name), *above]
+    return None

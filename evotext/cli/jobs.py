@@ -17,13 +17,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from evotext.cli.checks import check
-from evotext.cli.errors import ConfigError
+from evotext.cli.errors import BAD_CONFIGURATION, FAILED, ConfigError
 from evotext.cli.messages import explain, one_line, without_secrets
 from evotext.cli.words import Root
 from evotext.distributed import torchrun
 from evotext.run_folder import names
-
-BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
 
 
 class Interrupted(KeyboardInterrupt):

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from evotext import __version__
-from evotext.cli.errors import ConfigError
-from evotext.cli.jobs import BAD_CONFIGURATION, INTERRUPTED
+from evotext.cli.errors import BAD_CONFIGURATION, INTERRUPTED, ConfigError
 from evotext.cli.messages import suggestion
 
 COMMANDS = {

@@ -26,16 +26,12 @@ LEAVE = ("allow_custom_targets", "trust_remote_code")
 def expand_replay(words: list[str]) -> tuple[list[str], Path | None]:
     """Replace `replay=RUN_DIR` by the overrides that the run was started with; the other words come after them.
 
-    Returns the words and the folder. Hydra's own settings are not replayed, since the new run gets its own folder; but
-    for the places where configurations were found. Raises ConfigError if the folder records no run, or in a multirun.
+    Return the words and the folder. Hydra's own settings are not replayed, since the new run gets its own folder; but for
+    the places where configurations were found. Raise ConfigError if the folder records no run, or in a multirun.
     """
-    folders = [word.removeprefix("replay=") for word in words if word.startswith("replay=")]
-    if not folders:
+    folder, rest = _folder_in(words, "replay")
+    if folder is None:
         return words, None
-    rest = [word for word in words if not word.startswith("replay=")]
-    if len(folders) > 1 or {"-m", "--multirun"} & set(rest):
-        raise ConfigError("replay: expected one run's folder and no multirun, got more; replay one run at a time")
-    folder = Path(folders[0])
     overrides, flags = _recorded(folder, "replay", rest)
     return [*overrides, *rest, *flags], folder
 
@@ -43,26 +39,33 @@ def expand_replay(words: list[str]) -> tuple[list[str], Path | None]:
 def expand_resume(words: list[str]) -> tuple[list[str], Path | None]:
     """Replace `resume=RUN_DIR` by the overrides that the run was started with, to go on in that folder.
 
-    Returns the words and the folder. The folder's own record is left as it is. Raises ConfigError if the folder records
-    no run, in a multirun, or for other words than those in RESUMABLE.
+    Return the words and the folder. The folder's own record is left as it is. Raise ConfigError if the folder records no
+    run, in a multirun, or for other words than those in RESUMABLE.
     """
-    folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
-    if not folders:
+    folder, rest = _folder_in(words, "resume")
+    if folder is None:
         return words, None
-    rest = [word for word in words if not word.startswith("resume=")]
-    if len(folders) > 1 or {"-m", "--multirun"} & set(rest):
-        raise ConfigError("resume: expected one run's folder and no multirun, got more; resume one run at a time")
     for word in rest:
         if not word.startswith("-") and not _resumable(_key(word)) and not leave_in([word]):
             raise ConfigError(
                 f"resume: expected a run to go on as it is, got also {shown(word)}; leave it out, or start anew with "
                 f"replay=. What may be another: {', '.join(key + '*' * key.endswith('.') for key in RESUMABLE)}"
             )
-    folder = Path(folders[0])
     overrides, flags = _recorded(folder, "resume", rest)
     place = quoted(folder)
     own = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     return [*overrides, *rest, *own, *flags], folder
+
+
+def _folder_in(words: list[str], command: str) -> tuple[Path | None, list[str]]:
+    """The folder of `command=RUN_DIR`, and the other words."""
+    folders = [word.removeprefix(f"{command}=") for word in words if word.startswith(f"{command}=")]
+    rest = [word for word in words if not word.startswith(f"{command}=")]
+    if folders and (len(folders) > 1 or {"-m", "--multirun"} & set(rest)):
+        raise ConfigError(
+            f"{command}: expected one run's folder and no multirun, got more; {command} one run at a time"
+        )
+    return (Path(folders[0]) if folders else None), rest
 
 
 def leave_in(words: Iterable[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """What the processes of a run tell each other. A run of one process takes the same paths and talks to nobody.
 
-`torchrun --nproc-per-node N scripts/train.py ...` starts N processes that run the same program. Each runs its share of the
+`torchrun --nproc-per-node N -m evotext train ...` starts N processes that run the same program. Each runs its share of the
 episodes; what an update needs of the others' is gathered, so that all compute the same one and hold the same weights.
 Messages are tensors: nothing is pickled.
 

@@ -9,7 +9,10 @@ embedding look-ups with their noise, and what is computed a second time to save 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+
+# What configurations call the number of experts that a token is sent to.
+ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
 
 
 class ForwardFlops:
@@ -22,10 +25,10 @@ class ForwardFlops:
         output = network.get_output_embeddings()
         apart = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
         apart |= set() if output is None else {id(output.weight)}
-        active = getattr(network.config.get_text_config(), "num_experts_per_tok", None)
+        active = _active_experts(network.config.get_text_config())
         named = {name: p for name, p in network.named_parameters() if p.ndim >= 2 and id(p) not in apart}
         trunk = list(named.values())
-        self._trunk_names = frozenset(named)
+        self._matrices = {name: _matrices(p, active) for name, p in named.items()}
         self._head_name = next((name for name, p in network.named_parameters() if output and p is output.weight), "")
         self.trunk = sum(_used(p, active) for p in trunk)
         self.head = 0 if output is None else int(output.weight.numel())
@@ -37,8 +40,8 @@ class ForwardFlops:
         return 2.0 * (self.trunk * positions + self.head * predicted)
 
     def noise(self, by_matrix: Mapping[str, float], *, positions: int, predicted: int) -> float:
-        """What a population's noise adds to such a forward pass. by_matrix: see `PopulationNoise.flops_by_matrix`."""
-        trunk = sum(flops for name, flops in by_matrix.items() if name in self._trunk_names)
+        """What a population's noise adds to such a forward pass. by_matrix: as `PopulationNoise.flops_by_matrix` has it."""
+        trunk = sum(flops * self._matrices[name] for name, flops in by_matrix.items() if name in self._matrices)
         return trunk * positions + by_matrix.get(self._head_name, 0.0) * predicted
 
     def backward(self, *, positions: int, predicted: int) -> float:
@@ -47,8 +50,22 @@ class ForwardFlops:
         return self(positions=positions, predicted=predicted) + trained
 
 
+def _is_stack(weight: Tensor) -> bool:
+    """Whether these are matrices of experts, rather than one, or the kernels of a convolution by channels."""
+    return weight.ndim == 3 and weight.shape[1] > 1
+
+
+def _matrices(weight: Tensor, active_experts: int | None) -> int:
+    """Matrices among these weights that one position is multiplied with."""
+    return min(len(weight), active_experts or len(weight)) if _is_stack(weight) else 1
+
+
 def _used(weight: Tensor, active_experts: int | None) -> int:
     """Weights that one position is multiplied with: a stack of experts' matrices is not used whole."""
-    if weight.ndim == 2 or active_experts is None:
-        return weight.numel()
-    return weight[:active_experts].numel()
+    return weight[0].numel() * _matrices(weight, active_experts) if _is_stack(weight) else weight.numel()
+
+
+def _active_experts(config: PreTrainedConfig) -> int | None:
+    """Experts that a token is sent to, by whichever name the configuration has for them."""
+    counts = (getattr(config, name, None) for name in ACTIVE_EXPERTS)
+    return next((count for count in counts if isinstance(count, int)), None)

@@ -1,6 +1,8 @@
 """`model=hf`: any Hugging Face causal language model, by hub name or local folder."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -43,9 +45,9 @@ class HuggingFaceModel:
     def outline(self) -> Outline:
         """Tokenizer and configuration only. Raises ValueError if there is no such model or the engine cannot run it."""
         config, tokenizer = self._open()
-        return Outline(
-            chat=ChatFormat(tokenizer, _end_ids(self.path, config, tokenizer)), context_length=context_length(config)
-        )
+        with _named():
+            longest = context_length(config)
+        return Outline(chat=ChatFormat(tokenizer, _end_ids(self.path, config, tokenizer)), context_length=longest)
 
     def load(self, device: torch.device) -> LanguageModel:
         """Load the weights onto the device. Raises ValueError if a file is missing or damaged."""
@@ -57,12 +59,10 @@ class HuggingFaceModel:
             )
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"model.path: expected whole weights in {self.path!r}, got: {reason}") from error
+            raise ValueError(f"path: expected whole weights in {self.path!r}, got: {reason}") from error
         network = network.to(device).eval()
-        try:
+        with _named():
             check_runs(network)
-        except ValueError as error:
-            raise ValueError(f"model.path: {error}; docs/models.md names the families that run") from None
         outline = self.outline()
         return LanguageModel(
             name=self.path,
@@ -76,7 +76,7 @@ class HuggingFaceModel:
         looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
         if looks_local and not Path(self.path).expanduser().is_dir() and "/" in self.path:
             raise ValueError(
-                f"model.path: expected a folder or a hub name (organisation/name), got {self.path!r}: no such folder"
+                f"path: expected a folder or a hub name (organisation/name), got {self.path!r}: no such folder"
             )
         options = {"trust_remote_code": self.trust_remote_code}
         try:
@@ -84,7 +84,7 @@ class HuggingFaceModel:
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"model.path: expected a folder with a model or a hub name, got {self.path!r}: {reason}"
+                f"path: expected a folder with a model or a hub name, got {self.path!r}: {reason}"
             ) from error
 
 
@@ -96,17 +96,24 @@ def context_length(config: PreTrainedConfig) -> int:
     Raises ValueError for models that keep something else than keys, values and states.
     """
     text = config.get_text_config()
-    try:
-        other, layers = unknown_layers(config), cached_layers(config)
-    except ValueError as error:
-        raise ValueError(f"model.path: {error}; docs/models.md names the families that run") from None
+    other = unknown_layers(config)
     if other:
         raise ValueError(
-            f"model.path: expected a model whose layers keep keys and values or recurrent states, got {text.model_type} "
-            f"with {', '.join(other)}; docs/models.md names the families that run"
+            f"expected a model whose layers keep keys and values or recurrent states, got {text.model_type} with "
+            f"{', '.join(other)}"
         )
-    limits = [getattr(text, name, None) for name in POSITIONS] + [layer.get_max_length() for layer in layers]
+    limits = [getattr(text, name, None) for name in POSITIONS]
+    limits += [layer.get_max_length() for layer in cached_layers(config)]
     return min((limit for limit in limits if limit and limit > 0), default=sys.maxsize)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Say which key an error about a family belongs to, and where those that run are named."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"path: {error}; docs/models.md names the families that run") from None
 
 
 def _end_ids(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -5,14 +5,12 @@ and each must get the logits that it gets alone with its positions left to the n
 networks that read later tokens, that count positions from another number or by slots, that take no mask of ours, and
 recurrent ones that keep their states somewhere else than in the cache.
 
-Shapes: T tokens, V vocabulary.
+Shapes: B rows, T tokens, V vocabulary.
 """
-
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import LinearAttentionLayer
 
 from evotext.models.reading import Reading
@@ -25,14 +23,18 @@ def check_runs(network: PreTrainedModel) -> None:
     """Raise ValueError, in one line, for a network that the rollout engine would not run rightly."""
     reading, name = Reading(network), type(network).__name__
     try:
-        alone_TV, shorter_TV = (_logits(network, [ids]) for ids in (LONG, LONG[:-1]))
-        if not _alike(alone_TV[0, : len(LONG) - 1], shorter_TV[0]):
+        alone_TV, shorter_TV = (_logits(network, _ids(network, ids))[0] for ids in (LONG, LONG[:-1]))
+        if not _alike(alone_TV[: len(LONG) - 1], shorter_TV):
             raise ValueError(
                 f"expected a network that reads no later tokens, got {name}: if it was trained to generate, set "
                 "is_decoder=true in its config.json"
             )
-        expected = alone_TV[0, -1], _logits(network, [SHORT])[0, -1]
-        found, cache = _together(network, reading)
+        cache, of_one = (DynamicCache(config=network.config.get_text_config()) for _ in range(2))
+        long_V, short_V = _together(network, reading, cache)
+        alone_1T = _ids(network, LONG)
+        # By steps, too: where they round otherwise than a whole prompt, bfloat16 shows it.
+        alone_1TV = _step_by_step(network, reading, alone_1T, torch.ones_like(alone_1T, dtype=torch.bool), of_one)
+        fits = _alike(long_V, alone_1TV[0, -1]) and _alike(short_V, _logits(network, _ids(network, SHORT))[0, -1])
     except (RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"expected a network that runs with a cache and a mask, got {name}: {said}") from error
@@ -41,31 +43,38 @@ def check_runs(network: PreTrainedModel) -> None:
         raise ValueError(
             f"expected a network that keeps its states in the cache, got {name}, which keeps them in its layers"
         )
-    if not all(_alike(a, b) for a, b in zip(found, expected, strict=True)):
+    if not fits:
         reason = "counts positions along the cache" if reading.by_slot else "counts positions otherwise than from 0"
         raise ValueError(f"expected a network whose rows may have unequal length, got {name}, which {reason}")
 
 
-def _logits(network: PreTrainedModel, rows: list[tuple[int, ...]]) -> Tensor:
-    ids_BT = torch.tensor(rows, device=network.device)
+def _ids(network: PreTrainedModel, ids: tuple[int, ...]) -> Tensor:
+    return torch.tensor([ids], device=network.device)
+
+
+def _logits(network: PreTrainedModel, ids_BT: Tensor) -> Tensor:
     logits_BTV: Tensor = network(input_ids=ids_BT, use_cache=False).logits
     return logits_BTV
 
 
-def _together(network: PreTrainedModel, reading: Reading) -> tuple[tuple[Tensor, Tensor], Any]:
-    """Logits after both rows' last tokens, and the cache. All but the long row's last token first, then one step."""
-    width, device = len(LONG), network.device
-    missing = 0 if reading.recurrent else width - len(SHORT)  # recurrent layers read rows in step from their beginning
-    ids_BT = torch.tensor([LONG, (0,) * missing + SHORT + LONG[: width - missing - len(SHORT)]], device=device)
-    real_BT = torch.arange(width, device=device) >= torch.tensor([[0], [missing]], device=device)
+def _step_by_step(network: PreTrainedModel, reading: Reading, ids_BT: Tensor, real_BT: Tensor, cache: Cache) -> Tensor:
+    """Logits (B, T, V) of rows that the engine feeds: all tokens but the last first, then that one."""
     position_BT = (real_BT.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=network.config.get_text_config())
-    logits: list[Tensor] = []
+    width, logits = ids_BT.shape[1], []
     for start, end in ((0, width - 1), (width - 1, width)):
         how = reading.arguments(real_BT, position_BT[:, start:end], cache, start=start)
         logits.append(network(input_ids=ids_BT[:, start:end], **how).logits)
-    together_BTV = torch.cat(logits, dim=1)
-    return (together_BTV[0, -1], together_BTV[1, missing + len(SHORT) - 1]), cache
+    return torch.cat(logits, dim=1)
+
+
+def _together(network: PreTrainedModel, reading: Reading, cache: Cache) -> tuple[Tensor, Tensor]:
+    """Logits (V) after the last tokens of the long row and of the short one."""
+    width, device = len(LONG), network.device
+    missing = 0 if reading.recurrent else width - 1 - len(SHORT)  # recurrent layers read rows from their beginning
+    short = (0,) * missing + SHORT + LONG[: width - missing - len(SHORT)]
+    real_BT = torch.arange(width, device=device) >= torch.tensor([[0], [missing]], device=device)
+    both_BTV = _step_by_step(network, reading, torch.tensor([LONG, short], device=device), real_BT, cache)
+    return both_BTV[0, -1], both_BTV[1, missing + len(SHORT) - 1]
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -67,11 +67,11 @@ class TextTask:
         try:
             env = gymnasium.make(self.id, disable_env_checker=True, **self.options)
         except (gymnasium.error.Error, ImportError, AttributeError) as error:
-            raise ValueError(f"env.id: cannot make {self.id!r}: {error}") from error
+            raise ValueError(f"id: cannot make {self.id!r}: {error}") from error
         except TypeError as error:
             raise ValueError(f"env: {self.id} does not accept these options: {error}") from error
         except SystemExit as error:
-            raise ValueError(f"env.id: cannot make {self.id!r}: it called sys.exit({error})") from error
+            raise ValueError(f"id: cannot make {self.id!r}: it called sys.exit({error})") from error
         for wrap in self._wrappers:
             env = wrap(env)
         return env

@@ -17,7 +17,7 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 TENSORBOARD = "tensorboard"
 EVALUATION = "evaluation.json"
-"""What scripts/evaluate.py measured afterwards."""
+"""What `evotext evaluate` measured afterwards."""
 
 LOCK = "run.lock"
 WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"

@@ -61,7 +61,7 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
     room = outline.context_length - task.max_new_tokens
     if room <= 0:
         raise ValueError(
-            f"env.max_new_tokens: expected fewer than the model's context of {outline.context_length} tokens, "
+            f"max_new_tokens: expected fewer than the model's context of {outline.context_length} tokens, "
             f"got {task.max_new_tokens}"
         )
     openings = _openings(task)
@@ -73,14 +73,14 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
         episodes = [outline.chat.conversation(worked.demonstrate(rng), openings[0][0])[0] for _ in range(PROBES)]
         if max(map(len, episodes)) > outline.context_length:
             raise ValueError(
-                f"env: expected episodes of at most {outline.context_length} tokens (the model's context), got a worked "
+                f"expected episodes of at most {outline.context_length} tokens (the model's context), got a worked "
                 f"one of {max(map(len, episodes))}; make the task shorter or take a model with a longer context"
             )
     if longest > room:
         raise ValueError(
-            f"env: expected prompts of at most {room} tokens (the model's context of {outline.context_length} less "
-            f"env.max_new_tokens={task.max_new_tokens}), got one of {longest}; make the task easier, lower "
-            "env.max_new_tokens or take a model with a longer context"
+            f"expected prompts of at most {room} tokens (the model's context of {outline.context_length} less "
+            f"max_new_tokens={task.max_new_tokens}), got one of {longest}; make the task easier, lower "
+            "max_new_tokens or take a model with a longer context"
         )
 
 

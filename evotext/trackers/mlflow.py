@@ -42,9 +42,7 @@ class MLflow:
                     client.log_param(run_id, key, value)
         except self._mlflow.exceptions.MlflowException as error:
             where = self._tracking_uri or self._mlflow.get_tracking_uri()
-            raise ValueError(
-                without_secrets(f"tracker.tracking_uri: expected MLflow at {where}, got {error}")
-            ) from error
+            raise ValueError(without_secrets(f"tracking_uri: expected MLflow at {where}, got {error}")) from error
         return MLflowRun(client, run_id, mlflow=self._mlflow, folder=folder)
 
     def _experiment_id(self, client: Any) -> str:

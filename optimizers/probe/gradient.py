@@ -156,10 +156,7 @@ class Estimators:
             base_B=self._base_B,
         )
         weight_P, _ = member_weights(delta_N, key, None)
-        directions = [
-            (name, whole if whole.ndim == 1 else guide.network.in_stored_layout(name, whole))
-            for name, whole in noise.combine(weight_P)
-        ]
+        directions = [(name, guide.network.in_stored_layout(name, whole)) for name, whole in noise.combine(weight_P)]
         dot = sum(float((whole * self._gradient[name]).sum()) for name, whole in directions)
         norm = sum(float(whole.square().sum()) for _, whole in directions) ** 0.5
         seen = energies_of(self._gradient, guide.network, guide.perturbation, guide.basis)

@@ -83,7 +83,8 @@ def chosen(config: DictConfig) -> tuple[list[str], Setting]:
     check_values(config, KINDS)
     device = choose_device(config.device)
     source: ModelSource = build(config, "model")
-    source.outline()
+    with configuration("model", config.model):
+        source.outline()
     return suites, Setting(
         source=source,
         model=config.model.get("size") or HydraConfig.get().runtime.choices["model"],

@@ -22,8 +22,10 @@ from evotext.run_folder.atomic import write_json
 from evotext.run_folder.configuration import read_config
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.faults import listed
-from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
+from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
 from evotext.runner.summary import device_name, versions
+
+from .fitting import fitting_model
 
 
 def evaluate(config: DictConfig) -> None:
@@ -34,8 +36,7 @@ def evaluate(config: DictConfig) -> None:
         rows = rows_at_once(config.rows, device)
         evaluator: Evaluator = build(config, "evaluation")
         source, task = model_and_task(config)
-        check_prompts(source.outline(), task)
-        model = source.load(device)
+        model = fitting_model(config, source, task, device)
     collector = Collector(model, task, rows=rows, graphs=config.cuda_graphs)
     evaluation = evaluator.measure(collector, sampled=True)
     for note in collector.take_notes():

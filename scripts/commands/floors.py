@@ -18,8 +18,10 @@ from evotext.envs import floors as without_learning
 from evotext.rollouts.collector import Collector
 from evotext.run_folder.atomic import write_json
 from evotext.runner.evaluation import Evaluator
-from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
+from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
 from evotext.runner.summary import versions
+
+from .fitting import fitting_model
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 
@@ -35,8 +37,7 @@ def measure(config: DictConfig) -> None:
         env = task.environments(1)[0].unwrapped
         if not isinstance(env, TextEnv):
             raise ValueError(f"env: expected a native task, which knows legal answers, got {task.name}")
-        check_prompts(source.outline(), task)
-        model = source.load(device)
+        model = fitting_model(config, source, task, device)
     rng = np.random.default_rng(config.seed)
     collector = Collector(model, task, rows=rows_at_once(config.rows, device), graphs=config.cuda_graphs)
     floors = {

@@ -13,8 +13,10 @@ from evotext.cli.targets import build
 from evotext.optimizers import probe
 from evotext.rollouts.collector import Collector
 from evotext.run_folder.atomic import write_json
-from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
+from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
 from evotext.runner.summary import versions
+
+from .fitting import fitting_model
 
 
 def measure(config: DictConfig) -> None:
@@ -31,8 +33,7 @@ def measure(config: DictConfig) -> None:
                 f"env.success_return: expected a number, since a probe counts successes and {task.id} registers no "
                 "reward_threshold, got null"
             )
-        check_prompts(source.outline(), task)
-        model = adapter.attach(source.load(device))
+        model = adapter.attach(fitting_model(config, source, task, device))
     collector = Collector(model, task, rows=rows, even=config.rows is None)
     found = probe.report.probe(model, collector, settings, words=(f"model={choices['model']}", f"env={choices['env']}"))
     for shown in probe.tables.tables(found):

@@ -29,7 +29,9 @@ def train(config: DictConfig) -> float | None:
     from evotext.run_folder.reader import read_run
     from evotext.run_folder.writer import JsonLines
     from evotext.runner.loop import Run
-    from evotext.runner.preflight import check_prompts, check_split, choose_device, prepare_torch, rows_at_once
+    from evotext.runner.preflight import check_split, choose_device, prepare_torch, rows_at_once
+
+    from .fitting import fitting_model
 
     choices: dict[str, str] = HydraConfig.get().runtime.choices
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -53,25 +55,27 @@ def train(config: DictConfig) -> float | None:
                 if first:
                     print(f"completed already, nothing is left to do  ->  {folder}")
                 return None
-            check_prompts(source.outline(), task)
-            model = adapter.attach(source.load(device))
+            model = adapter.attach(fitting_model(config, source, task, device))
             if first:
                 stack.enter_context(claimed(folder))
                 torchrun.remember_folder(folder)
-            run = Run(
-                algorithm=algorithm,
-                model=model,
-                collector=Collector(model, task, rows=rows, even=config.rows is None, graphs=config.cuda_graphs),
-                budget=budget,
-                evaluator=evaluator,
-                trackers=[JsonLines(folder), tracker(folder=folder)] if first else [],
-                seed=config.seed,
-                names={"algorithm": choices["algorithm"], "env": task.name, "model": model.name},
-                folder=folder,
-                checkpointing=checkpointing,
-                phase=config.phase,
-                pruner=pruner,
-            )
+            with configuration("tracker", config.tracker):
+                trackers = [JsonLines(folder), tracker(folder=folder)] if first else []
+            with configuration("algorithm", config.algorithm):
+                run = Run(
+                    algorithm=algorithm,
+                    model=model,
+                    collector=Collector(model, task, rows=rows, even=config.rows is None, graphs=config.cuda_graphs),
+                    budget=budget,
+                    evaluator=evaluator,
+                    trackers=trackers,
+                    seed=config.seed,
+                    names={"algorithm": choices["algorithm"], "env": task.name, "model": model.name},
+                    folder=folder,
+                    checkpointing=checkpointing,
+                    phase=config.phase,
+                    pruner=pruner,
+                )
             if config.resume:
                 run.resume()
         summary = run.train()

@@ -30,7 +30,7 @@ def shipped_settings(name: str) -> dict[str, Any]:
     made = {"learning_rate_schedule": instantiate(node.learning_rate_schedule)}
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "_target_"} | made
+    return {str(key): value for key, value in plain.items() if not str(key).startswith("_")} | made
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
@@ -239,10 +239,10 @@ def test_state_goes_through_a_dictionary(make: Any) -> None:
         (grpo, {"temperature": float("nan")}, "temperature"),
         (grpo, {"clip_low": "0.2"}, "clip_low"),
         (grpo, {"optimizer": partial(torch.optim.AdamW, lr=-1.0)}, "optimizer.lr: expected another value"),
-        (grpo, {"minibatches": 13}, "algorithm.minibatches"),
+        (grpo, {"minibatches": 13}, "minibatches"),
         (ppo, {"gamma": 1.5}, "gamma"),
         (ppo, {"episodes": True}, "episodes"),
-        (ppo, {"minibatches": 13}, "algorithm.minibatches"),
+        (ppo, {"minibatches": 13}, "minibatches"),
     ],
 )
 def test_bad_hyperparameters_are_refused_by_name(make: Any, wrong: dict[str, Any], named: str) -> None:

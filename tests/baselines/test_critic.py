@@ -96,7 +96,7 @@ def test_the_values_warm_up_moves_no_policy(trunk: str) -> None:
     """Two generations of the value alone, entropy and all else left out; the third moves the policy."""
     model = fresh_model()
     algorithm = ppo(
-        value_trunk=trunk, detach_value=False, value_warm_up=2, optimizer=ADAM, entropy_coefficient=0.1
+        value_trunk=trunk, detach_value=False, value_warm_up=2, optimizer=ADAM, entropy_coefficient=0.1, epochs=16
     ).start(model, 0)  # fmt: skip
     begin = weights(model)
     losses = []
@@ -111,13 +111,13 @@ def test_the_values_warm_up_moves_no_policy(trunk: str) -> None:
 
 
 def test_what_does_not_go_together_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"algorithm\.detach_value: expected false"):
+    with pytest.raises(ValueError, match=r"detach_value: expected false"):
         ppo(value_trunk="own", detach_value=True)
-    with pytest.raises(ValueError, match=r"algorithm\.kl_target: expected null with algorithm\.kl_coefficient=0"):
+    with pytest.raises(ValueError, match=r"kl_target: expected null with kl_coefficient=0"):
         ppo(kl_target=6.0)
     model, algorithm = fresh_model(), ppo(**OWN)
     model.network.base_model_prefix = "nothing"  # a network whose trunk cannot be told from itself
-    with pytest.raises(ValueError, match=r"algorithm\.value_trunk: expected shared"):
+    with pytest.raises(ValueError, match=r"value_trunk: expected shared"):
         algorithm.start(model, 0)
 
 

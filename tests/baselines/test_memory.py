@@ -193,5 +193,5 @@ class Plain(nn.Module):
 def test_a_network_without_such_layers_is_refused(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model: LanguageModel = fresh_model()
     monkeypatch.setattr(model.network, "modules", lambda: iter([Plain()]))
-    with pytest.raises(ValueError, match=r"algorithm\.gradient_checkpointing: expected a network with layers"):
+    with pytest.raises(ValueError, match=r"gradient_checkpointing: expected a network with layers"):
         make(gradient_checkpointing=True).start(model, 0)

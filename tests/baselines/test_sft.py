@@ -109,7 +109,7 @@ def test_what_cannot_be_taught_is_refused_before_anything_runs() -> None:
     demonstrations = partial(envs.task_demonstrations, task=chatter(), solved=True)
     with pytest.raises(ValueError, match="expected a task with demonstrations, got chatter"):
         sft(demonstrations=demonstrations).start(fresh_model(), 0)
-    with pytest.raises(ValueError, match=r"algorithm\.minibatches: expected at most episodes = 6, got 7"):
+    with pytest.raises(ValueError, match=r"minibatches: expected at most episodes = 6, got 7"):
         sft(minibatches=7)
 
 

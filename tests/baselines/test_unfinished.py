@@ -16,6 +16,7 @@ from tests.baselines.test_algorithms import (
     change,
     fresh_model,
     grpo,
+    ppo,
     settings,
     shipped_settings,
     weights,
@@ -122,3 +123,39 @@ def test_gathering_does_not_take_them_for_a_signal_when_masked() -> None:
     return_B = torch.where(batch.truncated_B, 0.0, 1.0).double()
     report = algorithm.tell(replace(batch, return_B=return_B))
     assert report.metrics["groups/held"] == 0.0
+
+
+@pytest.mark.parametrize("unfinished", ["masked", "counted"])
+def test_what_a_fault_ended_is_compared_with_nothing(unfinished: str) -> None:
+    """Whether or not limits count: an environment that failed says nothing about the answer."""
+    model, reference = fresh_model(), fresh_model()
+    before = weights(model)
+    learner = grpo(unfinished=unfinished).start(model, 0)
+    batch = Collector(model, chatter(), rows=64).collect(learner.ask(0))
+    kept = torch.ones(12, dtype=torch.bool)
+    kept[CUT] = False
+    batch = replace(batch, ending_B=torch.where(kept, Ending.TASK, Ending.RAISED))
+    learner.tell(batch)
+    groups = torch.tensor(batch.plan.groups)
+    advantage_B = torch.zeros(12, dtype=torch.float64)
+    advantage_B[kept] = group_advantages(batch.return_B[kept], groups[kept], "std")
+    mask_BT = batch.policy_mask_BT & kept[:, None]
+    weight_BT = (advantage_B / float(mask_BT.sum()))[:, None] * mask_BT
+    assert_same(change(before, model), written_out_gradient(reference, batch, weight_BT))
+
+
+def test_ppo_expects_nothing_after_a_fault() -> None:
+    """A critic that says 3 everywhere bootstraps what a limit cut off; a fault counts like the task's own end."""
+    moved = {}
+    for ending in (Ending.TASK, Ending.TURN_LIMIT, Ending.RAISED):
+        model = fresh_model()
+        before = weights(model)
+        learner = ppo(whiten=False).start(model, 0)
+        with torch.no_grad():
+            learner._critic.head.linear.bias.fill_(3.0)
+        _, batch = conversation([TWO_TURNS], [1.0])
+        learner.tell(replace(batch, ending_B=torch.full((1,), ending)))
+        moved[ending] = change(before, model)
+    for task, limit, fault in zip(*moved.values(), strict=True):
+        assert torch.equal(task, fault)
+        assert not task.ne(0).any() or not torch.equal(task, limit)

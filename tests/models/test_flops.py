@@ -86,9 +86,11 @@ def test_a_generation_of_es_costs_what_torch_counts(perturbation: Any) -> None:
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
-def test_full_rank_noise_costs_as_much_as_the_weights() -> None:
-    forward = ForwardFlops(small_model("llama").network)
-    network = PerturbedNetwork(small_model("llama").network)
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_full_rank_noise_costs_as_much_as_the_weights(family: str) -> None:
+    """Of a mixture's experts, those that a token is sent to."""
+    forward = ForwardFlops(small_model(family).network)
+    network = PerturbedNetwork(small_model(family).network)
     noise = FullRank(vectors="full").draw(
         network, NoiseKey(seed=0, generation=0, population=2, antithetic=True, sigma=0.1)
     )

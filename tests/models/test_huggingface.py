@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, FalconH1Config, MistralConfig, PreTrainedConfig, RwkvConfig
+from families.tiny import tiny_config
+from transformers import AutoModelForCausalLM, BloomConfig, MistralConfig, MptConfig, PreTrainedConfig
 
 from evotext.models.huggingface import HuggingFaceModel, context_length
 from tests.small_models import CONFIGS, RECURRENT, small_model
@@ -21,7 +22,7 @@ def test_missing_and_damaged_weights_are_named(tmp_path: Path, length: int | Non
     small_model("llama", torch.float32).save(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.unlink() if length is None else os.truncate(weights, length)
-    with pytest.raises(ValueError, match="model.path: expected whole weights in '.*', got: ") as said:
+    with pytest.raises(ValueError, match="path: expected whole weights in '.*', got: ") as said:
         source(tmp_path).load(torch.device("cpu"))
     assert "\n" not in str(said.value)
 
@@ -30,7 +31,7 @@ def test_missing_and_damaged_weights_are_named(tmp_path: Path, length: int | Non
 def test_a_missing_or_damaged_description_is_named(tmp_path: Path, name: str) -> None:
     small_model("llama", torch.float32).save(tmp_path)
     (tmp_path / name).write_text("{")
-    with pytest.raises(ValueError, match="model.path: expected a folder with a model or a hub name"):
+    with pytest.raises(ValueError, match="path: expected a folder with a model or a hub name"):
         source(tmp_path).outline()
 
 
@@ -51,21 +52,27 @@ def test_tokens_that_end_generation_end_answers(tmp_path: Path) -> None:
         (MistralConfig(sliding_window=64), 64),
         (RECURRENT["jamba"], 128),
         (RECURRENT["mamba"], sys.maxsize),
+        (MptConfig(max_seq_len=96), 96),
+        (BloomConfig(), sys.maxsize),
     ],
-    ids=["positions", "window", "attention beside states", "states alone"],
+    ids=["positions", "window", "attention beside states", "states alone", "another name", "distances alone"],
 )
 def test_what_a_model_keeps_limits_a_conversation(config: PreTrainedConfig, longest: int) -> None:
     assert context_length(config) == longest
 
 
 def test_models_that_keep_something_else_are_refused(tmp_path: Path) -> None:
-    """By their configuration, or by what their forward pass takes."""
-    with pytest.raises(ValueError, match="model.path: expected a model whose layers keep .* got falcon_h1"):
-        context_length(FalconH1Config(num_hidden_layers=1))
+    """By their configuration, or by what their forward pass takes; in a line that names the key and where to look."""
+    where = "docs/models.md names the families that run$"
     small_model("llama", torch.float32).save(tmp_path)
-    config = RwkvConfig(vocab_size=100, hidden_size=16, attention_hidden_size=16, num_hidden_layers=2, eos_token_id=3)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match="model.path: expected a network that takes one of transformers' caches, got Rwkv"
-    ):
-        source(tmp_path).load(torch.device("cpu"))
+    tiny_config("deepseek_v32").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"^path: expected a model whose layers keep .* got deepseek_v32 .*; {where}"):
+        source(tmp_path).outline()
+    for family, reason in {
+        "rwkv": "one of transformers' caches, got Rwkv",
+        "bart": "may have unequal length, got Bart",
+    }.items():
+        AutoModelForCausalLM.from_config(tiny_config(family)).save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match=f"^path: expected a network .*{reason}.*; {where}") as said:
+            source(tmp_path).load(torch.device("cpu"))
+        assert "\n" not in str(said.value)

@@ -1,26 +1,25 @@
 """Batched perturbed networks against the slow, obvious way: one copy of the network a member, W + sigma E written in."""
 
-import ast
 import copy
-import re
 from collections.abc import Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
+from families.reference import float64_throughout, own_network
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from evotext.models.cached_layers import cache_key, is_recurrent
-from evotext.models.perturbed import CannotPerturbError, PerturbedNetwork
+from evotext.models.perturbed import CannotPerturbError, LeaveOutError, PerturbedNetwork
+from evotext.models.perturbed.by_row import LARGEST
+from evotext.models.perturbed.patterns import covering
 from evotext.models.perturbed.trial import TrialNoise
 from evotext.noise import NoiseKey, PopulationNoise
-from optimizers.perturbations import LowRank
-from tests.members import own_network
-from tests.small_models import CONFIGS, RECURRENT, RECURRENT_EXCLUDE, VOCABULARY
+from optimizers.perturbations import FullRank, LowRank
+from tests.small_models import CONFIGS, RECURRENT, VOCABULARY
 
 SIGMA, POPULATION = 0.05, 6
-EXPERTS = ["*.experts.*"]
 
 
 def _network(config: PreTrainedConfig | str, dtype: torch.dtype = torch.float64, **changes: object) -> PreTrainedModel:
@@ -102,9 +101,8 @@ def test_every_member_runs_as_its_own_network(family: str, rank: int) -> None:
     """Prefill with left padding, a cached step and a second block. Catches a parameter perturbed not at all, twice or in
     the wrong layout, rows that get another member's noise, and a lost sign or constant.
     """
-    perturbed = PerturbedNetwork(_network(family), exclude=EXPERTS if family == "mixtral" else [])
-    excluded = 4 if family == "mixtral" else 0
-    assert len(perturbed.parameters) == len(list(perturbed.network.parameters())) - excluded
+    perturbed = PerturbedNetwork(_network(family))
+    assert len(perturbed.parameters) == len(list(perturbed.network.parameters()))
     _check(perturbed, _noise(perturbed, rank=rank), range(POPULATION), 2)
 
 
@@ -172,27 +170,22 @@ def test_excluded_parameters_stay() -> None:
         assert torch.equal(unit, everything[name])
 
 
-def test_a_mixture_of_experts_names_what_to_exclude() -> None:
-    """Fused experts are an error; the router, a matrix of a module with its own code, is perturbed."""
-    with pytest.raises(ValueError, match=r"exclude=\[.*experts\.gate_up_proj.*The reasons: .*MixtralExperts"):
-        PerturbedNetwork(_network("mixtral"))
-    perturbed = PerturbedNetwork(_network("mixtral"), exclude=EXPERTS)
-    assert "model.layers.0.mlp.gate.weight" in perturbed.parameters
-
-
 @pytest.mark.parametrize("family", RECURRENT)
-def test_a_recurrent_network_names_what_to_exclude(family: str) -> None:
-    """Parameters that a mixer reads by itself are an error, all in one message whose patterns then work: the rest is right
-    in the prompt and step by step.
-    """
-    with pytest.raises(ValueError, match="cannot perturb") as error:
-        PerturbedNetwork(_network(family))
-    patterns = ast.literal_eval(re.findall(r"exclude=(\[.*?\])", str(error.value))[0])
-    perturbed = PerturbedNetwork(_network(family), exclude=patterns)
-    by_hand = PerturbedNetwork(_network(family), exclude=RECURRENT_EXCLUDE)
-    assert list(perturbed.parameters) == list(by_hand.parameters)
-    assert sum(".in_proj" in name for name in perturbed.parameters) >= 1
-    _check(perturbed, _noise(perturbed), [1, 4, 5], 2)
+def test_a_recurrent_network_runs_whole(family: str) -> None:
+    """What a mixer reads by itself, too: in the prompt, step by step, and as members that share no draw."""
+    with float64_throughout():
+        perturbed = PerturbedNetwork(_network(family))
+        assert len(perturbed.parameters) == len(list(perturbed.network.parameters()))
+        _check(perturbed, _noise(perturbed), [1, 4, 5], 2)
+
+
+def test_noise_of_full_size_reaches_experts_and_mixers() -> None:
+    """As low-rank noise does."""
+    for family in ("mixtral", "mamba", "qwen3_next"):
+        with float64_throughout():
+            perturbed = PerturbedNetwork(_network(family))
+            key = NoiseKey(seed=5, generation=2, population=POPULATION, antithetic=True, sigma=SIGMA)
+            _check(perturbed, FullRank(vectors="full").draw(perturbed, key), [0, 1, 4], 2)
 
 
 class _RoutedExperts(nn.Module):
@@ -242,6 +235,36 @@ class _Direct(nn.Module):
         return x @ self.weight
 
 
+class _InPlace(_Direct):
+    """Writes what its vmap could not write back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clone().mul_(self.weight.diagonal())
+
+
+class _Table(nn.Module):
+    """Meets numbers of its own that are not the batch's rows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.table = torch.ones(3, width, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (self.table * self.weight).mean(0)
+
+
+class _Large(nn.Module):
+    """A matrix of which no member can hold its own."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1 + LARGEST // width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.mean(0)
+
+
 class _Unused(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -251,18 +274,41 @@ class _Unused(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("module", [_RoutedExperts, _Tempered, _MeanScale, _Direct, _Unused])
+def _with(module: type[nn.Module]) -> PreTrainedModel:
+    network = _network("llama")
+    strange = module(32, 32) if issubclass(module, nn.Linear) else module(32)
+    network.model.layers[1].mlp = strange.double()
+    return network
+
+
+@pytest.mark.parametrize("module", [_RoutedExperts, _InPlace, _Table, _Large, _Unused])
 def test_what_cannot_be_perturbed_is_named(module: type[nn.Module]) -> None:
     """Each would silently give wrong rows, or be updated by noise that was not applied, if taken at its face."""
-    network = _network("llama")
-    strange = module(32, 32) if module is _Tempered else module(32)
-    network.model.layers[1].mlp = strange.double()
-    with pytest.raises(ValueError, match=r"cannot perturb.*model\.layers\.\*\.mlp") as error:
+    network = _with(module)
+    with pytest.raises(LeaveOutError, match=r"cannot perturb.*model\.layers\.\*\.mlp") as error:
         PerturbedNetwork(network)
-    assert "exclude=" in str(error.value)
-    names = {f"model.layers.1.mlp.{name}" for name, _ in strange.named_parameters()}
-    rest = PerturbedNetwork(network, exclude=["model.layers.1.mlp.*"])
-    assert not names & set(rest.parameters)
+    assert "\n" not in str(error.value)
+    assert f"exclude={error.value.exclude}" in str(error.value)
+    rest = PerturbedNetwork(network, exclude=error.value.exclude)
+    assert set(rest.parameters) == {name for name, _ in network.named_parameters() if "layers.1.mlp" not in name}
+
+
+@pytest.mark.parametrize("module", [_Tempered, _MeanScale, _Direct])
+def test_code_of_its_own_is_followed_row_by_row(module: type[nn.Module]) -> None:
+    """Though the module does nothing that linear layers, embeddings and norms do."""
+    perturbed = PerturbedNetwork(_with(module))
+    assert any("layers.1.mlp" in name for name in perturbed.parameters)
+    for members in ([0, 1, 2, 3], [5], [2, 2, 3]):
+        _check(perturbed, _noise(perturbed), members, 2)
+
+
+def test_patterns_name_whole_modules_that_have_nothing_else() -> None:
+    """Short enough to be read and pasted, and never more than what is meant."""
+    everything = ["a.0.x.w", "a.0.x.b", "a.0.y.w", "a.1.x.w", "a.1.x.b", "a.1.y.w", "b.c.w", "b.d.0.w", "b.d.1.w", "e"]
+    assert covering(["a.0.x.w", "a.0.x.b", "a.1.x.w", "a.1.x.b"], everything) == ["a.*.x.*"]
+    assert covering(["a.0.x.w", "a.1.x.w"], everything) == ["a.*.x.w"]
+    assert covering([name for name in everything if name[0] == "b"], everything) == ["b.*"]
+    assert covering(["e", "b.c.w"], everything) == ["e", "b.c.*"]
 
 
 def test_options_that_make_no_sense() -> None:

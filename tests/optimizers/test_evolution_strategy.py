@@ -228,5 +228,5 @@ def test_noise_that_bf16_would_round_off_is_refused() -> None:
         if not refused:
             algorithm.start(model, 0)
             continue
-        with pytest.raises(ValueError, match=r"algorithm.sigma: expected at least 0\.0078125.*vectors=frozen"):
+        with pytest.raises(ValueError, match=r"sigma: expected at least 0\.0078125.*vectors=frozen"):
             algorithm.start(model, 0)

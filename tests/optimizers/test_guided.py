@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from families.reference import own_network
 from torch import Tensor, nn
 
 from evotext.models.flops import ForwardFlops
@@ -13,7 +14,6 @@ from optimizers.perturbations import Guided, LowRank
 from optimizers.perturbations.basis import Basis, find_basis
 from optimizers.perturbations.guided import GuidedNoise
 from optimizers.perturbations.low_rank import LowRankNoise
-from tests.members import own_network
 from tests.optimizers.generations import eggroll
 from tests.optimizers.parameters import Parameters
 from tests.optimizers.scored_episodes import made_up
@@ -156,7 +156,7 @@ def test_with_all_directions_the_basis_holds_the_whole_gradient(family: str) -> 
     for name, parameter in network.named_parameters():
         if name not in basis or parameter.grad is None or not parameter.grad.any():
             continue
-        G = perturbed.in_stored_layout(name, parameter.grad)
+        G = perturbed.in_our_layout(name, parameter.grad)
         if name in basis.tokens:
             rows = torch.zeros(len(G), dtype=torch.bool)
             rows[basis.tokens[name]] = True

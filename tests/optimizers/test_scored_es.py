@@ -308,7 +308,7 @@ def test_the_cost_is_forward_passes_alone() -> None:
 
 
 def test_odd_pairs_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"algorithm\.population: expected an even number"):
+    with pytest.raises(ValueError, match=r"population: expected an even number"):
         scored_es(population=7)
 
 

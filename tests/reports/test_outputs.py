@@ -133,7 +133,7 @@ def test_page_says_what_matters(comparison: Comparison) -> None:
         "Budget of a run: 40,960 episodes; measured on 256 held-out episodes; decoding: greedy.",
         "failed (ValueError: no gradient)",
         "ppo: 1 of 1 runs not counted (1 failed)",
-        "python scripts/train.py algorithm=grpo env=recall seed=2",
+        "evotext train algorithm=grpo env=recall seed=2",
         "2.13.0",
         "llm> 123",
         "612 MB",

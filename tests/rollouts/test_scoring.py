@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from families.reference import own_network
 from torch import Tensor
 
 from evotext.models.flops import ForwardFlops
@@ -15,7 +16,6 @@ from evotext.rollouts import scoring
 from evotext.rollouts.scoring import Scoring
 from evotext.types import RolloutPlan, Sampling, Trajectories
 from optimizers.perturbations import LowRank
-from tests.members import own_network
 from tests.optimizers.scored_episodes import made_up
 from tests.small_models import RECURRENT_EXCLUDE, small_network
 

@@ -44,13 +44,11 @@ def test_episodes_that_fit_are_let_through() -> None:
 
 
 def test_a_prompt_longer_than_the_context_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"env: expected prompts of at most 2 tokens .* got one of 7"):
+    with pytest.raises(ValueError, match=r"expected prompts of at most 2 tokens .* got one of 7"):
         check_prompts(outline(12), _recall(delay=0))
 
 
 def test_an_episode_that_outgrows_the_context_is_refused() -> None:
     """The first prompt is short; the turns that follow are too many."""
-    with pytest.raises(
-        ValueError, match=r"env: expected episodes of at most 256 tokens .* got a worked one of 2\d\d\d"
-    ):
+    with pytest.raises(ValueError, match=r"expected episodes of at most 256 tokens .* got a worked one of 2\d\d\d"):
         check_prompts(outline(256), _recall(delay=200))

@@ -3,6 +3,7 @@
 Shapes: B rows (= P members x K rows), T tokens, I inputs.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -16,6 +17,20 @@ class CannotPerturbError(ValueError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
         self.name, self.reason = name, reason
+
+
+class LeaveOutError(ValueError):
+    """Some parameters of a network cannot be perturbed.
+
+    exclude: patterns that leave them out, and what was left out already. reasons: why, by pattern.
+    """
+
+    def __init__(self, network: str, exclude: Sequence[str], reasons: Mapping[str, str]) -> None:
+        why = "; ".join(f"{pattern} ({reason})" for pattern, reason in reasons.items())
+        super().__init__(
+            f"cannot perturb some parameters of {network}. Leave them out: exclude={list(exclude)}. The reasons: {why}"
+        )
+        self.exclude, self.reasons = list(exclude), dict(reasons)
 
 
 @dataclass(slots=True)

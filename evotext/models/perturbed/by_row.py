@@ -81,6 +81,9 @@ class ByRow(Tensor):
                 return result if led else _computed(result, own)
             return _row_by_row(function, args, kwargs, own)
 
+    def __repr__(self, **_: object) -> str:  # type: ignore[override]
+        return f"ByRow({self.spec_name}, {tuple(self.shape)})"
+
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         own = next(leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, ByRow))
@@ -149,9 +152,8 @@ def _is_led(leaf: object, own: ByRow) -> bool:
 
 def _aligned(args: Sequence[Any], own: ByRow) -> list[Any]:
     """Arguments whose entries meet by broadcasting: values, and rows where there are any. Empty where it takes more."""
-    tensors = [leaf for leaf in args if isinstance(leaf, Tensor) and leaf.dim() > 0]
-    others = [leaf for leaf in tensors if not isinstance(leaf, ByRow)]
-    if own.dim() == 0 or len({leaf.dim() for leaf in tensors if isinstance(leaf, ByRow)}) > 1:
+    others = [leaf for leaf in args if isinstance(leaf, Tensor) and not isinstance(leaf, ByRow) and leaf.dim() > 0]
+    if own.dim() == 0 or {leaf.dim() for leaf in args if isinstance(leaf, ByRow)} != {own.dim()}:
         return []
     if not others:
         return [leaf.values() if isinstance(leaf, ByRow) else leaf for leaf in args]

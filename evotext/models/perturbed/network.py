@@ -28,6 +28,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from evotext.models.perturbed.active import LeaveOutError
 from evotext.models.perturbed.patterns import covering, summary
 from evotext.models.perturbed.probe import alike, inspect_uses
 from evotext.models.perturbed.trial import attach_what_works
@@ -40,7 +41,7 @@ class PerturbedNetwork:
     network: in evaluation mode. exclude: glob patterns of parameter names that stay as they are, as do all that do not
     require gradients (the frozen weights beside an adapter).
     Several patterns may name the same thing in different families; one at least must match. Raises ValueError if none
-    does, and for parameters that cannot be perturbed.
+    does, and LeaveOutError for parameters that cannot be perturbed.
     A tensor used twice (a tied embedding and head) is one parameter and is perturbed in both uses.
     """
 
@@ -61,12 +62,18 @@ class PerturbedNetwork:
         found = inspect_uses(network, {id(p): name for name, p in stored.items() if name not in excluded})
         tried = attach_what_works(network, found)
         faults = tried.faults | {
-            name: "not applied"
+            name: "no text goes through it"
             for name in stored
             if name not in excluded and name not in tried.faults and name not in tried.applied
         }
         if faults:
-            raise ValueError(_refusal(network, faults, excluded, stored))
+            reasons = {
+                pattern: reason
+                for reason in dict.fromkeys(faults.values())
+                for pattern in covering([name for name in faults if faults[name] == reason], stored)
+            }
+            exclude = covering([*faults, *sorted(excluded)], stored)
+            raise LeaveOutError(type(network).__name__, exclude, reasons)
         if not alike(tried.logits_BTV, found.logits_BTV):
             raise ValueError(f"{type(network).__name__} computes something else under noise of size zero")
         self._attachments = tried.attachments
@@ -114,17 +121,3 @@ def _spec(parameter: nn.Parameter, index: int, is_expert: bool, transposed: bool
     else:
         kind, shape = "vector", (parameter.numel(),)
     return ParameterSpec(kind=kind, shape=shape, index=index, dtype=parameter.dtype, device=parameter.device)  # type: ignore[arg-type]
-
-
-def _refusal(
-    network: PreTrainedModel, faults: Mapping[str, str], excluded: set[str], stored: Mapping[str, nn.Parameter]
-) -> str:
-    """One line: patterns that leave out what cannot be perturbed, and why."""
-    reasons = "; ".join(
-        f"{', '.join(covering([name for name in faults if faults[name] == reason], stored))} ({reason})"
-        for reason in dict.fromkeys(faults.values())
-    )
-    return (
-        f"cannot perturb some parameters of {type(network).__name__}. Leave them out: "
-        f"exclude={covering([*faults, *sorted(excluded)], stored)}. The reasons: {reasons}"
-    )

@@ -61,7 +61,7 @@ class TrialNoise:
         """Return the value, or integer zeros: adding them changes neither value nor dtype."""
         self.applied.add(name)
         if name in self._values:
-            return self._values[name].flatten(1)
+            return self._values[name].reshape(MEMBERS, -1)
         return torch.zeros(MEMBERS, self._outputs[name], dtype=torch.int64, device=self._device)
 
 
