@@ -30,7 +30,7 @@ def shipped_settings(name: str) -> dict[str, Any]:
     made = {"learning_rate_schedule": instantiate(node.learning_rate_schedule)}
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "_target_"} | made
+    return {str(key): value for key, value in plain.items() if not str(key).startswith("_")} | made
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
