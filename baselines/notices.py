@@ -1,6 +1,6 @@
 """What the user of a policy gradient should hear of, once a run."""
 
-from .unfinished import Unfinished
+from .unfinished import UnfinishedValued
 
 # A clip that is narrower than so many times the rounding in the ratio acts on the rounding.
 LEAST_CLIP = 3.0
@@ -44,12 +44,16 @@ def clip_notes(metrics: dict[str, float], clip: float) -> tuple[str, ...]:
     )
 
 
-def unfinished_notes(metrics: dict[str, float], unfinished: Unfinished) -> tuple[str, ...]:
+def unfinished_notes(metrics: dict[str, float], unfinished: UnfinishedValued) -> tuple[str, ...]:
     """A line if many episodes were cut off by a limit, with what becomes of them."""
     share = metrics["completions/unfinished_ratio"]
     if share <= MANY_UNFINISHED:
         return ()
-    fate = "count with what they had earned" if unfinished == "counted" else "are left out of learning"
+    fate = {
+        "counted": "count with what they had earned",
+        "masked": "are left out of learning",
+        "bootstrapped": "count with what they had earned and what the critic expects to follow",
+    }[unfinished]
     return (
         f"note: {share:.0%} of the episodes were cut off by a limit before their task ended them; they {fate} "
         f"(algorithm.unfinished={unfinished}); where they could have gone on, raise env.max_turns or shorten the turns",

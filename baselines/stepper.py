@@ -34,23 +34,25 @@ class Steps:
         return Outcome.NOT_FINITE if self.dropped else Outcome.NO_SIGNAL
 
     def take(self, stepper: "Stepper", figures: Figures) -> None:
-        """One step by the gradients that have been added up; the norm goes into the figures."""
-        norm = stepper.step()
-        if norm is None:
+        """One step by the gradients that have been added up; norms go into the figures: the policy's, and a critic's."""
+        norms = stepper.step()
+        if norms is None:
             self.dropped += 1
         else:
             self.taken += 1
-            figures.mean([("grad_norm", norm)], 1.0)
+            figures.mean([("grad_norm", norms[0])], 1.0)
+            if norms[1:]:
+                figures.mean([("value_grad_norm", math.hypot(*norms[1:]))], 1.0)
 
 
 class Stepper:
-    """An optimizer over groups of parameters with the gradient's norm bounded.
+    """An optimizer over groups of parameters, the norm of each group's gradient bounded on its own.
 
     Weights stored in less than float32 get float32 masters, of which they are the rounding: steps below their spacing
     would be lost otherwise, and most of RL's are. Their gradients are added up in float32, too.
 
-    groups: parameters, each group with its options (as torch.optim takes them). max_grad_norm: None bounds nothing.
-    schedule: of the learning rate.
+    groups: parameters, the policy's first, each group with its options (as torch.optim takes them). max_grad_norm: None
+    bounds nothing. schedule: of the learning rate.
     """
 
     def __init__(
@@ -65,28 +67,28 @@ class Stepper:
         self._weights = MasterWeights(self._stored)
         masters = iter(self._weights.masters.values())
         self.optimizer = factory([group | {"params": [next(masters) for _ in group["params"]]} for group in groups])
-        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._groups = [list(group["params"]) for group in self.optimizer.param_groups]
         for name, stored in self._stored.items():
             if stored.requires_grad and self._weights.masters[name] is not stored:
                 stored.register_post_accumulate_grad_hook(partial(_take_over, self._weights.masters[name]))
         self._max_grad_norm = max_grad_norm
         self.learning_rate = LearningRate(self.optimizer, schedule)
 
-    def step(self) -> float | None:
+    def step(self) -> list[float] | None:
         """Apply the gradients of all processes and clear them.
 
-        Returns the norm before clipping, or None if it is not finite: then nothing changed.
+        Return each group's norm before clipping, or None if one is not finite: then nothing changed.
         """
-        collectives.share_gradients(self._parameters)
+        collectives.share_gradients([parameter for group in self._groups for parameter in group])
         bound = torch.inf if self._max_grad_norm is None else self._max_grad_norm
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, bound))
-        finite = math.isfinite(norm)
+        norms = [float(nn.utils.clip_grad_norm_(group, bound)) for group in self._groups]
+        finite = all(map(math.isfinite, norms))
         if finite:
             self.optimizer.step()
             for name in self._stored:
                 self._weights.close(name)
         self.forget()
-        return norm if finite else None
+        return norms if finite else None
 
     def forget(self) -> None:
         """Clear the gradients."""

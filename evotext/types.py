@@ -109,6 +109,8 @@ class RolloutPlan:
     """The population's perturbations; None runs every row with the stored weights."""
     logprobs: bool = False
     """Whether to record the sampler's log-probabilities of the tokens it drew."""
+    last_observations: bool = False
+    """Whether a row that a limit cut off ends with what the environment said last, where the context has room for it."""
     tokens: bool = True
     """Whether tokens are read: of several processes, each then gets those of all rows, and otherwise keeps its own."""
 

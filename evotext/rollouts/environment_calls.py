@@ -33,7 +33,7 @@ class Step:
     """What `step` said."""
 
     observation: str
-    """Empty after the last answer."""
+    """Empty once the task has ended."""
     reward: float
     terminated: bool
     truncated: bool
@@ -140,7 +140,7 @@ def _step(reply: Any) -> Step:
     observation, reward, terminated, truncated, _ = reply
     over = _flag("terminated", terminated), _flag("truncated", truncated)
     return Step(
-        observation="" if any(over) else _text(observation),
+        observation="" if over[0] else _text(observation),
         reward=_number(reward),
         terminated=over[0],
         truncated=over[1],

@@ -4,6 +4,7 @@ A row whose episode has ended leaves. A fault of an environment ends its own epi
 """
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import gymnasium
@@ -152,6 +153,7 @@ class Batch:
     def _step(self, episodes: list[Episode], texts: list[str], turn: int) -> None:
         """Give each environment its answer; prepare the next block of those that go on."""
         begin = time.perf_counter()
+        cut_off: list[tuple[Episode, str]] = []
         for episode, text in zip(episodes, texts, strict=True):
             episode.answered.append(text)
             self.env_steps += 1
@@ -164,6 +166,7 @@ class Batch:
                 episode.paid.append((len(episode.ids) - 1, step.reward))
             if step.terminated or step.truncated:
                 episode.ending = Ending.TASK if step.terminated else Ending.ENVIRONMENT_LIMIT
+                cut_off += [] if step.terminated else [(episode, step.observation)]
             else:
                 episode.said.append(step.observation)
         self.env_seconds += time.perf_counter() - begin
@@ -171,17 +174,26 @@ class Batch:
         if turn + 1 == self.task.max_turns:
             for episode in going_on:
                 episode.ending = Ending.TURN_LIMIT
-                episode.said.pop()
-            return
-        last_ids = [episode.ids[-1] for episode in going_on]
-        replies = self.model.chat.reply([episode.said[-1] for episode in going_on], last_ids)
-        for episode, last, ids in zip(going_on, last_ids, replies, strict=True):
+                cut_off.append((episode, episode.said.pop()))
+            going_on = []
+        for episode, ids in self._replies([(episode, episode.said[-1]) for episode in going_on]):
             if len(episode.ids) + len(ids) + self.task.max_new_tokens > self.model.context_length:
                 episode.ending = Ending.CONTEXT
-                episode.said.pop()
+                cut_off.append((episode, episode.said.pop()))
             else:
-                episode.block = [last, *ids]
+                episode.block = [episode.ids[-1], *ids]
                 episode.read(ids, turn + 1)
+        if self.plan.last_observations:
+            for episode, ids in self._replies(cut_off):
+                if len(episode.ids) + len(ids) <= self.model.context_length:
+                    episode.read(ids, turn + 1)
+
+    def _replies(self, said: list[tuple[Episode, str]]) -> Iterable[tuple[Episode, list[int]]]:
+        """What the environments said after each episode's last answer, as ids."""
+        if not said:
+            return ()
+        replies = self.model.chat.reply([text for _, text in said], [episode.ids[-1] for episode, _ in said])
+        return zip([episode for episode, _ in said], replies, strict=True)
 
     def _uniforms(self, turn: int) -> Tensor | None:
         if self.plan.sampling.temperature == 0.0:

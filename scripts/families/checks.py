@@ -10,6 +10,7 @@ that says so. Anything else is a fault of ours: `Wrong`.
 """
 
 import random
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,10 +126,10 @@ def _perturbed(network: PreTrainedModel) -> tuple[PerturbedNetwork, LeaveOutErro
 
 
 def _besides(perturbed: PerturbedNetwork) -> tuple[str, ...]:
-    """Last parts of the names of what neither linear layers nor embeddings nor norms read."""
+    """Names of what neither linear layers nor embeddings nor norms read, without the layer's number and what is before it."""
     names = {id(p): name for name, p in perturbed.network.named_parameters() if name in perturbed.parameters}
     uses = inspect_uses(perturbed.network, names).uses
-    own = {".".join(use.name.split(".")[-2:]) for use in uses if use.kind == "own"}
+    own = {".".join(re.split(r"\.\d+\.", use.name)[-1].split(".")[-2:]) for use in uses if use.kind == "own"}
     return (*(["experts"] if any(use.kind == "experts" for use in uses) else []), *sorted(own))
 
 

@@ -30,7 +30,7 @@ parameter whether members get their own.
 | experts of a mixture | noise of each expert's own; products grouped by expert, and by expert and member |
 | routers, scaled embeddings, and other matrices that a module multiplies with by itself | as linear layers and embeddings |
 | biases, scales and shifts of norms | noise of full size, or none (`perturbation.vectors=frozen`) |
-| what a mixer or an attention reads by itself: A, D, dt, convolutions, sinks | row by row, each with its member's |
+| what a mixer or an attention reads by itself: A, D, dt, convolutions, sinks | member by member |
 
 Where a network computes in float32 whatever its weights are, as many routers and state-space scans do, W + sigma E is rounded
 once in a member's own network, and W and sigma E once each in ours. Beside float64 weights that shows as 1e-7 (DeepSeek-V3:

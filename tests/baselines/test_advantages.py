@@ -96,7 +96,15 @@ def test_lambda_one_is_return_less_value_and_lambda_zero_one_step() -> None:
 def test_whitening_is_over_the_mask_alone() -> None:
     values = torch.tensor([[1.0, 2.0, 100.0], [3.0, 100.0, 100.0]], dtype=torch.float64)
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    got = whitened(values, mask)
+    got = whitened(values, mask, 1e-3)
     assert got[~mask].eq(0).all()
     assert float(got[mask].mean()) == pytest.approx(0.0, abs=1e-12)
     assert float(got[mask].std(unbiased=False)) == pytest.approx(1.0)
+
+
+def test_whitening_does_not_blow_up_what_is_less_than_the_returns_spread() -> None:
+    """Hand-computed; and where returns have never differed, rounding is not taken for a difference."""
+    values = torch.tensor([[0.1, 0.3, 0.2]], dtype=torch.float64)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    assert whitened(values, mask, 0.5)[0].tolist() == pytest.approx([-0.2, 0.2, 0.0])
+    assert whitened(values + 1e-17, mask, 0.0).eq(0).all()

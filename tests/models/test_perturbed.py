@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, P
 
 from evotext.models.cached_layers import cache_key, is_recurrent
 from evotext.models.perturbed import CannotPerturbError, LeaveOutError, PerturbedNetwork
-from evotext.models.perturbed.by_row import LARGEST
+from evotext.models.perturbed.by_member import LARGEST
 from evotext.models.perturbed.patterns import covering
 from evotext.models.perturbed.trial import TrialNoise
 from evotext.noise import NoiseKey, PopulationNoise
@@ -294,7 +294,7 @@ def test_what_cannot_be_perturbed_is_named(module: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("module", [_Tempered, _MeanScale, _Direct])
-def test_code_of_its_own_is_followed_row_by_row(module: type[nn.Module]) -> None:
+def test_code_of_its_own_is_followed_member_by_member(module: type[nn.Module]) -> None:
     """Though the module does nothing that linear layers, embeddings and norms do."""
     perturbed = PerturbedNetwork(_with(module))
     assert any("layers.1.mlp" in name for name in perturbed.parameters)

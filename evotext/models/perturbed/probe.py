@@ -35,7 +35,7 @@ class Use:
     key: str
     """What the module calls it."""
     kind: Kind
-    """How it can be perturbed; `own`: by the module's own code, row by row."""
+    """How it can be perturbed; `own`: by the module's own code, member by member."""
     input_dim: int = 0
     """Dimensions of the module's input."""
 
@@ -168,7 +168,7 @@ def _verdict(module: nn.Module, kind: Kind, args: tuple[Any, ...], output: Any) 
     flattened = can_flatten and x.dim() == 2 and x.shape[0] in (ROWS * TOKENS, ROWS)
     shared_positions = kind == "embedding" and x.shape[0] == 1
     if not (led_by_rows or flattened or shared_positions):
-        # The code of a norm may still be followed row by row; a linear layer's would be taken for another member's.
+        # The code of a norm may still be followed member by member; a linear layer's would be taken for another member's.
         fault = f"{type(module).__name__} gets inputs that are not the batch's rows, of shape {tuple(x.shape)}"
         return False, None if kind == "norm" else fault
     if kind == "linear" and isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward:

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from evotext.models.out_of_memory import is_out_of_memory
 from evotext.models.perturbed.active import CannotPerturbError
 from evotext.models.perturbed.attachments import Attachments
-from evotext.models.perturbed.by_row import LARGEST
+from evotext.models.perturbed.by_member import LARGEST
 from evotext.models.perturbed.probe import MEMBERS, ROWS_PER_MEMBER, Use, Uses, alike, probe_logits
 
 
@@ -87,7 +87,7 @@ def attach_what_works(network: PreTrainedModel, found: Uses) -> Tried:
         uses = [use for use in found.uses if use.name not in faults]
         idle = TrialNoise(outputs, network.device, {})
         attachments = Attachments(uses, found.one_input, idle)
-        # Large matrices run as linear layers and embeddings do; only what is read row by row needs a second look.
+        # Large matrices run as linear layers and embeddings do; only what is read member by member needs a second look.
         own = [use for use in uses if use.kind == "own" and getattr(use.module, use.key).numel() <= LARGEST]
         values = {use.name: _values(getattr(use.module, use.key)) for use in own}
         uses_of = [use for use in uses if use.name in values]
@@ -110,7 +110,7 @@ def attach_what_works(network: PreTrainedModel, found: Uses) -> Tried:
             if is_out_of_memory(error) or not values:
                 raise
             said = str(error).splitlines()[0]
-            new = dict.fromkeys(values, f"read by code that does not run row by row: {said}")
+            new = dict.fromkeys(values, f"read by code that does not run member by member: {said}")
         if not new:
             return Tried(attachments=attachments, faults=faults, applied=idle.applied, logits_BTV=logits_BTV)
         faults |= new
