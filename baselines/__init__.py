@@ -1,7 +1,7 @@
 """Gradient-based baselines: GRPO, PPO and supervised fine-tuning, with the parts that they share."""
 
-from baselines.grpo import GRPO
-from baselines.ppo import PPO
-from baselines.sft import SFT
+from .grpo import GRPO
+from .ppo import PPO
+from .sft import SFT
 
 __all__ = ["GRPO", "PPO", "SFT"]

@@ -51,9 +51,12 @@ def rates_between(
     return discount_BN, decay_BN
 
 
-def whitened(values_BN: Tensor, mask_BN: Tensor) -> Tensor:
-    """Zero mean and unit (population) standard deviation over the masked entries; others stay 0."""
+def whitened(values_BN: Tensor, mask_BN: Tensor, spread: float) -> Tensor:
+    """Return the masked entries less their mean, over the larger of their (population) deviation and `spread`; others stay 0.
+
+    spread: of returns that differed; 0 if none ever did, and then all entries are 0.
+    """
+    if spread == 0:
+        return torch.zeros_like(values_BN)
     chosen = values_BN[mask_BN]
-    if chosen.numel() < 2:
-        return values_BN
-    return torch.where(mask_BN, (values_BN - chosen.mean()) / (chosen.std(unbiased=False) + 1e-8), 0.0)
+    return torch.where(mask_BN, (values_BN - chosen.mean()) / max(float(chosen.std(unbiased=False)), spread), 0.0)

@@ -20,7 +20,7 @@ def check_checkpointable(network: PreTrainedModel) -> None:
     """Raises ValueError for a network without a layer that could be checkpointed."""
     if not _layers(network):
         raise ValueError(
-            f"algorithm.gradient_checkpointing: expected a network with layers that transformers can checkpoint, got "
+            f"gradient_checkpointing: expected a network with layers that transformers can checkpoint, got "
             f"{type(network).__name__}, which has none; set it to false and lower algorithm.micro_rows"
         )
 

@@ -8,13 +8,14 @@ run in two, and so from then on.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from evotext.distributed import collectives
 from evotext.keys.philox import Purpose, stream_id, uniform
-from evotext.models.out_of_memory import is_out_of_memory, make_room
+from evotext.models.out_of_memory import FittingRows
 
 
 def minibatches(rows: int, count: int, *, seed: int, generation: int, epoch: int) -> tuple[Tensor, ...]:
@@ -39,8 +40,7 @@ class MicroBatches:
     """
 
     def __init__(self, rows: int) -> None:
-        self.rows = self.fitting = rows
-        self._said = rows
+        self.fitting = FittingRows(rows)
 
     def run(
         self,
@@ -56,30 +56,31 @@ class MicroBatches:
         back, and `forget` drops what else it has added up.
         """
         back = figures.marked()
-        while True:
-            total, size = 0.0, 0
-            try:
-                for part_K in micro_batches(row_K, length_B, self.rows):
-                    for some_K in part_K.split(self.fitting):
-                        size = len(some_K)
-                        total += work(some_K) or 0.0
-                return total
-            except (MemoryError, RuntimeError) as error:
-                if size < 2 or not is_out_of_memory(error):
-                    raise
-            self.fitting = (size + 1) // 2
+        while (total := self._attempt(row_K, length_B, work)) is None:
             back()
             forget()
-            make_room(row_K.device)
+        return total
 
     def notes(self) -> tuple[str, ...]:
         """A line for the user if parts have become smaller since the last call."""
-        if self.fitting == self._said:
-            return ()
-        self._said = self.fitting
-        return (
-            f"out of memory: micro-batches have {self.fitting} rows from here on (algorithm.micro_rows={self.rows})",
-        )
+        now, most = self.fitting.now, self.fitting.most
+        line = f"out of memory: micro-batches have {now} rows from here on (algorithm.micro_rows={most})"
+        return (line,) if self.fitting.shrunk() else ()
+
+    def _attempt(self, row_K: Tensor, length_B: Tensor, work: Callable[[Tensor], float | None]) -> float | None:
+        """The sum of what the work returned; None if the memory did not hold some part."""
+        total = 0.0
+        for part_K in micro_batches(row_K, length_B, self.fitting.most):
+            for some_K in part_K.split(self.fitting.now):
+                done = self.fitting.attempt(len(some_K), partial(_share, work, some_K), row_K.device)
+                if done is None:
+                    return None
+                total += done
+        return total
+
+
+def _share(work: Callable[[Tensor], float | None], some_K: Tensor) -> float:
+    return work(some_K) or 0.0
 
 
 class Figures:

@@ -21,7 +21,7 @@ class KLController:
     def __init__(self, coefficient: float, *, target: float | None, horizon: int) -> None:
         if target is not None and coefficient == 0:
             raise ValueError(
-                f"algorithm.kl_target: expected null with algorithm.kl_coefficient=0, got {target:g}; the controller "
+                f"kl_target: expected null with kl_coefficient=0, got {target:g}; the controller "
                 "multiplies the coefficient: start it above 0, e.g. at 0.05"
             )
         self.coefficient, self._target, self._horizon = coefficient, target, horizon

@@ -17,15 +17,18 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from baselines.gradient_checkpointing import checkpointed_layers
-from baselines.shared_opening import Openings, hidden_states, network_shares, shared_openings
 from evotext.models.flops import ForwardFlops
 from evotext.policy.actions import Actions
-from evotext.policy.output_head import head_explains_logits, head_logits, logprob_and_entropy
+from evotext.policy.output_head import chosen, entropies, head_explains_logits, head_logits, log_probabilities
 from evotext.types import Cost
+
+from .gradient_checkpointing import checkpointed_layers
+from .shared_opening import Openings, hidden_states, network_shares, shared_openings
 
 # Logits held at once: 2**24 numbers are 64 MiB in float32.
 MAX_LOGITS = 1 << 24
+# Entropies of so many actions make a figure; all of them take a quarter of the head's time.
+MOST_ENTROPIES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,7 @@ class Scores:
     logprob_BN: Tensor
     """Log-probability at the sampling temperature (float32 or wider)."""
     entropy_BN: Tensor
-    """Entropy in nats of the distribution that the action was drawn from."""
+    """Entropy in nats of the distribution that the action was drawn from; NaN at actions whose entropy was not asked for."""
     hidden_BND: Tensor
     """Last hidden state before the action was chosen: the state that a value head judges."""
     final_hidden_BD: Tensor
@@ -48,10 +51,11 @@ class Scorer:
     by_head: whether only the actions' positions go through the output head (found out from the network itself).
     shares: whether rows that begin alike share the computation of their beginning (found out likewise).
     checkpoints: whether layers are computed again in the backward pass; rows then share nothing.
+    entropies: whether every action has its entropy, with a gradient; otherwise some have theirs, evenly spaced and without.
     """
 
-    def __init__(self, network: PreTrainedModel, *, checkpoints: bool = False) -> None:
-        self.network, self.checkpoints = network, checkpoints
+    def __init__(self, network: PreTrainedModel, *, checkpoints: bool = False, entropies: bool = False) -> None:
+        self.network, self.checkpoints, self.entropies = network, checkpoints, entropies
         self.by_head = head_explains_logits(network)
         self.shares = self.by_head and not checkpoints and network_shares(network)
         self._forward_flops, self._spent = ForwardFlops(network), Cost()
@@ -74,8 +78,9 @@ class Scorer:
     def _by_head(self, actions: Actions, temperature: float, openings: Openings | None) -> Scores:
         with checkpointed_layers(self.network, self.checkpoints):
             hidden_BND, chosen_BN, final_BD = states_at_actions(self.network, actions, openings)
-        hidden_MD, token_M = hidden_BND[actions.mask_BN], chosen_BN[actions.mask_BN]
-        logprob_M, entropy_M = self._score_tokens(hidden_MD, token_M, temperature)
+        mask_BN = actions.mask_BN
+        hidden_MD, token_M, measured_M = hidden_BND[mask_BN], chosen_BN[mask_BN], _evenly(mask_BN)[mask_BN]
+        logprob_M, entropy_M = self._score_tokens(hidden_MD, token_M, measured_M, temperature)
         blank_BN = torch.zeros(actions.mask_BN.shape, dtype=logprob_M.dtype, device=logprob_M.device)
         return Scores(
             logprob_BN=blank_BN.masked_scatter(actions.mask_BN, logprob_M),
@@ -84,18 +89,30 @@ class Scorer:
             final_hidden_BD=final_BD,
         )
 
-    def _score_tokens(self, hidden_MD: Tensor, token_M: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        def part(hidden_MD: Tensor, token_M: Tensor) -> tuple[Tensor, Tensor]:
-            return logprob_and_entropy(head_logits(self.network, hidden_MD), token_M, temperature)
+    def _score_tokens(
+        self, hidden_MD: Tensor, token_M: Tensor, measured_M: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        def part(hidden_MD: Tensor, token_M: Tensor, measured_M: Tensor) -> tuple[Tensor, Tensor]:
+            logprob_MV = log_probabilities(head_logits(self.network, hidden_MD), temperature)
+            return chosen(logprob_MV, token_M), self._entropies(logprob_MV, measured_M)
 
         size = max(1, MAX_LOGITS // self.network.config.get_text_config().vocab_size)
         if token_M.numel() <= size:
-            return part(hidden_MD, token_M)
+            return part(hidden_MD, token_M, measured_M)
         pairs = [
-            checkpoint(part, hidden, token, use_reentrant=False)
-            for hidden, token in zip(hidden_MD.split(size), token_M.split(size), strict=True)
+            checkpoint(part, *some, use_reentrant=False)
+            for some in zip(hidden_MD.split(size), token_M.split(size), measured_M.split(size), strict=True)
         ]
         return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
+
+    def _entropies(self, logprob_XV: Tensor, measured_X: Tensor) -> Tensor:
+        """measured_X: which ones, if not all are asked for."""
+        if self.entropies:
+            return entropies(logprob_XV)
+        entropy_X = torch.full_like(logprob_XV[..., 0], torch.nan, requires_grad=False)
+        with torch.no_grad():
+            entropy_X[measured_X] = entropies(logprob_XV[measured_X])
+        return entropy_X
 
     def _by_whole_rows(self, actions: Actions, temperature: float) -> Scores:
         def part(row_K: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -108,12 +125,14 @@ class Scorer:
                     output_hidden_states=True,
                 )
             logits_KNV, chosen_KN, _ = _at_actions(output.logits, some)
-            logprob_KN, entropy_KN = logprob_and_entropy(logits_KNV, chosen_KN, temperature)
+            logprob_KNV = log_probabilities(logits_KNV, temperature)
+            logprob_KN, entropy_KN = chosen(logprob_KNV, chosen_KN), self._entropies(logprob_KNV, measured_BN[row_K])
             hidden_KND, _, final_KD = _at_actions(output.hidden_states[-1], some)
             zero = torch.zeros((), dtype=logprob_KN.dtype, device=logprob_KN.device)
             logprob_KN, entropy_KN = (torch.where(some.mask_BN, x, zero) for x in (logprob_KN, entropy_KN))
             return logprob_KN, entropy_KN, hidden_KND, final_KD
 
+        measured_BN = _evenly(actions.mask_BN)
         row_logits = actions.tokens_BT.shape[1] * self.network.config.get_text_config().vocab_size
         chunks = torch.arange(actions.rows, device=actions.mask_BN.device).split(max(1, MAX_LOGITS // row_logits))
         if len(chunks) == 1:
@@ -122,6 +141,12 @@ class Scorer:
             parts = [checkpoint(part, row_K, use_reentrant=False) for row_K in chunks]
         logprob_BN, entropy_BN, hidden_BND, final_BD = (torch.cat(column) for column in zip(*parts, strict=True))
         return Scores(logprob_BN=logprob_BN, entropy_BN=entropy_BN, hidden_BND=hidden_BND, final_hidden_BD=final_BD)
+
+
+def _evenly(mask_BN: Tensor) -> Tensor:
+    """True at `MOST_ENTROPIES` actions at most, as far from each other as they can be; at all if there are no more."""
+    order_BN = mask_BN.flatten().cumsum(0).view(mask_BN.shape) - 1
+    return mask_BN & (order_BN % max(1, -(-int(mask_BN.sum()) // MOST_ENTROPIES)) == 0)
 
 
 def cost_of_pass(flops: ForwardFlops, positions: int, predicted: int) -> Cost:

@@ -1,8 +1,8 @@
-"""Groups with a signal, gathered over generations until there are enough of them for a step (DAPO, arXiv 2503.14476).
+"""Groups with a signal, gathered until a batch is full: dynamic sampling (DAPO, arXiv 2503.14476).
 
-A group that solved its instance every time, or never, has no gradient; with rare successes most groups are such. DAPO draws
-more until a batch is full. Here a generation is held back instead, and the next one, by the same policy, adds to it: what is
-thrown away has been charged to the budget like everything else that was generated.
+A group that solved its instance every time, or never, has no gradient; with rare successes most groups are such. DAPO keeps
+the others and draws more prompts until it has as many as it wants. So does this, by asking the next generation, of the same
+policy, for what is missing and no more. What is thrown away has been charged to the budget like all that was generated.
 
 Shapes: B rows.
 """
@@ -11,9 +11,10 @@ from dataclasses import fields
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from evotext.policy.actions import Actions, joined
+
+from .objective import Rows
 
 
 class Refill:
@@ -21,36 +22,43 @@ class Refill:
 
     def __init__(self, groups: int, rounds: int) -> None:
         self.groups, self.rounds = groups, rounds
-        self._parts: list[tuple[Actions, Tensor, Tensor]] = []
+        self._parts: list[Rows] = []
         self.gathered = self._rounds = 0
 
-    def add(self, actions: Actions, advantage_B: Tensor, counts_B: Tensor, alive_B: Tensor, groups: int) -> None:
-        """A generation's rows; those that are not alive are left out. groups: how many of it are alive."""
-        row_K = alive_B.nonzero()[:, 0]
-        self._parts.append((actions.rows_at(row_K), advantage_B[row_K], counts_B[row_K]))
+    @property
+    def missing(self) -> int:
+        """Groups that the batch still wants, at least one."""
+        return self.groups - self.gathered
+
+    def add(self, rows: Rows, *, groups: int) -> None:
+        """A generation's rows that carry a signal, which are of so many groups."""
+        self._parts.append(rows)
         self.gathered += groups
         self._rounds += 1
 
-    def take(self) -> tuple[Actions, Tensor, Tensor] | None:
-        """Actions, advantages and which rows count, if a step is due; then nothing is held any more."""
+    def take(self) -> Rows | None:
+        """All that was added, if a step is due; then nothing is held any more."""
         if self.gathered < self.groups and self._rounds < self.rounds:
             return None
-        actions, advantages, counts = zip(*self._parts, strict=True)
-        self._parts, self.gathered, self._rounds = [], 0, 0
-        return joined(actions), torch.cat(advantages), torch.cat(counts)
+        parts, self._parts, self.gathered, self._rounds = self._parts, [], 0, 0
+        return Rows(
+            actions=joined([part.actions for part in parts]),
+            advantage_B=torch.cat([part.advantage_B for part in parts]),
+            counts_B=torch.cat([part.counts_B for part in parts]),
+        )
 
     def state_dict(self) -> dict[str, object]:
         """What is held."""
-        held = [{"actions": vars(a), "advantage": b, "counts": c} for a, b, c in self._parts]
+        held = [{"actions": vars(a.actions), "advantage": a.advantage_B, "counts": a.counts_B} for a in self._parts]
         return {"held": held, "gathered": self.gathered, "rounds": self._rounds}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Undo `state_dict`."""
         self._parts = [
-            (
-                Actions(**{field.name: part["actions"][field.name].to(device) for field in fields(Actions)}),
-                part["advantage"].to(device),
-                part["counts"].to(device),
+            Rows(
+                actions=Actions(**{field.name: part["actions"][field.name].to(device) for field in fields(Actions)}),
+                advantage_B=part["advantage"].to(device),
+                counts_B=part["counts"].to(device),
             )
             for part in state["held"]
         ]

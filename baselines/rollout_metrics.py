@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from baselines.inner_loop import Figures
-from baselines.stepper import Steps
 from evotext.policy.actions import Actions
 from evotext.types import Trajectories
+
+from .inner_loop import Figures
+from .stepper import Steps
 
 
 def rollout_metrics(batch: Trajectories) -> dict[str, float]:
@@ -19,29 +20,34 @@ def rollout_metrics(batch: Trajectories) -> dict[str, float]:
         "completions/mean_length": float(length_B.mean()),
         "completions/max_length": float(length_B.max()),
         "completions/clipped_ratio": float(batch.overlong_B.double().mean()),
-        "completions/unfinished_ratio": float(batch.truncated_B.double().mean()),
+        "completions/unfinished_ratio": float((batch.truncated_B & ~batch.faulty_B).double().mean()),
     }
 
 
-def group_metrics(batch: Trajectories) -> dict[str, float]:
-    """Of groups: those that carry no signal (equal returns), told apart by the task's outcome; the spread within one."""
+def group_metrics(batch: Trajectories, compared_B: Tensor) -> dict[str, float]:
+    """Of groups: those that carry no signal (equal returns), told apart by success if the task knows it; the spread within.
+
+    compared_B: the rows that groups are made of; one that is left without any carries no signal and counts as neither.
+    """
     group_B = torch.tensor(batch.plan.groups)
     flat = solved = failed = 0
     spread = 0.0
     groups = group_B.unique()
     for group in groups:
-        mine = group_B == group
-        returns, success = batch.return_B[mine], batch.success_B[mine]
-        flat += bool((returns == returns[0]).all())
+        mine = (group_B == group) & compared_B
+        returns = batch.return_B[mine]
+        flat += bool((returns == returns[:1]).all())
         spread += float(returns.std()) if len(returns) > 1 else 0.0
-        solved += bool(success.all())
-        failed += not bool(success.any())
-    return {
+        if batch.success_B is not None and len(returns):
+            solved += bool(batch.success_B[mine].all())
+            failed += not bool(batch.success_B[mine].any())
+    metrics = {
         "reward_std": spread / len(groups),  # as TRL: the mean of the groups' own deviations
         "frac_reward_zero_std": flat / len(groups),
-        "groups/all_solved": solved / len(groups),
-        "groups/all_failed": failed / len(groups),
     }
+    if batch.success_B is not None:
+        metrics |= {"groups/all_solved": solved / len(groups), "groups/all_failed": failed / len(groups)}
+    return metrics
 
 
 def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> dict[str, float]:
@@ -49,21 +55,8 @@ def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> 
     return {
         "num_tokens": float(tokens_seen),
         "learning_rate": learning_rate,
-        "skipped": float(steps.taken == 0),
         "nonfinite_gradients": float(steps.dropped),
     }
-
-
-def gap_notes(metrics: dict[str, float], tolerance: float) -> tuple[str, ...]:
-    """A warning if the sampler's and the trainer's log-probabilities differ by more than this on average, in nats."""
-    gap = metrics.get("sampling/logp_difference", 0.0)
-    if gap <= tolerance:
-        return ()
-    return (
-        f"warning: the sampler's log-probabilities are {gap:.3g} nats a token from the trainer's (tolerance {tolerance:g}): "
-        "likely weights in a narrow type (try model.dtype=float32 or algorithm.old_logprobs=trainer), or layers that compute "
-        "otherwise with a cache or with padding",
-    )
 
 
 def add_gap(figures: Figures, part: Actions, logprob_KN: Tensor) -> None:

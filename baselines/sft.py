@@ -17,12 +17,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from baselines.gradient_checkpointing import check_checkpointable
-from baselines.inner_loop import Figures, MicroBatches, minibatches
-from baselines.losses import token_weights
-from baselines.policy import Scorer
-from baselines.rollout_metrics import trained_on_metrics
-from baselines.stepper import Stepper, Steps
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -30,6 +24,13 @@ from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.policy.actions import Actions, cut_out
 from evotext.types import Cost, Demonstration, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import PositiveFloat, PositiveInt, checked
+
+from .gradient_checkpointing import check_checkpointable
+from .inner_loop import Figures, MicroBatches, minibatches
+from .losses import token_weights
+from .policy import Scorer
+from .rollout_metrics import trained_on_metrics
+from .stepper import Stepper, Steps
 
 
 class SFT:
@@ -54,7 +55,7 @@ class SFT:
     ) -> None:
         check_optimizer(optimizer)
         if minibatches > episodes:
-            raise ValueError(f"algorithm.minibatches: expected at most episodes = {episodes}, got {minibatches}")
+            raise ValueError(f"minibatches: expected at most episodes = {episodes}, got {minibatches}")
         self.demonstrations, self.episodes = demonstrations, episodes
         self.epochs, self.minibatches, self.micro_rows = epochs, minibatches, micro_rows
         self.gradient_checkpointing = gradient_checkpointing
@@ -92,14 +93,15 @@ class SFT:
         steps = self._improve(actions, generation, figures)
         metrics = figures.result()
         metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
-        cost = Cost(env_seconds=drawn - begin, update_seconds=time.perf_counter() - drawn, updates=max(1, steps.taken))
+        cost = Cost(env_seconds=drawn - begin, update_seconds=time.perf_counter() - drawn, updates=steps.taken)
         if collectives.rank() == 0:  # all processes drew the same ones, and counts of all are added up
             cost += Cost(
                 episodes=sum(demonstration.played for demonstration in taught),
                 env_steps=sum(len(demonstration.turns) for demonstration in taught),
                 generated_tokens=int(actions.mask_BN.sum()),
             )
-        return UpdateReport(metrics=metrics, cost=cost + self._policy.spent(), notes=self._micro.notes())
+        cost += self._policy.spent()
+        return UpdateReport(outcome=steps.outcome, metrics=metrics, cost=cost, notes=self._micro.notes())
 
     def state_dict(self) -> dict[str, object]:
         """The optimizer's state and the count of tokens; demonstrations are functions of seed and generation."""
@@ -121,7 +123,7 @@ class SFT:
         width = max(len(ids) for ids, _ in rows)
         if width > longest:
             raise ValueError(
-                f"algorithm.demonstrations: expected conversations of at most {longest} tokens (the model's context), got "
+                f"demonstrations: expected conversations of at most {longest} tokens (the model's context), got "
                 f"one of {width}; make the task shorter or take a model with a longer context"
             )
         tokens_BT = torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in rows])
@@ -160,5 +162,5 @@ class SFT:
         weight_KN = weight_BN[row_K, : part.mask_BN.shape[1]].to(scores.logprob_BN.dtype)
         (-scores.logprob_BN * weight_KN).sum().backward()
         mask = part.mask_BN
-        loss, entropy = -scores.logprob_BN.detach()[mask].mean(), scores.entropy_BN.detach()[mask].mean()
+        loss, entropy = -scores.logprob_BN.detach()[mask].mean(), scores.entropy_BN[mask].nanmean()
         figures.mean([("loss", float(loss)), ("entropy", float(entropy))], float(mask.sum()))

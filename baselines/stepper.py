@@ -3,15 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from baselines.inner_loop import Figures
 from evotext.distributed import collectives
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
+from evotext.optimization.master_weights import MasterWeights
+from evotext.types import Outcome
+
+from .inner_loop import Figures
 
 
 @dataclass(kw_only=True)
@@ -22,24 +26,33 @@ class Steps:
     dropped: int = 0
     """For a gradient that is not finite."""
 
+    @property
+    def outcome(self) -> Outcome:
+        """What became of the weights by them."""
+        if self.taken:
+            return Outcome.CHANGED
+        return Outcome.NOT_FINITE if self.dropped else Outcome.NO_SIGNAL
+
     def take(self, stepper: "Stepper", figures: Figures) -> None:
-        """One step by the gradients that have been added up; the norm goes into the figures."""
-        norm = stepper.step()
-        if norm is None:
+        """One step by the gradients that have been added up; norms go into the figures: the policy's, and a critic's."""
+        norms = stepper.step()
+        if norms is None:
             self.dropped += 1
         else:
             self.taken += 1
-            figures.mean([("grad_norm", norm)], 1.0)
+            figures.mean([("grad_norm", norms[0])], 1.0)
+            if norms[1:]:
+                figures.mean([("value_grad_norm", math.hypot(*norms[1:]))], 1.0)
 
 
 class Stepper:
-    """An optimizer over groups of parameters with the gradient's norm bounded.
+    """An optimizer over groups of parameters, the norm of each group's gradient bounded on its own.
 
     Weights stored in less than float32 get float32 masters, of which they are the rounding: steps below their spacing
     would be lost otherwise, and most of RL's are. Their gradients are added up in float32, too.
 
-    groups: parameters, each group with its options (as torch.optim takes them). max_grad_norm: None bounds nothing.
-    schedule: of the learning rate.
+    groups: parameters, the policy's first, each group with its options (as torch.optim takes them). max_grad_norm: None
+    bounds nothing. schedule: of the learning rate.
     """
 
     def __init__(
@@ -50,63 +63,52 @@ class Stepper:
         max_grad_norm: float | None,
         schedule: Callable[[int], float] | None = None,
     ) -> None:
-        self._narrow: list[tuple[nn.Parameter, nn.Parameter]] = []
-        self.optimizer = factory([group | {"params": list(map(self._wide, group["params"]))} for group in groups])
-        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._stored = {str(i): p for i, p in enumerate(p for group in groups for p in group["params"])}
+        self._weights = MasterWeights(self._stored)
+        masters = iter(self._weights.masters.values())
+        self.optimizer = factory([group | {"params": [next(masters) for _ in group["params"]]} for group in groups])
+        self._groups = [list(group["params"]) for group in self.optimizer.param_groups]
+        for name, stored in self._stored.items():
+            if stored.requires_grad and self._weights.masters[name] is not stored:
+                stored.register_post_accumulate_grad_hook(partial(_take_over, self._weights.masters[name]))
         self._max_grad_norm = max_grad_norm
         self.learning_rate = LearningRate(self.optimizer, schedule)
 
-    def step(self) -> float | None:
+    def step(self) -> list[float] | None:
         """Apply the gradients of all processes and clear them.
 
-        Returns the norm before clipping, or None if it is not finite: then nothing changed.
+        Return each group's norm before clipping, or None if one is not finite: then nothing changed.
         """
-        collectives.share_gradients(self._parameters)
+        collectives.share_gradients([parameter for group in self._groups for parameter in group])
         bound = torch.inf if self._max_grad_norm is None else self._max_grad_norm
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, bound))
-        finite = math.isfinite(norm)
+        norms = [float(nn.utils.clip_grad_norm_(group, bound)) for group in self._groups]
+        finite = all(map(math.isfinite, norms))
         if finite:
             self.optimizer.step()
-            self._round()
+            for name in self._stored:
+                self._weights.close(name)
         self.forget()
-        return norm if finite else None
+        return norms if finite else None
 
     def forget(self) -> None:
         """Clear the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
-        for stored, _ in self._narrow:
+        for stored in self._stored.values():
             stored.grad = None  # there only if a backward pass was broken off
 
     def state_dict(self) -> dict[str, object]:
         """The optimizer's state and the masters."""
-        return {"optimizer": self.optimizer.state_dict(), "masters": [master.detach() for _, master in self._narrow]}
+        return {"optimizer": self.optimizer.state_dict(), "masters": list(self._weights.state_dict().values())}
 
-    @torch.no_grad()
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`; the stored weights become the masters' rounding."""
-        self.optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
-        for (_, master), value in zip(self._narrow, state["masters"], strict=True):  # type: ignore[call-overload]
-            master.copy_(value)
-        self._round()
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._weights.load_state_dict(dict(zip(self._weights.state_dict(), state["masters"], strict=True)))
 
-    def _wide(self, stored: nn.Parameter) -> nn.Parameter:
-        """The parameter itself, or its master, which takes over each gradient as soon as it is there."""
-        if stored.dtype in (torch.float32, torch.float64):
-            return stored
-        master = nn.Parameter(stored.detach().float(), requires_grad=stored.requires_grad)
-        self._narrow.append((stored, master))
 
-        def take_over(parameter: Tensor) -> None:
-            assert parameter.grad is not None
-            gradient = parameter.grad.float()
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-            parameter.grad = None
-
-        if stored.requires_grad:
-            stored.register_post_accumulate_grad_hook(take_over)
-        return master
-
-    @torch.no_grad()
-    def _round(self) -> None:
-        for stored, master in self._narrow:
-            stored.copy_(master)
+def _take_over(master: nn.Parameter, stored: Tensor) -> None:
+    """Add a gradient that has just come to those of the master, in float32."""
+    assert stored.grad is not None
+    gradient = stored.grad.float()
+    master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+    stored.grad = None

@@ -8,10 +8,10 @@
 import importlib
 import pkgutil
 
-from envs.demonstrator import task_demonstrations
-from envs.registration import native_ids, registered
-from envs.text_env import TextEnv
-from envs.warm_up import demonstrations
+from .demonstrator import task_demonstrations
+from .registration import native_ids, registered
+from .text_env import TextEnv
+from .warm_up import demonstrations
 
 __all__ = ["TextEnv", "demonstrations", "native_ids", "registered", "task_demonstrations"]
 

@@ -6,10 +6,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 # Where the demonstrator is at home: numbers that begin with one of these.
 HOME = "12"

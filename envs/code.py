@@ -6,11 +6,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.expressions import evaluate
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .expressions import evaluate
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 LONGEST = 60
 # Inputs that an answer is checked on besides those shown: none of these is shown with the default options.

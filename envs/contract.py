@@ -1,7 +1,7 @@
 """What an environment of text must keep to be trained on, as checks that run on anybody's environment.
 
 Each check takes a function that makes an environment, and the greatest number of turns; it returns what is wrong, in
-one line, or an empty text. `scripts/check_env.py` runs them all.
+one line, or an empty text. `evotext check-env` runs them all.
 """
 
 import warnings
@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from envs.spaces import FreeText
+from .spaces import FreeText
 
 Env = gymnasium.Env[str, str]
 Make = Callable[[], Env]

@@ -8,10 +8,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.expressions import evaluate
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .expressions import evaluate
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 # Of the random trees. Weighted so that the plain sum, the demonstrator's habit, is right in one instance of six.
 OPERATORS = "++--*"

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from envs.text_env import TextEnv
 from evotext.rollouts.task import TextTask
 from evotext.types import Demonstration
+
+from .text_env import TextEnv
 
 MOST_TRIES = 1000
 
@@ -15,29 +16,37 @@ def task_demonstrations(count: int, seed: int, *, task: TextTask, solved: bool) 
     """`count` training episodes as a pure function of the arguments, each played turn by turn by `TextEnv.imitate`.
 
     solved: only episodes that reach the task's `success_return`; those that do not are thrown away and counted.
-    Raises ValueError at once for a task without a demonstrator.
+    Raises ValueError at once for a task without a demonstrator, or without success if solved ones are wanted.
     """
     env = task.environments(1)[0].unwrapped
     if not isinstance(env, TextEnv):
         raise ValueError(
-            f"algorithm.demonstrations: expected a task with demonstrations, got {task.name}, whose {type(env).__name__} is "
-            "no envs.TextEnv; name a function (count, seed) of your own by algorithm.demonstrations._target_"
+            f"demonstrations: expected a task with demonstrations, got {task.name}, whose {type(env).__name__} is "
+            "no envs.TextEnv; name a function (count, seed) of your own by demonstrations._target_"
         )
-    return _played(count, seed, task, env, solved)
+    if solved and task.success_return is None:
+        raise ValueError(
+            f"demonstrations.solved: expected false, since nothing says which return of {task.name} is a success, "
+            "got true; or set env.success_return"
+        )
+    return _played(count, seed, task, env, task.success_return if solved else None)
 
 
-def _played(count: int, seed: int, task: TextTask, player: TextEnv[object], solved: bool) -> Iterator[Demonstration]:
+def _played(
+    count: int, seed: int, task: TextTask, player: TextEnv[object], goal: float | None
+) -> Iterator[Demonstration]:
+    """goal: the least return of an episode that is not thrown away."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         for tries in range(1, MOST_TRIES + 1):
             instructions, turns, total = _episode(rng, task, player)
-            if not solved or total >= task.success_return:
+            if goal is None or total >= goal:
                 yield Demonstration(turns=turns, instructions=instructions, played=tries)
                 break
         else:
             raise ValueError(
-                f"algorithm.demonstrations.solved: expected an episode of {task.name} that reaches "
-                f"{task.success_return:g}, got none in {MOST_TRIES}; set it to false, or look at the task's wrappers"
+                f"demonstrations.solved: expected an episode of {task.name} that reaches "
+                f"{goal:g}, got none in {MOST_TRIES}; set it to false, or look at the task's wrappers"
             )
 
 

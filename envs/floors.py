@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.text_env import TextEnv
+from .text_env import TextEnv
 
 
 def random_legal(env: TextEnv[Any], rng: np.random.Generator, episodes: int, success_return: float) -> float:

@@ -8,11 +8,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
-from envs.words import WORDS
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
+from .words import WORDS
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 BLANK = "."

@@ -6,11 +6,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.grids import MOVES, Square, squares, step, way
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .grids import MOVES, Square, squares, step, way
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 PLAYER, HOLDER, KEY, DOOR, WALL, FLOOR = "@&KD#."
 NEAREST = 3

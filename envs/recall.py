@@ -6,9 +6,10 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 EXAMPLE_KEY, EXAMPLE_DISTRACTION = "581347026", "207651938"
 QUESTION = "key?"

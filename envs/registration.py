@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import gymnasium
 
-from envs.text_env import TextEnv
+from .text_env import TextEnv
 
 _NATIVE: list[str] = []
 

@@ -7,11 +7,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.grids import MOVES, OPPOSITE, Square, squares, step
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .grids import MOVES, OPPOSITE, Square, squares, step
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 # As in other Sokoban programs: a player, a box, each on a goal, an empty goal, a wall, the floor.
 PLAYER, BOX, PLAYER_ON_GOAL, BOX_ON_GOAL, GOAL, WALL, FLOOR = "@$+*.#-"

@@ -6,9 +6,10 @@ from typing import Annotated, final
 import numpy as np
 from pydantic import Field
 
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 # All ten digits, so that for `digits=10` no instance is answered by "0123456789" either: see `TextEnv.example`.
 EXAMPLE = "310249876502468"

@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from envs.spaces import FreeText
+from .spaces import FreeText
 
 Instance = TypeVar("Instance", bound=Hashable)
 RenderMode = Literal["ansi"] | None

@@ -7,10 +7,11 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 GOODS = "abcdefghijklmnopqrstuvwxyz"
 # Where the demonstrator is at home: it begins with one of these.

@@ -11,8 +11,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from envs.registration import native_ids
-from envs.text_env import TextEnv, Turn
+from .registration import native_ids
+from .text_env import TextEnv, Turn
 
 CORE = ("evotext/Countdown-v0", "evotext/Recall-v0", "evotext/Sort-v0")
 
@@ -37,5 +37,5 @@ def demonstrations(count: int, seed: int, *, task: str | None) -> Iterator[list[
 
 def course(task: str | None) -> tuple[str, ...]:
     """Ids of the tasks that are practised together with this one, itself included."""
-    native_id = (task or "").removeprefix("envs:")
+    native_id = (task or "").rpartition(":")[2]  # without the module that registers it
     return (native_id,) if native_id in native_ids() and native_id not in CORE else CORE

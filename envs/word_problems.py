@@ -6,11 +6,12 @@ from typing import Annotated, NamedTuple, final
 import numpy as np
 from pydantic import Field
 
-from envs.extraction import after_mark
-from envs.habits import does_right
-from envs.registration import registered
-from envs.text_env import RenderMode, TextEnv
 from evotext.validation import checked
+
+from .extraction import after_mark
+from .habits import does_right
+from .registration import registered
+from .text_env import RenderMode, TextEnv
 
 MARK = "####"
 NAMES = ("Ann", "Ben", "Cleo", "Dev", "Eva", "Finn", "Gus", "Hana", "Ida", "Jun")

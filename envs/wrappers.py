@@ -13,8 +13,9 @@ from typing import Any, Literal, SupportsFloat, final
 import gymnasium
 from gymnasium.utils import RecordConstructorArgs
 
-from envs import extraction
 from evotext.validation import PositiveInt, checked
+
+from . import extraction
 
 TextEnvironment = gymnasium.Env[str, str]
 Step = tuple[str, SupportsFloat, bool, bool, dict[str, Any]]

@@ -24,7 +24,7 @@ class Learner(Protocol):
     """Decides which episodes to run and turns their returns into new weights."""
 
     def ask(self, generation: int) -> RolloutPlan:
-        """Return the episodes of this generation (counted from 0): a pure function of seed, generation and weights."""
+        """Return the episodes of this generation (counted from 0): a function of seed, generation and what was learned."""
 
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Update the weights from the episodes of a plan, which the batch holds (`batch.plan`, its noise included)."""

@@ -5,46 +5,74 @@ O outputs and I inputs of a matrix, R rank, V vocabulary, H heads, D head size.
 Sign: returns are maximised.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
 from typing import Literal
 
 from torch import Tensor
 
 from evotext.noise import PopulationNoise
+from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
 Split = Literal["train", "test"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What was spent. Costs add up with `+`."""
+class Ending(IntEnum):
+    """How an episode ended. The task, a limit, or a fault of the environment, which says nothing about the policy."""
 
-    episodes: int = 0
-    """Finished episodes."""
-    env_steps: int = 0
-    """Calls of an environment's `step`."""
-    generated_tokens: int = 0
-    """Tokens that the policy wrote, end tokens included."""
-    updates: int = 0
-    """Changes of the weights; a generation that changes nothing counts as one, so that a budget in updates ends."""
-    rollout_seconds: float = 0.0
-    """Generating text, environments excluded."""
-    env_seconds: float = 0.0
-    """Inside environments: reset and step."""
-    update_seconds: float = 0.0
-    """Turning trajectories into new weights."""
-    flops: float = 0.0
-    """Floating-point operations of matrix products: 2 a weight and position forward, 4 backward; ES's updates too."""
-    backward_flops: float = 0.0
-    """Those of `flops` that were spent in backward passes."""
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+    TASK = 0
+    """The environment said `terminated`."""
+    ENVIRONMENT_LIMIT = 1
+    """The environment said `truncated`: a limit of its own."""
+    TURN_LIMIT = 2
+    """`env.max_turns` was reached."""
+    CONTEXT = 3
+    """The model's context has no room for one more answer."""
+    RAISED = 4
+    """Fault: `reset` or `step` raised an exception."""
+    EXITED = 5
+    """Fault: `reset` or `step` called `sys.exit`."""
+    TIME_LIMIT = 6
+    """Fault: `reset` or `step` took longer than `env.step_seconds`."""
+    BAD_REPLY = 7
+    """Fault: `reset` or `step` returned something else than Gymnasium's tuple with a text in it."""
+    BAD_REWARD = 8
+    """Fault: a reward that is no finite number of float32's range."""
 
     @property
-    def seconds(self) -> float:
-        """All seconds of training: rollout, environments and updates."""
-        return self.rollout_seconds + self.env_seconds + self.update_seconds
+    def is_fault(self) -> bool:
+        """Whether the environment failed."""
+        return self >= FIRST_FAULT
+
+    @property
+    def label(self) -> str:
+        """The name in metrics and summaries."""
+        return self.name.lower()
+
+
+FIRST_FAULT = Ending.RAISED
+FAULTS = tuple(ending for ending in Ending if ending.is_fault)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What an environment did that ended an episode."""
+
+    kind: Ending
+    """One of `FAULTS`."""
+    call: Literal["reset", "step"]
+    """Where."""
+    instance: int
+    """The episode's environment seed."""
+    error: str
+    """What was raised, or what was expected and what came."""
+    traceback: str = field(repr=False)
+    """From our call down to the line that raised; empty if nothing was raised."""
+
+    def __str__(self) -> str:
+        """In words, without the instance."""
+        verb = {Ending.RAISED: "raised ", Ending.EXITED: "called sys.exit: ", Ending.TIME_LIMIT: "took "}
+        return f"the environment's {self.call} {verb.get(self.kind, 'returned what it may not: ')}{self.error}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +109,10 @@ class RolloutPlan:
     """The population's perturbations; None runs every row with the stored weights."""
     logprobs: bool = False
     """Whether to record the sampler's log-probabilities of the tokens it drew."""
+    last_observations: bool = False
+    """Whether a row that a limit cut off ends with what the environment said last, where the context has room for it."""
+    tokens: bool = True
+    """Whether tokens are read: of several processes, each then gets those of all rows, and otherwise keeps its own."""
 
     def __post_init__(self) -> None:
         assert len(self.groups) == len(self.instances), "one group a row"
@@ -112,8 +144,10 @@ class Transcript:
     """Pairs of what the environment said and what the policy answered."""
     episode_return: float
     """Sum of the episode's rewards."""
-    note: str = ""
-    """Why the episode ended, where that needs saying (a limit reached, an environment's fault)."""
+    ending: Ending
+    """How it ended."""
+    fault: Fault | None = None
+    """What the environment did, if its fault ended the episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,27 +167,59 @@ class Trajectories:
     reward_BT: Tensor
     """Rewards (float32), each at the last policy token of the turn that the environment paid for."""
     return_B: Tensor
-    """Sum of each episode's rewards (float64)."""
-    success_B: Tensor
-    """True where the return reached the greatest that the task can pay."""
-    terminated_B: Tensor
-    """True where the task ended the episode."""
-    truncated_B: Tensor
-    """True where a limit (turns, context, time) cut the episode off."""
+    """Sum of each episode's rewards (float64), finite; of an episode that a fault ended, what was paid before."""
+    success_B: Tensor | None
+    """True where the return reached what the task counts as success; None for a task that knows no success."""
+    ending_B: Tensor
+    """How each episode ended (int64, values of `Ending`)."""
+    has_tokens_B: Tensor
+    """True where this process holds the row's tokens; of other rows `length_B` is known, and the rest is padding."""
     overlong_B: Tensor
     """True where some completion reached the token limit without an end token."""
     cost: Cost
     """What the collection took; update fields are zero."""
     transcripts: tuple[Transcript, ...]
     """The first few episodes as text."""
+    faults: tuple[Fault, ...] = ()
+    """One example of each kind of fault in `ending_B`."""
     logprob_BT: Tensor | None = None
     """The sampler's log-probability (float32) of each policy token at the plan's temperature, 0 elsewhere; if asked for."""
+
+    @property
+    def terminated_B(self) -> Tensor:  # noqa: N802 (the suffix is a shape)
+        """True where the task ended the episode."""
+        return self.ending_B == Ending.TASK
+
+    @property
+    def truncated_B(self) -> Tensor:  # noqa: N802 (the suffix is a shape)
+        """True where something else did: a limit, or a fault of the environment."""
+        return self.ending_B != Ending.TASK
+
+    @property
+    def faulty_B(self) -> Tensor:  # noqa: N802 (the suffix is a shape)
+        """True where a fault of the environment did; such an episode says nothing about what follows it."""
+        return self.ending_B >= FIRST_FAULT
+
+
+class Outcome(Enum):
+    """What became of the weights in an update."""
+
+    CHANGED = "changed"
+    """At least one step was taken."""
+    NO_SIGNAL = "no signal"
+    """There was nothing to learn from: all answers that are compared got the same reward."""
+    NOT_FINITE = "not finite"
+    """Every step was dropped, for its gradient was not finite."""
+    HELD = "held"
+    """The batch is kept for a later step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateReport:
     """What an algorithm did with a batch of trajectories."""
 
+    outcome: Outcome
+    """What became of the weights."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Figures to log; each is explained in docs/metrics.md."""
     cost: Cost = field(default_factory=Cost)

@@ -29,11 +29,12 @@ from evotext.keys.philox import Purpose, normal, stream_id
 from evotext.library import optional
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
-from optimizers.masters import MasterWeights
-from optimizers.perturbations.subspace import Subspace, SubspaceNoise
-from optimizers.population import fitness_metrics, population_plan
+
+from .ascent import Ascent
+from .perturbations.subspace import Subspace, SubspaceNoise
+from .population import fitness_metrics, population_plan
 
 _plain_step = partial(torch.optim.SGD, lr=1.0)
 
@@ -69,7 +70,7 @@ class CMAESLearner:
         parameters = dict(model.network.named_parameters())
         network = PerturbedNetwork(model.network, exclude=hyper.exclude)
         self._space = Subspace(network, parameters, values=hyper.values)
-        self._weights = MasterWeights({name: parameters[name] for name in self._space.names}, _plain_step)
+        self._ascent = Ascent({name: parameters[name] for name in self._space.names}, _plain_step)
         self._normals = SearcherNormals(seed)
         self._searcher = self._new_searcher()
         self._told: list[Tensor] = []
@@ -101,26 +102,27 @@ class CMAESLearner:
             self._told.append(torch.cat([torch.tensor([float(batch.plan.generation)]), fitness_P]).double())
             self._searcher.tell(list(noise.point_PD.numpy()), (-fitness_P).tolist())
             mean_D = torch.tensor(self._searcher.mean, dtype=torch.float64)
-            change = self._weights.ascend(self._space.matrices(mean_D - self._mean_D))
+            change = self._ascent.step(self._space.matrices(mean_D - self._mean_D))
             self._mean_D = mean_D
         metrics = fitness_metrics(return_PQ) | {
             "sigma": float(self._searcher.sigma),
             "update_norm": change,
-            "drift": self._weights.drift,
-            "skipped": float(not signal),
+            "drift": self._ascent.drift,
         }
         flops = self._space.flops if signal else 0.0
         return UpdateReport(
-            metrics=metrics, cost=Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
+            outcome=Outcome.CHANGED if signal else Outcome.NO_SIGNAL,
+            metrics=metrics,
+            cost=Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops),
         )
 
     def state_dict(self) -> dict[str, object]:
         """Return all returns so far, the mean, and of narrow weights the masters."""
-        return {"told": list(self._told), "mean": self._mean_D.clone(), "weights": self._weights.state_dict()}
+        return {"told": list(self._told), "mean": self._mean_D.clone(), "weights": self._ascent.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`: the searcher asks and is told again what it was."""
-        self._weights.load_state_dict(state["weights"])
+        self._ascent.load_state_dict(state["weights"])
         self._told, self._searcher = list(state["told"]), self._new_searcher()
         for record in self._told:
             self._normals.begin(int(record[0]))

@@ -17,7 +17,7 @@ Shapes: P members, Q instances, B = P x Q rows.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -26,14 +26,18 @@ from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
-from evotext.noise import NoiseKey, Perturbation, UpdateNoise
+from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
-from evotext.types import Cost, RolloutPlan, Trajectories, UpdateReport
+from evotext.optimization.master_weights import NarrowWeights
+from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
-from optimizers.decay import Decay
-from optimizers.masters import MasterWeights, NarrowWeights
-from optimizers.population import fitness_metrics, population_plan
-from optimizers.resampling import Resampling
+
+from .ascent import Ascent
+from .decay import Decay
+from .guide import Guide
+from .population import fitness_metrics, population_plan
+from .pseudo_gradient import PseudoGradient
+from .resampling import Resampling
 
 
 @checked_record
@@ -58,9 +62,7 @@ class EvolutionStrategy:
 
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
-            raise ValueError(
-                f"algorithm.population: expected an even number since algorithm.antithetic=true, got {self.population}"
-            )
+            raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
         check_optimizer(self.optimizer)
 
     def start(self, model: LanguageModel, seed: int) -> "EvolutionStrategyLearner":
@@ -74,14 +76,15 @@ class EvolutionStrategyLearner:
     def __init__(self, hyper: EvolutionStrategy, model: LanguageModel, seed: int) -> None:
         if hyper.needs_adapter and model.adapter is None:
             raise ValueError(
-                "adapter: expected adapters since algorithm.needs_adapter=true, got a model without; use adapter=lora"
+                "needs_adapter: expected a model with adapters, got one without; use adapter=lora, or set it to false"
             )
         self._hyper, self._seed = hyper, seed
         self._network = PerturbedNetwork(model.network, exclude=hyper.exclude)
+        self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
         for name, spec in specs.items():
-            _check_spacing(name, spec.kind, spec.dtype, hyper.sigma)
-        self._weights = MasterWeights(
+            _check_spacing(name, spec, hyper.sigma)
+        self._ascent = Ascent(
             {name: parameter for name, parameter in model.network.named_parameters() if name in specs},
             hyper.optimizer,
             schedule=hyper.learning_rate_schedule,
@@ -101,7 +104,7 @@ class EvolutionStrategyLearner:
             sigma=self._sigma(generation),
         )
         return population_plan(
-            hyper.perturbation.draw(self._network, key),
+            self._guide.draw(key),
             hyper.resampling.instances(self._seed, generation, hyper.prompts),
             population=hyper.population,
             seed=self._seed,
@@ -114,66 +117,46 @@ class EvolutionStrategyLearner:
         begin = time.perf_counter()
         noise, generation = batch.plan.noise, batch.plan.generation
         assert noise is not None, "a plan of `ask` has noise"
-        self._weights.learning_rate.follow(generation)
+        self._ascent.learning_rate.follow(generation)
         sigma = self._sigma(generation)
         return_PQ = batch.return_B.view(self._hyper.population, self._hyper.prompts)
         weight_P = self._hyper.fitness_shaping(return_PQ)
         metrics = fitness_metrics(return_PQ)
-        metrics |= {"learning_rate": self._weights.learning_rate.now, "sigma": sigma}
+        metrics |= {"learning_rate": self._ascent.learning_rate.now, "sigma": sigma}
         signal = bool((weight_P != 0).any())
         if signal:
             metrics |= self._move(noise, weight_P, sigma)
-        metrics |= {"drift": self._weights.drift, "skipped": float(not signal)}
-        flops = noise.combine_flops if signal else 0.0
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=1, flops=flops)
-        return UpdateReport(metrics=metrics, cost=cost)
+        metrics["drift"] = self._ascent.drift
+        flops = (noise.combine_flops if signal else 0.0) + self._guide.look(batch)
+        cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
+        outcome = Outcome.CHANGED if signal else Outcome.NO_SIGNAL
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost)
 
     def state_dict(self) -> dict[str, object]:
-        """Return the optimizer's state and the masters."""
-        return self._weights.state_dict()
+        """Return the optimizer's state and the masters, and what guided noise is guided by."""
+        return self._ascent.state_dict() | {"guide": self._guide.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
-        self._weights.load_state_dict(state)
+        self._ascent.load_state_dict(state)
+        self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
 
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)
 
     def _move(self, noise: UpdateNoise, weight_P: Tensor, sigma: float) -> dict[str, float]:
-        """One optimizer step. The two halves of the population are combined apart: their cosine is the signal to noise."""
-        population = len(weight_P)
-        half = population // 4 * 2 or population
-        first_P, second_P = weight_P.clone(), weight_P.clone()
-        first_P[half:] = 0
-        second_P[:half] = 0
-        dot = first_norm = second_norm = norm = 0.0
-        scale = 1.0 / (population * sigma)
-
-        def directions() -> Iterator[tuple[str, Tensor]]:
-            nonlocal dot, first_norm, second_norm, norm
-            others = noise.combine(second_P)
-            for name, first in noise.combine(first_P):
-                _, second = next(others)
-                dot += float(torch.dot(first.flatten(), second.flatten()))
-                first_norm += float(torch.linalg.vector_norm(first)) ** 2
-                second_norm += float(torch.linalg.vector_norm(second)) ** 2
-                whole = first.add_(second).mul_(scale)
-                del second  # of an embedding's size
-                norm += float(torch.linalg.vector_norm(whole)) ** 2
-                yield name, self._network.in_stored_layout(name, whole)
-
-        change = self._weights.ascend(directions())
-        both = (first_norm * second_norm) ** 0.5
-        cosine = {"half_cosine": dot / both} if both > 0 else {}
-        return {"pseudo_gradient_norm": norm**0.5, "update_norm": change} | cosine
+        """Take one optimizer step."""
+        gradient = PseudoGradient(noise.combine, weight_P, 1.0 / (len(weight_P) * sigma))
+        change = self._ascent.step((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
+        return gradient.figures | {"update_norm": change}
 
 
-def _check_spacing(name: str, kind: str, dtype: torch.dtype, sigma: float) -> None:
+def _check_spacing(name: str, spec: ParameterSpec, sigma: float) -> None:
     """Raise ValueError if noise on a norm or bias would be rounded off: the update would take noise that never acted."""
-    spacing = torch.finfo(dtype).eps
-    if kind == "vector" and sigma < spacing:
+    spacing = torch.finfo(spec.dtype).eps
+    if spec.kind == "vector" and sigma < spacing:
         raise ValueError(
-            f"algorithm.sigma: expected at least {spacing:g}, which is what {dtype} numbers near 1 are apart, "
+            f"sigma: expected at least {spacing:g}, which is what {spec.dtype} numbers near 1 are apart, "
             f"since noise on vectors like {name} is rounded off, got {sigma:g}; "
-            "set algorithm.perturbation.vectors=frozen or model.dtype=float32"
+            "set perturbation.vectors=frozen or model.dtype=float32"
         )

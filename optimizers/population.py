@@ -26,6 +26,7 @@ def population_plan(
         sampling=Sampling(temperature=temperature),
         members=tuple(member for member in range(population) for _ in instances),
         noise=noise,
+        tokens=False,
     )
 
 

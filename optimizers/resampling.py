@@ -1,9 +1,10 @@
 """Which task instances a generation runs on."""
 
 from evotext.keys.instances import train_instances
-from evotext.validation import PositiveInt, checked
+from evotext.validation import PositiveInt, checked_record
 
 
+@checked_record
 class Resampling:
     """Fresh instances every `every` generations; in between the same ones again.
 
@@ -11,10 +12,8 @@ class Resampling:
     every: None keeps those of the first generation throughout, as the published code of ES at scale does.
     """
 
-    @checked
-    def __init__(self, *, every: PositiveInt | None) -> None:
-        self.every = every
+    every: PositiveInt | None
 
     def instances(self, seed: int, generation: int, count: int) -> tuple[int, ...]:
-        """Environment seeds: a pure function of the run's seed and the generation."""
+        """Return environment seeds: a pure function of the run's seed and the generation."""
         return train_instances(seed, 0 if self.every is None else generation // self.every * self.every, count)

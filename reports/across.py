@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.curves import Band
-from reports.records import Metric
-from reports.statistics import (
+from evotext.run_folder.record import Metric
+
+from .curves import Band
+from .statistics import (
     FEWEST_RUNS,
     Array,
     Estimate,
@@ -27,7 +28,7 @@ from reports.statistics import (
     permutation_p_value,
     probability_of_improvement,
 )
-from reports.tasks import Duel, Task
+from .tasks import Duel, Task
 
 FEWEST_VALUES = 3
 """Fewer values of an option are no curve."""

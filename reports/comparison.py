@@ -7,19 +7,21 @@ A page states leads on many tasks and over all of them, so chance has many occas
 adjusted together (Holm 1979): where nothing differs, at most one page in twenty states any lead.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reports.across import Overall, Sweep, overall_of, sweeps_of
-from reports.fairness import differences_that_matter, differences_to_know, not_counted, unequal_tuning
-from reports.records import Metric, RunRecord
-from reports.runs import clean
-from reports.statistics import holm
-from reports.tasks import Duel, Task, contestant_of, duels_of
-from reports.tuning import Tuning, is_trial, tunings_of
+from evotext.run_folder.record import NAN, Metric, RunRecord
+from evotext.run_folder.text import clean
+
+from .across import Overall, Sweep, overall_of, sweeps_of
+from .fairness import differences_that_matter, differences_to_know, faults, not_counted, unequal_tuning
+from .statistics import holm
+from .tasks import Duel, Task, contestant_of, duels_of
+from .tuning import Tuning, is_trial, tunings_of
 
 Settings = Mapping[str, str]
 
@@ -44,8 +46,13 @@ class Comparison:
     """A short name of each run's folder."""
 
 
-def compare(runs: Sequence[RunRecord], *, metric: Metric, seed: int) -> Comparison:
-    """Sort, aggregate and check. seed: of the bootstrap, so that the same runs give the same report."""
+def compare(runs: Sequence[RunRecord], *, metric: Metric | None, seed: int) -> Comparison:
+    """Sort, aggregate and check.
+
+    metric: None takes success, or the return if no run knows a success. seed: of the bootstrap, so that the same runs give the
+    same report.
+    """
+    metric = metric or ("return" if any(map(_knows_no_success, runs)) and not any(map(_success, runs)) else "success")
     labels, trials = _labels(runs), [run for run in runs if is_trial(run)]
     runs = [run for run in runs if not is_trial(run)]
     named = [run for run in runs if run.algorithm and run.env]
@@ -66,7 +73,13 @@ def compare(runs: Sequence[RunRecord], *, metric: Metric, seed: int) -> Comparis
                 contestants=contestants,
                 duels=duels_of(contestants, metric, seed),
                 unfair=tuple(differences_that_matter(counted) + unequal_tuning(counted, trials)),
-                notes=tuple(notes + differences_to_know(counted) + not_counted(counted, others)),
+                notes=tuple(
+                    notes
+                    + differences_to_know(counted)
+                    + not_counted(counted, others)
+                    + faults(counted)
+                    + _without_success(members, metric)
+                ),
             )
         )
     tasks, overall = _adjusted(tasks, overall_of(tasks, sweeps_of(tasks), metric, seed))
@@ -80,6 +93,21 @@ def compare(runs: Sequence[RunRecord], *, metric: Metric, seed: int) -> Comparis
         unnamed=tuple(run for run in runs if not (run.algorithm and run.env)),
         labels=labels,
     )
+
+
+def _success(run: RunRecord) -> bool:
+    return math.isfinite(run.after.get("success", NAN))
+
+
+def _knows_no_success(run: RunRecord) -> bool:
+    return math.isfinite(run.after.get("return", NAN)) and not _success(run)
+
+
+def _without_success(runs: Sequence[RunRecord], metric: Metric) -> list[str]:
+    """A line where a report of success has to leave out a task that knows none."""
+    if metric != "success" or any(map(_success, runs)) or not any(map(_knows_no_success, runs)):
+        return []
+    return ["this task knows no success, so that its runs are not counted; metric=return compares their returns"]
 
 
 def _adjusted(tasks: Sequence[Task], overall: Overall | None) -> tuple[list[Task], Overall | None]:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.records import Axis, Metric, RunRecord
-from reports.statistics import FEWEST_RUNS, Array, interval_of, resamples, trimmed_mean
+from evotext.run_folder.cost import Axis
+from evotext.run_folder.record import Metric, RunRecord
+
+from .statistics import FEWEST_RUNS, Array, interval_of, resamples, trimmed_mean
 
 BAND_RESAMPLES = 2_000
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from reports.records import NAN, RunRecord
+from evotext.run_folder.record import NAN, RunRecord
 
 Groups = Mapping[str, Sequence[RunRecord]]
 
@@ -34,6 +34,7 @@ def differences_that_matter(groups: Groups) -> list[str]:
             reasons.append(f"unequal amounts of the budget were spent ({min(known):,.0f} to {max(known):,.0f} {unit})")
     for what, found in (
         ("decoding at evaluation differs", distinct(run.decoding for run in runs)),
+        ("instances at evaluation differ", distinct(run.split for run in runs)),
         ("numbers of evaluation episodes differ", distinct(_count(run.eval_episodes) for run in runs)),
     ):
         if len(found) > 1:
@@ -106,6 +107,24 @@ def not_counted(counted: Groups, others: Groups) -> list[str]:
         if lost:
             kinds = ", ".join(f"{lost.count(kind)} {kind}" for kind in distinct(lost))
             notes.append(f"{name}: {len(lost)} of {len(counted[name]) + len(lost)} runs not counted ({kinds})")
+    return notes
+
+
+def faults(counted: Groups) -> list[str]:
+    """How many episodes of each contestant's runs faults of the environment ended: they lower every score, and not alike."""
+    notes = []
+    for name, runs in counted.items():
+        ended = [
+            f"{lost:,} of {sum(run.cost.get(key, 0) for run in runs):,.0f} {what} episodes"
+            for key, what, lost in (
+                ("episodes", "training", sum(sum(run.faults.values()) for run in runs)),
+                ("evaluation_episodes", "measured", sum(sum(run.evaluation_faults.values()) for run in runs)),
+            )
+            if lost
+        ]
+        if ended:
+            kinds = distinct(kind for run in runs for kind in (*run.faults, *run.evaluation_faults))
+            notes.append(f"{name}: faults of the environment ended {' and '.join(ended)} ({', '.join(kinds)})")
     return notes
 
 

@@ -10,13 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from reports.across import Overall, Sweep
-from reports.comparison import Comparison, natural
-from reports.curves import Band, curve_of, value_at
-from reports.formats import count, score
-from reports.records import AXES, Axis, Metric
-from reports.statistics import Array
-from reports.tasks import Contestant, Task
+from evotext.run_folder.cost import Axis
+from evotext.run_folder.record import Metric
+
+from .across import Overall, Sweep
+from .axes import AXES
+from .comparison import Comparison, natural
+from .curves import Band, curve_of, value_at
+from .formats import count, score
+from .statistics import Array
+from .tasks import Contestant, Task
 
 PALETTES: Mapping[str, Sequence[str]] = {
     "light": ("#0072b2", "#d55e00", "#00835f", "#a8487f", "#a87400", "#4b4b4b"),

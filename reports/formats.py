@@ -2,7 +2,7 @@
 
 import math
 
-from reports.statistics import Estimate
+from .statistics import Estimate
 
 MISSING = "–"
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from reports import formats
-from reports.across import Sweep
-from reports.comparison import Comparison
-from reports.figures import (
+from evotext.run_folder.record import NAN, EpisodeSample, RunRecord
+
+from . import formats
+from .across import Sweep
+from .comparison import Comparison
+from .figures import (
     Look,
     axes_of,
     described,
@@ -16,12 +18,11 @@ from reports.figures import (
     styles,
     sweep_curves,
 )
-from reports.records import NAN, EpisodeSample, RunRecord
-from reports.statistics import Estimate
-from reports.tables import COST_TITLES, DETAIL_TITLES, cost_cell, passes_cell, shown_cost, what_happened
-from reports.tasks import Contestant, Duel, Task
-from reports.tuning import Tuning
-from reports.verdicts import explained, overall_verdict, ranked, setting, sweep_verdict, verdict
+from .statistics import Estimate
+from .tables import COST_TITLES, DETAIL_TITLES, cost_cell, passes_cell, shown_cost, what_happened
+from .tasks import Contestant, Duel, Task
+from .tuning import Tuning
+from .verdicts import explained, overall_verdict, ranked, setting, sweep_verdict, verdict
 
 SHOWN_EPISODES = 2
 Part = dict[str, object]

@@ -14,15 +14,15 @@ from importlib import resources
 import jinja2
 from plotly.offline import get_plotlyjs
 
-from reports.comparison import Comparison
-from reports.figures import PALETTES, first_axis, metric_title
-from reports.html_parts import overall_part, run_part, sweep_part, task_part, tuning_part
-from reports.records import AXES
-from reports.repeat import command, configurations, versions
-from reports.tables import COST_TITLES, DETAIL_TITLES, title
-from reports.verdicts import answer
+from .axes import AXES
+from .comparison import Comparison
+from .figures import PALETTES, first_axis, metric_title
+from .html_parts import overall_part, run_part, sweep_part, task_part, tuning_part
+from .repeat import command, configurations, versions
+from .tables import COST_TITLES, DETAIL_TITLES, title
+from .verdicts import answer
 
-_TEMPLATES = resources.files("reports") / "templates"
+_TEMPLATES = resources.files(__package__) / "templates"
 
 
 def html_report(comparison: Comparison, *, made: datetime, refresh: int | None = None) -> str:

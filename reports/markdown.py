@@ -3,15 +3,15 @@
 import re
 from collections.abc import Sequence
 
-from reports import formats
-from reports.across import Sweep
-from reports.comparison import Comparison
-from reports.figures import metric_title
-from reports.repeat import command
-from reports.tables import COST_TITLES, cost_cell, passes_cell, shown_cost, title, what_happened
-from reports.tasks import Duel, Task
-from reports.tuning import Tuning
-from reports.verdicts import answer, explained, setting, sweep_verdict, verdict
+from . import formats
+from .across import Sweep
+from .comparison import Comparison
+from .figures import metric_title
+from .repeat import command
+from .tables import COST_TITLES, cost_cell, passes_cell, shown_cost, title, what_happened
+from .tasks import Duel, Task
+from .tuning import Tuning
+from .verdicts import answer, explained, setting, sweep_verdict, verdict
 
 
 def markdown(comparison: Comparison, picture: str) -> str:

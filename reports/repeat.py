@@ -3,15 +3,16 @@
 import shlex
 from collections.abc import Mapping
 
-from reports.comparison import Comparison
-from reports.records import RunRecord
+from evotext.run_folder.record import RunRecord
+
+from .comparison import Comparison
 
 GROUPS = ("algorithm", "env", "model")
 
 
 def command(run: RunRecord) -> str:
     """The command line that made the run."""
-    return "python scripts/train.py " + shlex.join(run.overrides)
+    return "evotext train " + shlex.join(run.overrides)
 
 
 def configurations(comparison: Comparison) -> list[tuple[str, str]]:

@@ -9,12 +9,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from reports import formats
-from reports.comparison import Comparison
-from reports.records import COSTS, EVALUATION_COSTS, NAN, RunRecord
-from reports.runs import clean
-from reports.tasks import Contestant, Task
-from reports.tuning import is_trial
+from evotext.run_folder.cost import COSTS, EVALUATION_COSTS
+from evotext.run_folder.record import NAN, RunRecord
+from evotext.run_folder.text import clean
+
+from . import formats
+from .comparison import Comparison
+from .tasks import Contestant, Task
 
 COST_TITLES = {
     "episodes": "Episodes",
@@ -132,7 +133,7 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
         "env": run.env,
         "model": run.model,
         "seed": run.seed,
-        "phase": "tuning" if is_trial(run) else run.phase or "reporting",
+        "phase": run.phase,
         "status": run.status,
         "success_before": run.before.get("success", NAN),
         "success_after": run.after.get("success", NAN),
@@ -140,12 +141,15 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
         "return_after": run.after.get("return", NAN),
         **{f"pass_at_{k}": run.passes_after.get(k, NAN) for k in ks},
         **{key: run.cost.get(key, NAN) for key in (*COSTS, *EVALUATION_COSTS)},
+        "faults": sum(run.faults.values()),
+        "evaluation_faults": sum(run.evaluation_faults.values()),
         "budget_unit": run.budget_unit,
         "budget_limit": run.budget_limit,
         "budget_spent": run.budget_spent,
         "compared_at": run.compared_at,
         "eval_episodes": run.eval_episodes,
         "decoding": run.decoding,
+        "split": run.split,
         "device": run.device,
         "reason": run.reason,
         "overrides": shlex.join(run.overrides),

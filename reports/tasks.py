@@ -10,9 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reports.curves import Band, band_of, curve_of
-from reports.records import AXES, COSTS, EVALUATION_COSTS, NAN, Axis, Metric, RunRecord
-from reports.statistics import (
+from evotext.run_folder.cost import COSTS, EVALUATION_COSTS, Axis
+from evotext.run_folder.record import NAN, Metric, RunRecord
+from evotext.run_folder.schema import INSTANCES
+
+from .axes import AXES
+from .curves import Band, band_of, curve_of
+from .statistics import (
     FEWEST_RUNS,
     Estimate,
     estimate,
@@ -88,8 +92,8 @@ class Task:
 
 def kind_of_instances(runs: Sequence[RunRecord]) -> str:
     """`held-out`, `validation`, or `held-out and validation`; held-out where no run says."""
-    kinds = sorted({"validation" if run.validated else "held-out" for run in runs if run.decoding})
-    return " and ".join(kinds) or "held-out"
+    kinds = sorted({INSTANCES[run.split] for run in runs if run.split})
+    return " and ".join(kinds) or INSTANCES["test"]
 
 
 def fewest_for_a_claim(pairs: int) -> int:

@@ -1,7 +1,7 @@
 """How hyperparameters were chosen: the trials of each algorithm on each task, what they scored and what they cost.
 
-A trial is a run with the seed that a head-to-head keeps for them, or one whose records say `phase: tuning`. It is measured
-on instances that no reported run is measured on, so its score stands beside no reported score.
+A trial is a run whose record says `phase: tuning`. It is measured on instances that no reported run is measured on, so its
+score stands beside no reported score.
 """
 
 import math
@@ -9,10 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.head_to_head.plan import TUNING_SEED
-from reports.records import NAN, Metric, RunRecord
-
-PHASE = "tuning"
+from evotext.run_folder.record import NAN, Metric, RunRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class Tuning:
 
 def is_trial(run: RunRecord) -> bool:
     """Whether this run chose hyperparameters, rather than being one of those that are compared."""
-    return run.phase == PHASE or run.seed == TUNING_SEED
+    return run.phase == "tuning"
 
 
 def tunings_of(trials: Sequence[RunRecord], reported: Sequence[RunRecord], metric: Metric) -> tuple[Tuning, ...]:

@@ -8,13 +8,12 @@ called unclear.
 import math
 from collections.abc import Sequence
 
-from reports.across import Overall, Sweep
-from reports.comparison import Comparison
-from reports.fairness import distinct
-from reports.formats import listed, score
-from reports.records import ON_VALIDATION
-from reports.statistics import FEWEST_RUNS, Estimate, aggregate_name
-from reports.tasks import SIGNIFICANCE, Contestant, Duel, Task, fewest_for_a_claim, kind_of_instances
+from .across import Overall, Sweep
+from .comparison import Comparison
+from .fairness import distinct
+from .formats import listed, score
+from .statistics import FEWEST_RUNS, Estimate, aggregate_name
+from .tasks import SIGNIFICANCE, Contestant, Duel, Task, fewest_for_a_claim, kind_of_instances
 
 MOST_NAMES = 4
 """More tasks than this are counted rather than named in the answer."""
@@ -86,7 +85,7 @@ def setting(task: Task) -> str:
         if run.budget_limit > 0
     )
     episodes = distinct(f"{run.eval_episodes:,.0f}" for run in runs if run.eval_episodes > 0)
-    decodings = distinct(run.decoding.removesuffix(ON_VALIDATION) for run in runs)
+    decodings = distinct(run.decoding for run in runs)
     parts = [f"Budget of a run: {' or '.join(budgets)}"] if budgets else []
     parts += [f"measured on {' or '.join(episodes)} {task.instances} episodes"] if episodes else []
     parts += [f"decoding: {' or '.join(decodings)}"] if decodings else []
@@ -198,9 +197,7 @@ def _basis(comparison: Comparison, tasks: Sequence[Task]) -> str:
     many = "1 pair" if pairs == 1 else f"{pairs} pairs"
     among = f"on a page of {many} a claim on one task takes at least {wanted} seeds of each"
     if counts[0] < FEWEST_RUNS:
-        return f"{basis}; fewer than {FEWEST_RUNS} are too few for an interval" + (
-            f", and {among}." if pairs else "."
-        )
+        return f"{basis}; fewer than {FEWEST_RUNS} are too few for an interval" + (f", and {among}." if pairs else ".")
     return (
         f"{basis}, and a lead counts as clear where 95% intervals do not overlap and equal algorithms would differ "
         f"as much anywhere on fewer than 1 of {round(1 / SIGNIFICANCE)} such pages"

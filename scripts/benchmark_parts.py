@@ -58,7 +58,7 @@ def parts(out: Path, models: list[str], words: list[str]) -> Iterator[Part]:
         for model in models:
             part = Part(name=f"{model}-{label}", words=())
             large = NO_MASTERS if model in LARGE else ()
-            command = (sys.executable, str(ROOT / "scripts" / "benchmark.py"), f"suite={suite}", f"model={model}")
+            command = (sys.executable, str(ROOT / "scripts" / "benchmark.py"), f"suite={suite}", f"model.size={model}")
             yield Part(name=part.name, words=(*command, f"out={part.figures(out)}", *large, *further, *words))
 
 

@@ -7,6 +7,6 @@ source scripts/setup.sh
 set_up
 
 folder="runs/demo-$(date +%Y-%m-%d-%H-%M-%S)"
-"$python" scripts/train.py -m algorithm=eggroll,grpo,ppo env=sort,recall model=tiny seed=0 budget=demo \
+"$python" scripts/train.py -m algorithm=eggroll,grpo,ppo env=sort,recall model=tiny seed=0 budget=quick budget.limit=30 \
   hydra.sweep.dir="$folder" "$@"
 "$python" scripts/compare.py "$folder" out="$folder/report"

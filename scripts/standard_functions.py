@@ -5,6 +5,7 @@ whose answers are known. The parts are those of the algorithms (optimizers/evolu
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,25 +15,24 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from omegaconf import DictConfig
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from evotext.cli.checks import check_values
 from evotext.cli.command import run_hydra
-from evotext.cli.errors import ConfigError, configuration
-from evotext.cli.messages import explain_validation
+from evotext.cli.errors import configuration
 from evotext.library import optional
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation
 from evotext.optimization.schedules import Cosine
 from evotext.runner.preflight import prepare_torch
 from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from optimizers.fitness_shaping import CenteredRanks, ZScore
-from optimizers.masters import MasterWeights
+from optimizers.ascent import Ascent
+from optimizers.fitness_shaping import centered_ranks, z_score
 from optimizers.perturbations import FullRank, LowRank
 
-CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"
 Function = Callable[[Tensor], Tensor]
 """Values (B,) of points (B, D), to be minimised; the least is 0."""
 
@@ -72,16 +72,16 @@ class Strategy:
 
 STRATEGIES = {
     "EGGROLL, rank 1": Strategy(
-        perturbation=LowRank(rank=1, vectors="full"), antithetic=True, shaping=ZScore(), optimizer=torch.optim.Adam
+        perturbation=LowRank(rank=1, vectors="full"), antithetic=True, shaping=z_score, optimizer=torch.optim.Adam
     ),
     "EGGROLL, rank 4": Strategy(
-        perturbation=LowRank(rank=4, vectors="full"), antithetic=True, shaping=ZScore(), optimizer=torch.optim.Adam
+        perturbation=LowRank(rank=4, vectors="full"), antithetic=True, shaping=z_score, optimizer=torch.optim.Adam
     ),
     "OpenAI-ES": Strategy(
-        perturbation=FullRank(vectors="full"), antithetic=True, shaping=CenteredRanks(), optimizer=torch.optim.Adam
+        perturbation=FullRank(vectors="full"), antithetic=True, shaping=centered_ranks, optimizer=torch.optim.Adam
     ),
     "ES at scale": Strategy(
-        perturbation=FullRank(vectors="full"), antithetic=False, shaping=ZScore(), optimizer=torch.optim.SGD
+        perturbation=FullRank(vectors="full"), antithetic=False, shaping=z_score, optimizer=torch.optim.SGD
     ),
 }
 
@@ -105,10 +105,10 @@ def strategy_run(
     identity = torch.eye(shape[1], dtype=torch.float64).expand(population, -1, -1)
     generations = (config.evaluations - 1) // population
     fall = Cosine(generations=generations, end=config.end, warm_up=0)
-    weights = MasterWeights({"x": x}, partial(strategy.optimizer, lr=rate), schedule=fall)
+    ascent = Ascent({"x": x}, partial(strategy.optimizer, lr=rate), schedule=fall)
     for generation in range(generations):
         sigma = config.sigma * fall(generation)
-        weights.learning_rate.follow(generation)
+        ascent.learning_rate.follow(generation)
         antithetic = strategy.antithetic
         key = NoiseKey(seed=seed, generation=generation, population=population, antithetic=antithetic, sigma=sigma)
         noise = strategy.perturbation.draw(_Matrix(shape), key)  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ def strategy_run(
         points = x.detach() + moved_PIO.transpose(1, 2)
         weight_P = strategy.shaping(-function(points.flatten(1))[:, None])
         scale = 1.0 / (population * sigma)
-        weights.ascend((name, direction * scale) for name, direction in noise.combine(weight_P))
+        ascent.step((name, direction * scale) for name, direction in noise.combine(weight_P))
     return float(function(x.detach().flatten()[None]))
 
 
@@ -153,22 +153,11 @@ _CHECKS: Mapping[str, Any] = {
 }
 
 
-def _check(config: DictConfig) -> None:
-    """Raises ConfigError for a value of the wrong type or out of range."""
-    values = OmegaConf.to_container(config)
-    assert isinstance(values, dict)
-    for key, kind in _CHECKS.items():
-        try:
-            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(values[key])
-        except ValidationError as error:
-            raise ConfigError(explain_validation(error, key)) from error
-
-
 def main(config: DictConfig) -> None:
     """All algorithms on all functions, from configuration to table and Markdown."""
     with configuration():
         prepare_torch(config.threads)
-        _check(config)
+        check_values(config, _CHECKS)
         if set(config.seeds) & set(config.tuning_seeds):
             raise ValueError("tuning_seeds: expected seeds that are not reported, got some of seeds")
         if config.evaluations <= config.population:
@@ -201,4 +190,4 @@ def _spread(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    run_hydra(main, config_dir=CONFIGURATION, config_name="standard_functions")
+    run_hydra(main, sys.argv[1:], config_name="standard_functions")

@@ -2,7 +2,6 @@
 
 import io
 import os
-import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -15,8 +14,10 @@ import pytest
 from omegaconf import DictConfig
 from pydantic import Field
 
-from evotext.cli.command import Interrupted, run_hydra
-from evotext.cli.errors import build, configuration
+from evotext.cli.command import run_hydra
+from evotext.cli.errors import configuration
+from evotext.cli.jobs import Interrupted
+from evotext.cli.targets import build
 from evotext.validation import PositiveFloat, PositiveInt, checked
 
 HERE = "tests.command_line_app"
@@ -118,13 +119,12 @@ class App:
         main = partial(task, seen=self.seen)
         main.__module__ = HERE  # type: ignore[attr-defined]
         with (
-            patch.object(sys, "argv", ["train.py", *words]),
             patch.dict(os.environ),
             redirect_stdout(out),
             redirect_stderr(err),
             pytest.raises(SystemExit) as ended,
         ):
-            run_hydra(main, config_dir=self.folder / "conf", config_name="config")
+            run_hydra(main, words, config_dir=self.folder / "conf", config_name="config")
         return Outcome(ended.value.code, out.getvalue(), err.getvalue())
 
     @property

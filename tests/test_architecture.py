@@ -2,10 +2,12 @@
 
 import ast
 import configparser
+import graphlib
 import importlib.metadata
 import re
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from evotext.cli.checks import Root, check, check_targets
+from evotext.cli.checks import check
 from evotext.cli.errors import ConfigError
+from evotext.cli.targets import check_targets
+from evotext.cli.words import Root
+from evotext.folders import FOLDERS
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -23,8 +28,9 @@ LONGEST_FILE = 400
 
 MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
-PRIMARY = sorted(CONF.glob("*.yaml"))
-CHOICES = sorted(set(CONF.rglob("*.yaml")) - set(PRIMARY))
+COMMANDS = sorted((ROOT / "scripts" / "commands").rglob("*.py"))
+PRIMARY = sorted(file for file in CONF.glob("*.yaml") if "defaults:" in file.read_text())
+CHOICES = sorted(CONF.glob("*/**/*.yaml"))
 # Calls through which data could run code.
 FORBIDDEN_CALLS = {
     "eval",
@@ -51,13 +57,27 @@ def name_of(file: Path) -> str:
 
 
 def imports(source: str, package: str = "") -> Iterator[str]:
-    """Full names of the modules that this source imports, wherever in it; `package` resolves relative ones."""
+    """Full names of what this source imports, wherever in it; `package` resolves relative ones.
+
+    Of `from a import b` that is `a.b`: nobody but the importer knows whether b is a module. The parts of evotext are named by
+    their folders, `envs` for `evotext.envs`.
+    """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (by_folder(alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            yield ".".join([*parents, *filter(None, [node.module])])
+            module = ".".join([*parents, *filter(None, [node.module])])
+            yield from (by_folder(f"{module}.{alias.name}") for alias in node.names)
+
+
+def by_folder(name: str) -> str:
+    part = name.removeprefix("evotext.").split(".")[0]
+    return name.removeprefix("evotext.") if part in FOLDERS else name
+
+
+def package_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).parent.parts)
 
 
 def calls(source: str) -> Iterator[str]:
@@ -68,28 +88,118 @@ def calls(source: str) -> Iterator[str]:
 
 
 def trespasses(source: str, package: str) -> list[str]:
-    """Imports that a module of this package may not have."""
-    others = {*PACKAGES, "scripts", "tests"} - {package} - (set() if package == "evotext" else {"evotext"})
-    return sorted({name for name in imports(source, package) if name.split(".")[0] in others})
+    """Imports that a module of this package may not have: of another part, and of its own part by its name.
+
+    By its name, because an installed part has another name than in a clone.
+    """
+    root = package.split(".")[0]
+    others = {*PACKAGES, "scripts", "commands", "tests"} - ({"evotext"} if root != "scripts" else {*PACKAGES})
+    found = {name for name in imports(source, package) if name.split(".")[0] in others}
+    relative = {name for name in imports("\n".join(relative_lines(source)), package) if name.split(".")[0] == root}
+    if root == "reports":  # a report starts fast, and reads what a run wrote and nothing else
+        found |= {name for name in imports(source, package) if _below(name, "evotext", but="evotext.run_folder")}
+    return sorted(found - relative)
 
 
-@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def _below(name: str, package: str, *, but: str) -> bool:
+    """Whether a module is in a package and not in that part of it."""
+    return f"{name}.".startswith(f"{package}.") and not f"{name}.".startswith(f"{but}.")
+
+
+def relative_lines(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("file", [*MODULES, *COMMANDS], ids=name_of)
 def test_packages_import_only_what_they_may(file: Path) -> None:
-    assert trespasses(file.read_text(), file.relative_to(ROOT).parts[0]) == []
+    assert trespasses(file.read_text(), package_of(file)) == []
 
 
 @pytest.mark.parametrize(
     ("package", "source"),
     [
         ("evotext", "import envs"),
+        ("evotext.cli", "from evotext.envs import sort"),
+        ("evotext", "from evotext import envs"),
         ("evotext", "def f():\n    from optimizers.eggroll import Eggroll"),
         ("envs", "from baselines import PPO"),
+        ("envs", "from ..baselines import PPO"),
+        ("envs", "from envs.sort import Sort"),
+        ("envs.doors", "from evotext.envs.sort import Sort"),
         ("optimizers", "import evotext, envs.sort as s"),
         ("baselines", "from tests.small_models import small_model"),
+        ("reports", "from scripts.commands import compare"),
+        ("reports", "from evotext.types import Cost"),
+        ("reports", "import evotext.runner.budget"),
+        ("reports", "from envs.sort import Sort"),
     ],
 )
 def test_the_import_rule_is_enforced(package: str, source: str) -> None:
     assert len(trespasses(source, package)) == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "source"),
+    [
+        ("envs.doors", "from ..sort import Sort"),
+        ("reports", "from . import runs\nfrom evotext.run_folder import names"),
+        ("baselines", "import evotext.types"),
+        ("scripts.commands", "from evotext.envs import contract\nfrom . import compare"),
+    ],
+)
+def test_the_import_rule_lets_pass(package: str, source: str) -> None:
+    assert trespasses(source, package) == []
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "evotext" / "run_folder").glob("*.py")), ids=name_of)
+def test_a_runs_folder_knows_nothing_of_what_runs(file: Path) -> None:
+    found = set(imports(file.read_text(), "evotext.run_folder"))
+    assert [name for name in found if _below(name, "evotext", but="evotext.run_folder")] == []
+
+
+def test_reports_and_run_folders_load_no_torch() -> None:
+    """Whatever they import brings it in neither."""
+    files = [*(ROOT / "reports").rglob("*.py"), *(ROOT / "evotext" / "run_folder").rglob("*.py")]
+    modules = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    code = "import importlib, sys\n" + "".join(f"importlib.import_module({name!r})\n" for name in sorted(modules))
+    heavy = {"torch", "transformers", "tensorboard", "hydra", "omegaconf", "gymnasium"}
+    code += f"print(sorted({heavy!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.stdout, done.stderr) == ("[]\n", ""), done.stderr
+
+
+def circle(imported: Mapping[str, Iterable[str]]) -> list[str]:
+    """Modules that import each other, each the next and the last the first; empty if there are none."""
+    sorter = graphlib.TopologicalSorter(imported)
+    try:
+        sorter.prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_no_modules_import_each_other() -> None:
+    """Whether at once or later: an import within a function hides a circle and does not end it."""
+    modules = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in [*MODULES, *COMMANDS]}
+    modules = {name: file for name, file in modules.items() if file.stem != "__init__"}
+    imported = {
+        name: {
+            known
+            for found in imports(file.read_text(), package_of(file))
+            for known in (found, found.rpartition(".")[0])
+            if known in modules and known != name
+        }
+        for name, file in modules.items()
+    }
+    assert len(modules) > 100 and sum(map(len, imported.values())) > 200
+    assert circle(imported) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circle({"a": ["b"], "b": ["c"], "c": []}) == []
+    assert set(circle({"a": ["b"], "b": ["c"], "c": ["a"]})) == {"a", "b", "c"}
 
 
 def test_dependencies_are_those_that_are_imported() -> None:
@@ -101,9 +211,11 @@ def test_dependencies_are_those_that_are_imported() -> None:
     ]
     optional = {re.split(r"[<>=!~;\[ ]", line)[0] for line in lines}
     known = importlib.metadata.packages_distributions()
-    roots = {name.split(".")[0] for file in [*MODULES, *SCRIPTS] for name in imports(file.read_text())}
-    beside_scripts = {entry.stem for entry in (ROOT / "scripts").iterdir()}
-    foreign = roots - {*PACKAGES, *beside_scripts, *sys.stdlib_module_names}
+    roots = {
+        name.split(".")[0] for file in [*MODULES, *SCRIPTS] for name in imports(file.read_text(), package_of(file))
+    }
+    ours = {*PACKAGES, "scripts", *(folder.name for folder in (ROOT / "scripts").iterdir() if folder.is_dir())}
+    foreign = roots - ours - set(sys.stdlib_module_names)
     used = {re.sub(r"[-_.]+", "-", known.get(root, [root])[0]).lower() for root in foreign}
     # TensorBoard is what torch.utils.tensorboard imports.
     assert {re.sub(r"[-_.]+", "-", name).lower() for name in declared} == used - optional | {"tensorboard"}

@@ -20,6 +20,7 @@ EXPECTED = {
     "memory": [
         "peak_over_plain_generation",
         "peak_over_plain_generation/adam",
+        "peak_over_plain_generation/scored_es",
         "peak_over_plain_generation/grpo",
         "peak_over_plain_generation/ppo",
     ],
@@ -33,8 +34,7 @@ def _run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_arms_take_turns_and_none_always_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    from benchmarks.figures import alternate, ratios
+    from evotext.commands.benchmarks.figures import alternate, ratios
 
     calls: list[tuple[str, int]] = []
 
@@ -71,8 +71,8 @@ def test_every_suite_measures_and_writes_its_figures(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["suite=generatoin"], "suite: expected some of generation, population"),
-        (["model=2M"], "2M"),
-        (["repeats=0"], "repeats: expected a whole number of at least 1, got 0"),
+        (["model.size=2M"], "model.size: expected one of 1M, 25M"),
+        (["repeats=0"], "repeats: expected a number of at least 1, got 0"),
         (["model.dtype=int8"], "model.dtype: expected"),
         (["device=tpu"], "device: expected auto, cpu"),
     ],
@@ -90,10 +90,8 @@ def test_a_suite_that_does_not_fit_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """And what was measured before is on disk by then."""
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    import benchmarks.memory
-    import benchmarks.update
-    from benchmarks.figures import Figure, Setting, figure
+    from evotext.commands.benchmarks import memory, update
+    from evotext.commands.benchmarks.figures import Figure, Setting, figure
 
     out = tmp_path / "figures.json"
 
@@ -104,8 +102,8 @@ def test_a_suite_that_does_not_fit_leaves_the_others(
     def measured(setting: Setting) -> list[Figure]:
         return [figure("update_share", [0.5], setting, rows=1)]
 
-    monkeypatch.setattr(benchmarks.update, "figures", measured)
-    monkeypatch.setattr(benchmarks.memory, "figures", full)
+    monkeypatch.setattr(update, "figures", measured)
+    monkeypatch.setattr(memory, "figures", full)
     assert (
         status_of("benchmark", "suite=[update,memory,update]", "device=cpu", f"out={out}", monkeypatch=monkeypatch) == 0
     )
@@ -121,12 +119,11 @@ def test_trl_is_measured_where_it_is_installed(
         assert status_of("benchmark", *words, monkeypatch=monkeypatch) == 2
         assert "expected TRL to be installed, found none; run: pip install" in capfd.readouterr().err
         return
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    import benchmarks.trl
+    from evotext.commands.benchmarks import trl
 
-    monkeypatch.setattr(benchmarks.trl, "SEEDS", 1)
-    monkeypatch.setattr(benchmarks.trl, "LEARNING_STEPS", 1)
-    monkeypatch.setattr(benchmarks.trl, "LAST_STEPS", 1)
+    monkeypatch.setattr(trl, "SEEDS", 1)
+    monkeypatch.setattr(trl, "LEARNING_STEPS", 1)
+    monkeypatch.setattr(trl, "LAST_STEPS", 1)
     assert status_of("benchmark", *words, monkeypatch=monkeypatch) == 0, capfd.readouterr().err
     names = [figure["name"] for figure in json.loads((tmp_path / "figures.json").read_text())["figures"]]
     assert names == ["grpo_over_trl", "grpo_over_trl/uneven", "grpo_peak_over_trl", "grpo_reward_over_trl"]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evotext.cli.command import _reader_is_gone
+from evotext.cli.errors import placed
+from evotext.cli.jobs import reader_is_gone
 from tests.command_line_app import CONFIGURATION, HERE, App
 
 TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
@@ -26,7 +27,7 @@ def app(tmp_path: Path) -> App:
         # names
         ("algorithm=smal", "algorithm: expected small or smaller, got 'smal'; did you mean small or smaller?"),
         ("algorithm=zzz", "expected small or smaller, got 'zzz'; groups of your own need --config-dir DIR"),
-        ("search=small", "search: expected a group that this script lets choose, got another; see --help"),
+        ("search=small", "configuration: expected a known key, got 'search'; known: algorithm"),
         ("algorithm=", "algorithm: expected small or smaller, got ''"),
         ("algorithm=null", "algorithm: expected the name of a configuration, got null"),
         ("algorithm=3", "algorithm: expected the name of a configuration, got 3"),
@@ -43,13 +44,13 @@ def app(tmp_path: Path) -> App:
         ("seed.x=1", "seed: expected a known key, got 'x'"),
         ("hydra.foo=1", "hydra: expected a known key, got 'foo'"),
         ("hydra/launcher=jobli", "hydra/launcher: expected basic"),
-        ("--config-name=confi", "Cannot find primary config 'confi'"),
+        ("--config-name=confi", "expected a configuration that is there, got 'confi'"),
         # what is not there
         ("algorithm=smaller", "algorithm.rank: expected a value, got none; add algorithm.rank=..."),
         ("~algorithm.sigma", "algorithm.sigma: expected a value, got none; add algorithm.sigma=..."),
         ("~algorithm", "algorithm: expected a choice, got none"),
         ("~seed", "seed: expected a value, got none"),
-        ("~nope", "'nope' does not exist"),
+        ("~nope", "configuration: expected a known key, got 'nope'; known: algorithm"),
         ("seed=${nope}", "seed: Interpolation key 'nope' not found"),
         ("seed=${seed}", "seed: "),
         ("seed=${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),
@@ -68,7 +69,7 @@ def app(tmp_path: Path) -> App:
         ("--config-path=x", "expected --config-dir"),
         ("seed=1,2", "seed: expected one value, got '1,2'; add -m"),
         ("seed=range(1,3)", "seed: expected one value, got 'range(1,3)'; add -m"),
-        ("+seed=1", "seed: expected a new key after +, got one that is there; leave the + out"),
+        ("+seed=1", "An item is already at 'seed'"),
         ("+algorithm=smaller", "algorithm: expected one choice, got several; leave the + out"),
         ("hydra.mode=FOO", "hydra.mode: Invalid value 'FOO', expected one of [RUN, MULTIRUN]"),
         ("hydra.verbose=2", "Hydra does not accept this command line (AssertionError)"),
@@ -97,6 +98,7 @@ def app(tmp_path: Path) -> App:
         ("budget={limit:3,unit:4}", "budget.unit: expected 'episodes'"),
         # targets
         (f"algorithm._target_={HERE}.Smal", "expected something importable, got 'tests.command_line_app.Smal'"),
+        ("algorithm._target_=optimizers.fitness_shaping.ZScore", "did you mean z_score?"),
         ("algorithm._target_=no.such", "expected something importable, got 'no.such': No module named 'no'"),
         ("algorithm._target_=evotext.runner", "expected a class or function, got 'evotext.runner'"),
         ("algorithm._target_=3", "algorithm._target_: expected a class or function"),
@@ -149,7 +151,7 @@ def test_other_failures_leave_their_traceback_in_the_run(app: App) -> None:
 
 def test_a_reader_that_is_gone_is_no_fault_of_the_run(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train.py ... | head -1`: it ends with status 1, and its folder is that of a run that ended well."""
-    monkeypatch.setattr("evotext.cli.command._reader_is_gone", lambda: True)
+    monkeypatch.setattr("evotext.cli.jobs.reader_is_gone", lambda: True)
     outcome = app("seed=32")
     assert (outcome.status, outcome.err) == (1, "")
     assert not list(app.folder.rglob("error.txt"))
@@ -164,9 +166,9 @@ def test_a_reader_is_there_until_it_closes(monkeypatch: pytest.MonkeyPatch) -> N
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as output:
         monkeypatch.setattr("sys.stdout", output)
-        assert not _reader_is_gone()
+        assert not reader_is_gone()
         os.close(reading)
-        assert _reader_is_gone()
+        assert reader_is_gone()
     monkeypatch.undo()
 
 
@@ -209,7 +211,23 @@ def test_multirun_interrupted_starts_no_further_job(app: App) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["os.system", f"{HERE}.Small", "evotext.runner.summary.json.dump", "torch.hub.load", "evotext"]
+    ("message", "told"),
+    [
+        ("population: expected an even number", "algorithm.population: expected an even number"),
+        ("rank: expected no 13", "algorithm.part.rank: expected no 13"),
+        ("part.rank: expected no 13", "algorithm.part.rank: expected no 13"),
+        ("expected: a colon", "algorithm: expected: a colon"),
+        ("no key at all", "algorithm: no key at all"),
+        ("algorithm.part: said already", "algorithm.part: said already"),
+        ("algorithm: said already", "algorithm: said already"),
+    ],
+)
+def test_a_message_gets_the_place_of_what_it_is_about(message: str, told: str) -> None:
+    assert placed(message, "algorithm", {"population": 7, "part": {"rank": 13}}) == told
+
+
+@pytest.mark.parametrize(
+    "target", ["os.system", f"{HERE}.Small", "evotext.run_folder.writer.json.dump", "torch.hub.load", "evotext"]
 )
 def test_targets_outside_the_project_need_leave(app: App, target: str) -> None:
     outcome = app("allow_custom_targets=false", f"algorithm._target_={target}")

@@ -80,7 +80,7 @@ def _leaves(values: Any, path: str) -> list[str]:
 @st.composite
 def commands(draw: st.DrawFn) -> list[str]:
     """Choices of groups, and one to three strange words about their keys."""
-    chosen = ["model=1M", "tracker=none", *(draw(st.sampled_from(choices)) for choices in GROUPS.values())]
+    chosen = ["model=random", "tracker=none", *(draw(st.sampled_from(choices)) for choices in GROUPS.values())]
     key = st.sampled_from(keys_of(chosen))
     value = st.sampled_from(VALUES)
     word = st.one_of(
@@ -110,7 +110,9 @@ def test_any_value_of_any_key_starts_a_run_or_is_one_line(
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "train", ready)
-        patch.setattr("evotext.trackers.files.JsonLines", lambda folder: None)  # a run that never starts closes nothing
+        patch.setattr(
+            "evotext.run_folder.writer.JsonLines", lambda folder: None
+        )  # a run that never starts closes nothing
         try:
             status = status_of("train", *words, f"hydra.run.dir={folder / 'run'}", monkeypatch=patch)
         except Ready:
@@ -123,7 +125,10 @@ def test_any_value_of_any_key_starts_a_run_or_is_one_line(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["algorithm.population=7"], "population"),
+        (
+            ["algorithm.population=7"],
+            "error: algorithm.population: expected an even number since antithetic=true, got 7",
+        ),
         (["algorithm.population=" + "9" * 25], "population"),
         (["algorithm=grpo", "algorithm.group_size=1"], "group_size"),
         (["algorithm=ppo", "algorithm.minibatches=1000"], "minibatches"),
@@ -143,6 +148,10 @@ def test_any_value_of_any_key_starts_a_run_or_is_one_line(
             ["env.max_new_tokens=100000000"],
             "env.max_new_tokens: expected fewer than the model's context of 512 tokens, got 100000000",
         ),
+        (
+            ["env=gym", "env.id=CliffWalking-v1", "+env.render_mode=ansi", "env.wrappers.as_text.nonsense_cost=-1"],
+            "env.wrappers.as_text.nonsense_cost: expected a number of at least 0, got -1",
+        ),
         (["pruner=median"], "pruner: expected evaluation.split=validation, got test"),
         (["evaluation.episodes=1e30"], "evaluation.episodes"),
     ],
@@ -151,7 +160,7 @@ def test_contradictions_and_huge_numbers_are_named(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Run, "train", ready)
-    monkeypatch.setattr("evotext.trackers.files.JsonLines", lambda folder: None)
-    assert status_of("train", "model=1M", *words, f"hydra.run.dir={tmp_path / 'run'}", monkeypatch=monkeypatch) == 2
+    monkeypatch.setattr("evotext.run_folder.writer.JsonLines", lambda folder: None)
+    assert status_of("train", "model=random", *words, f"hydra.run.dir={tmp_path / 'run'}", monkeypatch=monkeypatch) == 2
     errors = capfd.readouterr().err
     assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors

@@ -15,7 +15,7 @@ from envs.contract import CHECKS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
-    *("budget=updates", "budget.limit=2", "threads=1", "tracker=none", "algorithm.population=8", "algorithm.best=2"),
+    *("budget=episodes", "budget.limit=128", "threads=1", "tracker=none", "algorithm.population=8", "algorithm.best=2"),
     *("model.hidden_size=32", "model.intermediate_size=48", "model.layers=2", "model.heads=2", "model.steps=0"),
     *("evaluation.episodes=8", "evaluation.points=1", "evaluation.samples=0", "checkpoint.keep=0"),
 )

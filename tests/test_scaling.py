@@ -8,6 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from evotext.commands.benchmarks.cost_model import (
+    Exchange,
+    Link,
+    Work,
+    efficiency,
+    exchange,
+    fastest,
+    generation_seconds,
+    largest_share,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,18 +28,6 @@ from tests.rollouts.test_collector import chatter
 from tests.runner.small_runs import EPISODES, ended, run_to_the_end, small_starting_model, together
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-from benchmarks.cost_model import (  # noqa: E402
-    Exchange,
-    Link,
-    Work,
-    efficiency,
-    exchange,
-    fastest,
-    generation_seconds,
-    largest_share,
-)
-
 MODEL = small_starting_model()
 NO_LINK = Link(latency=0.0, bandwidth=float("inf"))
 ES = Work(rollout_seconds=0.9, update_seconds=0.1, rows=1024, whole=8, at_once=256, tensors=38)

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 
 from evotext.cli.messages import one_line, shown, without_secrets
 from evotext.models.huggingface import HuggingFaceModel
+from evotext.run_folder.lock import check_inside
 from evotext.runner.checkpoints import CheckpointFolder
-from evotext.runner.folder import check_inside
 from tests.command_line_app import App
 from tests.runner.small_runs import small_run
 from tests.scripts_in_process import status_of
@@ -164,7 +164,7 @@ def test_a_failure_shows_no_secrets(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "hunter2")
     uri = "ftp://me:hunter2@localhost/x"
-    words = ["model=1M", "tracker=mlflow", f"tracker.tracking_uri={uri}", f"hydra.run.dir={tmp_path / 'run'}"]
+    words = ["model=random", "tracker=mlflow", f"tracker.tracking_uri={uri}", f"hydra.run.dir={tmp_path / 'run'}"]
     assert status_of("train", *words, monkeypatch=monkeypatch) == 2
     errors = capfd.readouterr().err
     assert "tracker" in errors and "hunter2" not in errors

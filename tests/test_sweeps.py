@@ -29,6 +29,7 @@ hydra: {run: {dir: run}, sweep: {dir: sweep, subdir: '${hydra.job.num}'}}
 """
 SCRIPT = """
 import os
+import sys
 from pathlib import Path
 
 from evotext.cli.command import run_hydra
@@ -42,7 +43,7 @@ def main(config):
 
 
 if __name__ == "__main__":
-    run_hydra(main, config_dir=Path(__file__).parent / "conf", config_name="config")
+    run_hydra(main, sys.argv[1:], config_dir=Path(__file__).parent / "conf", config_name="config")
 """
 
 
@@ -82,14 +83,30 @@ def sweep(tmp_path: Path) -> Sweep:
     return Sweep(tmp_path)
 
 
-def test_the_end_of_a_sweep_says_how_to_compare_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("started", "command"),
+    [
+        (str(ROOT / "scripts" / "train.py"), f"python {ROOT / 'scripts' / 'compare.py'}"),
+        ("/usr/bin/evotext", "evotext compare"),
+        (str(ROOT / "evotext" / "__main__.py"), "python -m evotext compare"),
+    ],
+)
+def test_the_end_of_a_sweep_says_how_to_compare_it(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    started: str,
+    command: str,
+) -> None:
+    """In the way that this command was started."""
+    monkeypatch.setattr(sys, "argv", [started])
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", [f"hydra.sweep.dir='{tmp_path}/a b'"], return_hydra_config=True)
     Callbacks(config).on_multirun_end(config=config, config_name="config")
     folder = f"{tmp_path}/a b"
     said = capsys.readouterr().out
-    assert said == f"to compare these runs: python scripts/compare.py '{folder}' 'out={folder}/report'\n"
+    assert said == f"to compare these runs: {command} '{folder}' 'out={folder}/report'\n"
 
 
 def test_every_preset_is_of_a_known_plugin() -> None:

@@ -8,14 +8,14 @@ Each is an optional extra: its library is imported when an environment is made, 
 
 import gymnasium
 
-from envs.doors.discrete import as_text
+from .discrete import as_text
 
 __all__ = ["as_text"]
 
 for _name, _entry in (("ReasoningGym", "reasoning_gym:ReasoningGym"), ("TextArena", "textarena:TextArena")):
     gymnasium.register(
         id=f"evotext/{_name}-v0",
-        entry_point=f"envs.doors.{_entry}",
+        entry_point=f"{__name__}.{_entry}",
         reward_threshold=1.0,
         order_enforce=False,
         disable_env_checker=True,

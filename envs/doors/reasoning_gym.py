@@ -4,11 +4,12 @@ from typing import Any, final
 
 import gymnasium
 
-from envs.spaces import FreeText
-from envs.text_env import WHITE_SPACE, RenderMode, chosen_split, split_of
 from evotext.cli.messages import suggestion
 from evotext.library import optional
 from evotext.validation import checked
+
+from ..spaces import FreeText
+from ..text_env import WHITE_SPACE, RenderMode, chosen_split, split_of
 
 # Their scorers hand the model's text to Python's eval, or to sympy's parse_expr, which calls it.
 EVALUATED = frozenset(
@@ -75,17 +76,17 @@ class ReasoningGym(gymnasium.Env[str, str]):
         known = optional("reasoning_gym.factory", "reasoning-gym").DATASETS
         if task in EVALUATED:
             raise ValueError(
-                f"env.task: expected a task whose scorer only reads answers, got {task!r}, whose scorer passes them to "
+                f"task: expected a task whose scorer only reads answers, got {task!r}, whose scorer passes them to "
                 "Python's eval; choose another task"
             )
         if task == TAKES_ANYTHING and strict_reward:
             raise ValueError(
-                f"env.task: expected a task that tells answers apart, got {task!r}, which pays for every text; "
-                "choose another task, or env.strict_reward=false to have it all the same"
+                f"task: expected a task that tells answers apart, got {task!r}, which pays for every text; "
+                "choose another task, or strict_reward=false to have it all the same"
             )
         if task not in known:
             raise ValueError(
-                f"env.task: expected one of reasoning-gym's {len(known)} tasks, got {task!r}{suggestion(task, known)}"
+                f"task: expected one of reasoning-gym's {len(known)} tasks, got {task!r}{suggestion(task, known)}"
             )
         try:
             self._items = library.create_dataset(task, seed=0, **settings)

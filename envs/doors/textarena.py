@@ -7,11 +7,12 @@ from typing import Any, final
 
 import gymnasium
 
-from envs.spaces import FreeText
-from envs.text_env import RenderMode, chosen_split
 from evotext.cli.messages import suggestion
 from evotext.library import optional
 from evotext.validation import checked
+
+from ..spaces import FreeText
+from ..text_env import RenderMode, chosen_split
 
 # A game's variant without wrappers, which would repeat the whole conversation in every observation; `-train` is the same
 # game in other wrappers.
@@ -63,7 +64,7 @@ class TextArena(gymnasium.Env[str, str]):
         library = optional("textarena", "textarena")
         known = optional("textarena.envs.registration", "textarena").ENV_REGISTRY
         if game not in known:
-            raise ValueError(f"env.game: expected a game of TextArena, got {game!r}{suggestion(game, known)}")
+            raise ValueError(f"game: expected a game of TextArena, got {game!r}{suggestion(game, known)}")
         self._random = random.Random(0).getstate()  # noqa: S311
         try:
             plain = game.removesuffix(WRAPPED) + PLAIN
@@ -71,7 +72,7 @@ class TextArena(gymnasium.Env[str, str]):
                 self._game = library.make(plain if plain in known else game, **settings)
                 self._game.reset(num_players=1, seed=0)
         except Exception as error:  # a game can raise anything: missing files and data, an API key, more players
-            raise ValueError(f"env.game: {game} cannot be played here: {type(error).__name__}: {error}") from error
+            raise ValueError(f"game: {game} cannot be played here: {type(error).__name__}: {error}") from error
         self.observation_space = self.action_space = FreeText()
         self.render_mode = render_mode
         self._strict = strict_reward

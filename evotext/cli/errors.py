@@ -1,17 +1,14 @@
-"""Mistakes in the configuration, and making things of it in a way that finds them."""
+"""Mistakes in the configuration, and the exit statuses of every command."""
 
-import re
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pydantic
-from hydra.errors import HydraException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from evotext.cli.messages import explain, explain_validation, first_cause, one_line, shown
+from evotext.cli.messages import explain_validation, one_line, own_check
+
+BAD_CONFIGURATION, FAILED, INTERRUPTED = 2, 1, 130
 
 
 class ConfigError(ValueError):
@@ -19,46 +16,41 @@ class ConfigError(ValueError):
 
 
 @contextmanager
-def configuration() -> Iterator[None]:
-    """Within it, a ValueError is the configuration's fault."""
+def configuration(place: str = "", values: Mapping[Any, object] | None = None) -> Iterator[None]:
+    """Within it, a ValueError is the configuration's fault: of the values at `place`, if it is given (see `placed`)."""
     try:
         yield
     except ConfigError:
         raise
+    except pydantic.ValidationError as error:
+        own = own_check(error)
+        if own:
+            raise ConfigError(placed(one_line(str(own)), place, values or {})) from error
+        key = str(next(iter(error.errors()[0]["loc"]), ""))
+        above = _above(key, values or {}) if place else None
+        raise ConfigError(explain_validation(error, ".".join([place, *(above or [])]))) from error
     except ValueError as error:
-        raise ConfigError(one_line(str(error))) from error
+        raise ConfigError(placed(one_line(str(error)), place, values or {})) from error
 
 
-def placed(message: str, place: str, keys: Container[str]) -> str:
-    """The message of an object that was made from the keys at `place`, with the place in the configuration before it.
+def placed(message: str, place: str, values: Mapping[Any, object]) -> str:
+    """Return the message of an object that was made of the values at `place` with that place before it.
 
-    Code names its own arguments: `population: expected an even number` becomes `algorithm.population: expected ...`.
+    Code names its own arguments: `population: expected an even number` becomes `algorithm.population: expected ...`, and
+    the argument of a part that the object has made is found below.
     """
     key = message.partition(":")[0]
-    if f"{key}.".startswith(f"{place}."):
+    if not place or f"{key}.".startswith(f"{place}."):
         return message
-    return f"{place}.{message}" if key.partition(".")[0] in keys else f"{place}: {message}"
+    above = _above(key.partition(".")[0], values)
+    return f"{place}: {message}" if above is None else ".".join([place, *above, message])
 
 
-def build(config: DictConfig, path: str) -> Any:
-    """Instantiate the node at `path` (its `_target_` with its keys). Raises ConfigError for whatever is wrong with it."""
-    node = OmegaConf.select(config, path)
-    if not isinstance(node, DictConfig) or "_target_" not in node:
-        raise ConfigError(f"{path}: expected a group of keys with a _target_, got {shown(node)}")
-    try:
-        return instantiate(node, _convert_="all")
-    except ConfigError:
-        raise
-    except (HydraException, OmegaConfBaseException) as error:
-        cause = first_cause(error)
-        where = re.search(r"full_key: (\S+)", str(error))
-        place = where.group(1) if where else path
-        if isinstance(cause, pydantic.ValidationError):
-            raise ConfigError(explain_validation(cause, place)) from error
-        if isinstance(cause, ValueError):
-            raise ConfigError(one_line(placed(str(cause), place, OmegaConf.select(config, place)))) from error
-        if isinstance(cause, ImportError):  # of an optional package: it says what to install
-            raise ConfigError(f"{place}: {one_line(str(cause))}") from error
-        if isinstance(cause, OmegaConfBaseException):
-            raise ConfigError(explain(error)) from error
-        raise ConfigError(f"{place}: {type(cause).__name__} {one_line(str(cause))}".rstrip()) from error
+def _above(key: str, values: Mapping[Any, object]) -> list[str] | None:
+    """The keys that lead to the group with this key; None if it is nowhere below."""
+    if key in values:
+        return []
+    for name, value in values.items():
+        if isinstance(value, Mapping) and (above := _above(key, value)) is not None:
+            return [str(name), *above]
+    return None

@@ -5,14 +5,9 @@ import re
 from collections.abc import Iterable
 
 import pydantic
-from hydra.errors import InstantiationException, MissingConfigException, OverrideParseException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 LONGEST_LINE, LONGEST_VALUE = 600, 60
 
@@ -40,38 +35,34 @@ _EXPECTED = {
 
 
 def explain(error: BaseException) -> str:
-    """One line for an error of Hydra, OmegaConf, pydantic or the project."""
+    """Return one line for an error of Hydra, OmegaConf or the project."""
     if isinstance(error, OverrideParseException):
         return _explain_syntax(error)
     if isinstance(error, MissingConfigException):
         return _explain_choice(error)
-    cause = first_cause(error)
+    cause = _first_cause(error)
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
         return _explain_key(cause)
-    if missing := re.search(r"[Mm]issing mandatory value: ([\w.]+)", str(cause)):
-        return no_value(missing.group(1))
     if isinstance(cause, MissingMandatoryValue):
         return no_value(cause.full_key or "a key")
     if isinstance(cause, RecursionError):
         return "expected values of a finite depth, got one that is nested too deeply or refers to itself"
     if isinstance(cause, OmegaConfBaseException):
         key = f"{cause.full_key}: " if cause.full_key else ""
-        return key + one_line(re.sub(r"\n\s*(full_key|object_type|reference_type)[:=].*", "", str(cause)))
+        return key + one_line(str(cause).partition("\n    full_key:")[0])
     if isinstance(cause, OSError) and cause.filename is not None:
         return f"expected a folder or file that can be used, got {shown(str(cause.filename))}: {cause.strerror}"
-    told = "" if isinstance(cause, AssertionError) else _reworded(one_line(str(cause)))
+    told = "" if isinstance(cause, AssertionError) else one_line(str(cause))
     return told or f"Hydra does not accept this command line ({type(cause).__name__})"
 
 
 def explain_validation(error: pydantic.ValidationError, path: str) -> str:
-    """One line for the first key that a checked constructor or record (`evotext.validation`) at `path` refused."""
+    """Return one line for the first key that a checked constructor or record (`evotext.validation`) at `path` refused."""
     details = error.errors(include_url=False)
-    if not details[0]["loc"] and details[0]["type"] == "value_error":  # a record's own check, which says all itself
-        return one_line(str(details[0]["ctx"]["error"]))
     # A union reports each of its members at its own place below the key.
     place = details[0]["loc"][:1]
     alike = [detail for detail in details if detail["loc"][:1] == place]
-    key = ".".join([path, *map(str, place)]) if path else ".".join(map(str, place))
+    key = ".".join(filter(None, [path, *map(str, place)]))
     if details[0]["type"].startswith("missing"):
         return no_value(key)
     wanted = " or ".join(dict.fromkeys(map(_expected, alike)))
@@ -81,9 +72,16 @@ def explain_validation(error: pydantic.ValidationError, path: str) -> str:
     return f"{key}: expected {wanted}, got {shown(alike[0]['input'])}{suggestion(alike[0]['input'], words)}{more}"
 
 
-def no_value(key: str) -> str:
-    """What to say of a value that has to be given."""
-    return f"{key}: expected a value, got none; add {key}=..."
+def own_check(error: pydantic.ValidationError) -> ValueError | None:
+    """Return what a checked record raised of its values together, which says all itself; None if a single key was refused."""
+    first = error.errors(include_url=False)[0]
+    of_all = not first["loc"] and first["type"] == "value_error"
+    return first["ctx"]["error"] if of_all else None
+
+
+def no_value(path: str) -> str:
+    """What to say of a key without a value."""
+    return f"{path}: expected a value, got none; add {path}=..."
 
 
 def unknown_key(path: str, key: str, known: Iterable[str]) -> str:
@@ -121,13 +119,9 @@ def one_line(text: str) -> str:
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."
 
 
-def first_cause(error: BaseException) -> BaseException:
+def _first_cause(error: BaseException) -> BaseException:
     """The first error of a chain that says something itself: Hydra wraps what it catches."""
-    while error.__cause__ is not None and (
-        isinstance(error, InstantiationException)
-        or not str(error)
-        or isinstance(error.__cause__, OmegaConfBaseException)
-    ):
+    while error.__cause__ is not None and (not str(error) or isinstance(error.__cause__, OmegaConfBaseException)):
         if isinstance(error, OmegaConfBaseException) and error.full_key:
             break  # its own causes are less precise
         error = error.__cause__
@@ -146,7 +140,7 @@ def _explain_choice(error: MissingConfigException) -> str:
     name = error.missing_cfg_file or ""
     group, slash, choice = name.rpartition("/")
     if error.options is None or not slash:
-        return one_line(re.split(r"\n*(Config s|S)earch path:", str(error))[0])
+        return f"expected a configuration that is there, got {shown(name)}"
     options = sorted(option.removeprefix(group + "/") for option in error.options)
     listed = " or ".join(filter(None, [", ".join(options[:-1]), options[-1] if options else ""]))
     advice = suggestion(choice, options) or "; groups of your own need --config-dir DIR"
@@ -163,23 +157,5 @@ def _expected(detail: object) -> str:
     assert isinstance(detail, dict)
     wording = _EXPECTED.get(detail["type"])
     if wording is None:
-        return one_line(re.sub(r"^(Input|Value error),? ?(should be )?", "", detail["msg"]))
+        return one_line(detail["msg"].removeprefix("Input should be "))
     return wording.format(**detail.get("ctx", {}))
-
-
-def _reworded(line: str) -> str:
-    """Hydra's own sentences, shorter and without advice that does not hold here."""
-    if several := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '([^=]*)=(.*?)'( 1\. | requires)", line):
-        key, values = several.groups()[:2]
-        return f"{key}: expected one value, got {shown(values)}; add -m to run each, or write a list as {key}=[...]"
-    if twice := re.match(r"Could not append to config\. An item is already at '([^']*)'", line):
-        return f"{twice.group(1)}: expected a new key after +, got one that is there; leave the + out"
-    if twice := re.match(r"Multiple values for ([^.]*)\.", line):
-        return f"{twice.group(1)}: expected one choice, got several; leave the + out"
-    if group := re.match(r"Could not override '([^']*)'\. No match in the defaults list", line):
-        return f"{group.group(1)}: expected a group that this script lets choose, got another; see --help"
-    if folder := re.match(r"provider=.*, path=(.*) is not available\.", line):
-        return f"hydra.searchpath: expected folders with configurations, got {folder.group(1)!r}"
-    if folder := re.match(r"Additional config directory (.*) not found", line):
-        return f"--config-dir: expected a folder, got {folder.group(1)}"
-    return re.sub(r" To append to your .*| set env var HYDRA_FULL_ERROR.*", "", line)

@@ -1,20 +1,23 @@
 """`replay=RUN_DIR` and `resume=RUN_DIR`: the same run again, or its rest, from what its folder says of its start."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from evotext.cli.errors import ConfigError
 from evotext.cli.messages import one_line, shown
+from evotext.run_folder import names
+from evotext.run_folder.configuration import leaves, read_start, read_yaml
+
+_Read = TypeVar("_Read")
 
 MOST_CHANGES = 5
 # What may be another on resuming: how long, where and how fast, not what is computed. A dot at the end: all below it.
-RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug")
+RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug", "phase")
 # What lets other code than the project's run. A run's folder may have come from anywhere, so that its own word for it does
 # not count: it has to be said again.
 LEAVE = ("allow_custom_targets", "trust_remote_code")
@@ -23,16 +26,12 @@ LEAVE = ("allow_custom_targets", "trust_remote_code")
 def expand_replay(words: list[str]) -> tuple[list[str], Path | None]:
     """Replace `replay=RUN_DIR` by the overrides that the run was started with; the other words come after them.
 
-    Returns the words and the folder. Hydra's own settings are not replayed, since the new run gets its own folder; but
-    for the places where configurations were found. Raises ConfigError if the folder records no run, or in a multirun.
+    Return the words and the folder. Hydra's own settings are not replayed, since the new run gets its own folder; but for
+    the places where configurations were found. Raise ConfigError if the folder records no run, or in a multirun.
     """
-    folders = [word.removeprefix("replay=") for word in words if word.startswith("replay=")]
-    if not folders:
+    folder, rest = _folder_in(words, "replay")
+    if folder is None:
         return words, None
-    rest = [word for word in words if not word.startswith("replay=")]
-    if len(folders) > 1 or {"-m", "--multirun"} & set(rest):
-        raise ConfigError("replay: expected one run's folder and no multirun, got more; replay one run at a time")
-    folder = Path(folders[0])
     overrides, flags = _recorded(folder, "replay", rest)
     return [*overrides, *rest, *flags], folder
 
@@ -40,26 +39,33 @@ def expand_replay(words: list[str]) -> tuple[list[str], Path | None]:
 def expand_resume(words: list[str]) -> tuple[list[str], Path | None]:
     """Replace `resume=RUN_DIR` by the overrides that the run was started with, to go on in that folder.
 
-    Returns the words and the folder. The folder's own record is left as it is. Raises ConfigError if the folder records
-    no run, in a multirun, or for other words than those in RESUMABLE.
+    Return the words and the folder. The folder's own record is left as it is. Raise ConfigError if the folder records no
+    run, in a multirun, or for other words than those in RESUMABLE.
     """
-    folders = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
-    if not folders:
+    folder, rest = _folder_in(words, "resume")
+    if folder is None:
         return words, None
-    rest = [word for word in words if not word.startswith("resume=")]
-    if len(folders) > 1 or {"-m", "--multirun"} & set(rest):
-        raise ConfigError("resume: expected one run's folder and no multirun, got more; resume one run at a time")
     for word in rest:
         if not word.startswith("-") and not _resumable(_key(word)) and not leave_in([word]):
             raise ConfigError(
                 f"resume: expected a run to go on as it is, got also {shown(word)}; leave it out, or start anew with "
                 f"replay=. What may be another: {', '.join(key + '*' * key.endswith('.') for key in RESUMABLE)}"
             )
-    folder = Path(folders[0])
     overrides, flags = _recorded(folder, "resume", rest)
     place = quoted(folder)
     own = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     return [*overrides, *rest, *own, *flags], folder
+
+
+def _folder_in(words: list[str], command: str) -> tuple[Path | None, list[str]]:
+    """The folder of `command=RUN_DIR`, and the other words."""
+    folders = [word.removeprefix(f"{command}=") for word in words if word.startswith(f"{command}=")]
+    rest = [word for word in words if not word.startswith(f"{command}=")]
+    if folders and (len(folders) > 1 or {"-m", "--multirun"} & set(rest)):
+        raise ConfigError(
+            f"{command}: expected one run's folder and no multirun, got more; {command} one run at a time"
+        )
+    return (Path(folders[0]) if folders else None), rest
 
 
 def leave_in(words: Iterable[str]) -> list[str]:
@@ -100,8 +106,8 @@ def _resumable(key: str) -> bool:
 
 def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], list[str]]:
     """The overrides and the flags that a run was started with, less the flags that are given now."""
-    overrides = [str(word) for word in _load(folder, "overrides.yaml", command)]
-    hydra = _load(folder, "hydra.yaml", command).hydra
+    start = _of_a_run(read_start, folder, command)
+    overrides = list(start.overrides)
     for word in overrides:
         if word.startswith("-") or _key(word).startswith("hydra"):  # never recorded there
             raise ConfigError(f"{command}: expected the record of a run, got {shown(word)} in its overrides.yaml")
@@ -112,9 +118,9 @@ def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], 
                 f"{command}: expected {shown(word)} to be said again, for {folder} wants to run code that is not the "
                 "project's; add it if you trust that folder"
             )
-    overrides += [word for word in hydra.overrides.hydra if word.lstrip("+").startswith("hydra.searchpath=")]
+    overrides += [word for word in start.hydra_overrides if word.lstrip("+").startswith("hydra.searchpath=")]
     flags: list[str] = []
-    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    folders = start.config_folders
     if folders and not {"--config-dir", "-cd"} & set(given):
         if Path(folders[0]).resolve().is_relative_to(folder.resolve()):
             raise ConfigError(
@@ -123,14 +129,14 @@ def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], 
             )
         flags += ["--config-dir", folders[0]]
     if not {"--config-name", "-cn"} & set(given):
-        flags += ["--config-name", hydra.job.config_name]
+        flags += ["--config-name", start.config_name]
     return overrides, flags
 
 
 def _changes(config: DictConfig, folder: Path, command: str) -> dict[str, str]:
     """What is not as it was, in words, by key."""
-    recorded = dict(_leaves(OmegaConf.to_container(_load(folder, "config.yaml", command)), ""))
-    now = dict(_leaves(OmegaConf.to_container(config), ""))
+    recorded = dict(leaves(_of_a_run(partial(read_yaml, name=names.CONFIG), folder, command)))
+    now = dict(leaves(OmegaConf.to_container(config)))
     changed = sorted(key for key in recorded.keys() | now.keys() if recorded.get(key) != now.get(key))
     return {key: f"{key}={shown(now.get(key))} (was {shown(recorded.get(key))})" for key in changed}
 
@@ -140,21 +146,12 @@ def _listed(changes: Iterable[str]) -> str:
     return ", ".join(some[:MOST_CHANGES] + ["..."] * (len(some) > MOST_CHANGES))
 
 
-def _load(folder: Path, name: str, command: str) -> Any:
-    file = folder / ".hydra" / name
+def _of_a_run(read: Callable[[Path], _Read], folder: Path, command: str) -> _Read:
     try:
-        return OmegaConf.load(file)
+        return read(folder)
     except OSError as error:
-        raise ConfigError(f"{command}: expected the folder of a run, got {str(folder)!r}: no {file}") from error
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{command}: expected the record of a run, got a damaged {file}: {one_line(str(error))}"
+            f"{command}: expected the folder of a run, got {str(folder)!r}: no {error.filename or error}"
         ) from error
-
-
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, object]]:
-    if isinstance(node, dict) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        yield path, node
+    except ValueError as error:
+        raise ConfigError(f"{command}: expected the record of a run, got a damaged {one_line(str(error))}") from error

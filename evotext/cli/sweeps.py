@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from evotext.cli.errors import ConfigError
+from evotext.cli.main import how_to
 
 # The choices that have a preset, `conf/hydra/GROUP/NAME_preset.yaml`, and the packages that they come from.
 PACKAGES = {
@@ -27,16 +28,16 @@ class HowToCompare(Callback):
     """At a sweep's end, one that was not stopped, a line with the command that compares its runs."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """See Hydra's `Callback`."""
+        """Print the line; Hydra calls this."""
         folder = Path(config.hydra.sweep.dir)
         words = shlex.join([str(folder), f"out={folder / 'report'}"])
-        print(f"to compare these runs: python scripts/compare.py {words}", flush=True)
+        print(f"to compare these runs: {how_to('compare')} {words}", flush=True)
 
 
 def expand_presets(words: list[str]) -> list[str]:
     """Replace the name of a plugin by that of its preset, which Hydra does not take under the same name.
 
-    Raises ConfigError if the plugin is not installed.
+    Raise ConfigError if the plugin is not installed.
     """
     return [_expanded(word) for word in words]
 

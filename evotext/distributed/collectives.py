@@ -1,6 +1,6 @@
 """What the processes of a run tell each other. A run of one process takes the same paths and talks to nobody.
 
-`torchrun --nproc-per-node N scripts/train.py ...` starts N processes that run the same program. Each runs its share of the
+`torchrun --nproc-per-node N -m evotext train ...` starts N processes that run the same program. Each runs its share of the
 episodes; what an update needs of the others' is gathered, so that all compute the same one and hold the same weights.
 Messages are tensors: nothing is pickled.
 
@@ -134,15 +134,19 @@ def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return received
 
 
+def all_texts(own: str) -> list[str]:
+    """Everyone's text, which is ASCII as JSON is."""
+    if world_size() == 1:
+        return [own]
+    data = own.encode("ascii")
+    size_N = all_gather(torch.tensor([len(data)]))[:, 0].tolist()
+    padded = torch.tensor(list(data.ljust(max(size_N))), dtype=torch.uint8)
+    return [bytes(row[:size]).decode("ascii") for row, size in zip(all_gather(padded).tolist(), size_N, strict=True)]
+
+
 def all_names(own: Iterable[str]) -> list[str]:
     """The names that any process has, in one order on all."""
-    names = sorted(set(own))
-    if world_size() == 1:
-        return names
-    written = json.dumps(names).encode()
-    size = int(all_gather(torch.tensor([len(written)])).max())
-    padded = torch.tensor(list(written.ljust(size)), dtype=torch.uint8)
-    return sorted({name for row in all_gather(padded) for name in json.loads(bytes(row.tolist()))})
+    return sorted({name for text in all_texts(json.dumps(sorted(set(own)))) for name in json.loads(text)})
 
 
 def any_of(flag: bool) -> bool:

@@ -1,23 +1,24 @@
 """Making a whole batch of trajectories of what each process ran.
 
-Of every row the processes exchange its scalars: return, how it ended, its length. Of rows that run without a population
-they exchange the tokens too, for what RL makes of a batch (advantages, minibatches, weights of the loss) follows from all
-of it. With a population they do not: an evolution strategy reads returns, and that is what makes it cheap to spread out.
+Of every row the processes exchange its scalars: return, how it ended, its length. Tokens they exchange if the plan says that
+they are read: what RL makes of a batch (advantages, minibatches, weights of the loss) follows from all of it. An evolution
+strategy reads returns alone, and that is what makes it cheap to spread out.
 
 Shapes: B rows of the plan, b rows of this process, N processes, T tokens.
 """
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from evotext.distributed import collectives
-from evotext.types import Cost, Trajectories
+from evotext.types import Cost, Ending, Fault, Trajectories
 
-_FLAGS = ("success_B", "terminated_B", "truncated_B", "overlong_B")
+_SCALARS = ("return_B", "length_B", "ending_B", "success_B", "overlong_B")
 _TOKENS = ("tokens_BT", "policy_mask_BT", "turn_BT", "reward_BT", "logprob_BT")
 _PADDING = {"turn_BT": -1}
 
@@ -25,15 +26,14 @@ _PADDING = {"turn_BT": -1}
 def whole_batch(own: Trajectories, rows_N: Sequence[Sequence[int]]) -> Trajectories:
     """The trajectories of all rows, in the plan's order, of `own`: those of this process's rows.
 
-    rows_N: the rows of each process. With a population the tokens of others' rows are left out: padding, mask False.
+    rows_N: the rows of each process. Unless the plan wants tokens, those of others' rows are left out: padding, mask False.
     """
     if collectives.world_size() == 1:
         return _in_order(own, rows_N[0])
-    scalars_bK = torch.stack(
-        [own.return_B, own.length_B.double(), *(getattr(own, name).double() for name in _FLAGS)], dim=1
-    )
-    scalars_BK = _gathered(scalars_bK, rows_N)
-    columns: dict[str, Any] = {name: scalars_BK[:, 2 + i] > 0 for i, name in enumerate(_FLAGS)}
+    rows = sum(map(len, rows_N))
+    present = [name for name in _SCALARS if getattr(own, name) is not None]
+    scalars_BK = _gathered(torch.stack([getattr(own, name).double() for name in present], dim=1), rows_N)
+    columns: dict[str, Any] = {name: scalars_BK[:, i].to(getattr(own, name).dtype) for i, name in enumerate(present)}
     width = int(collectives.all_gather(torch.tensor([own.tokens_BT.shape[1]])).max())
     for name in _TOKENS:
         values_bT = getattr(own, name)
@@ -42,12 +42,23 @@ def whole_batch(own: Trajectories, rows_N: Sequence[Sequence[int]]) -> Trajector
         fill = _PADDING.get(name, 0)
         missing = width - values_bT.shape[1]
         values_bT = torch.nn.functional.pad(values_bT, (0, missing), value=fill)
-        if own.plan.noise is None:
+        if own.plan.tokens:
             columns[name] = _gathered(values_bT, rows_N)
         else:
-            columns[name] = torch.full((len(scalars_BK), width), fill, dtype=values_bT.dtype)
+            columns[name] = torch.full((rows, width), fill, dtype=values_bT.dtype)
             columns[name][list(rows_N[collectives.rank()])] = values_bT
-    return replace(own, return_B=scalars_BK[:, 0], length_B=scalars_BK[:, 1].long(), **columns)
+    columns["has_tokens_B"] = torch.full((rows,), own.plan.tokens)
+    columns["has_tokens_B"][list(rows_N[collectives.rank()])] = True
+    whole = replace(own, **columns)
+    return replace(whole, faults=_everyones(own.faults)) if bool(whole.faulty_B.any()) else whole
+
+
+def first_of_each_kind(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """One of each kind, in the order of kinds."""
+    first: dict[Ending, Fault] = {}
+    for fault in faults:
+        first.setdefault(fault.kind, fault)
+    return tuple(first[kind] for kind in sorted(first))
 
 
 def joint_cost(own: Cost) -> Cost:
@@ -70,6 +81,13 @@ def joint_cost(own: Cost) -> Cost:
         env_seconds=slowest["env_seconds"],
         update_seconds=slowest["update_seconds"],
     )
+
+
+def _everyones(own: Sequence[Fault]) -> tuple[Fault, ...]:
+    """The first processes' examples: those of this process are not known to the others."""
+    texts = collectives.all_texts(json.dumps([asdict(fault) for fault in own]))
+    records = [record for text in texts for record in json.loads(text)]
+    return first_of_each_kind(Fault(**record | {"kind": Ending(record["kind"])}) for record in records)
 
 
 def _gathered(values_bX: Tensor, rows_N: Sequence[Sequence[int]]) -> Tensor:

@@ -33,18 +33,12 @@ class HuggingFaceModel:
 
     dtype: of the weights while running (`evotext.models.dtype`); the algorithms keep float32 masters where they need them.
     trust_remote_code: run Python code that comes with the model. Leave it off unless you have read that code.
-    parallel: null. A model that is split over devices is refused: ours are layers that compute with whole weights, and
-    torch's split ones (DTensor, of `tp_plan` and of FSDP alike) cannot be mixed with the plain tensors of a population's noise.
+    parallel: None: each process holds the whole model. Perturbed layers compute with whole weights; torch's split ones
+    (DTensor, of `tp_plan` and of FSDP alike) cannot be mixed with the plain tensors of a population's noise.
     """
 
     @checked
-    def __init__(self, *, path: str, dtype: DType, trust_remote_code: bool, parallel: str | None) -> None:
-        if parallel is not None:
-            raise ValueError(
-                f"model.parallel: expected null, got {parallel!r}: perturbed layers do not run on weights that are split over "
-                "devices, so each process holds the whole model; take model.dtype=bfloat16, adapter=lora, a smaller model "
-                "or devices with more memory, and torchrun to share the episodes"
-            )
+    def __init__(self, *, path: str, dtype: DType, trust_remote_code: bool, parallel: None) -> None:
         self.path, self.trust_remote_code = path, trust_remote_code
         self._dtype: DType = dtype
 
@@ -65,7 +59,7 @@ class HuggingFaceModel:
             )
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise ValueError(f"model.path: expected whole weights in {self.path!r}, got: {reason}") from error
+            raise ValueError(f"path: expected whole weights in {self.path!r}, got: {reason}") from error
         network = network.to(device).eval()
         with _named():
             check_runs(network)
@@ -82,7 +76,7 @@ class HuggingFaceModel:
         looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
         if looks_local and not Path(self.path).expanduser().is_dir() and "/" in self.path:
             raise ValueError(
-                f"model.path: expected a folder or a hub name (organisation/name), got {self.path!r}: no such folder"
+                f"path: expected a folder or a hub name (organisation/name), got {self.path!r}: no such folder"
             )
         options = {"trust_remote_code": self.trust_remote_code}
         try:
@@ -90,7 +84,7 @@ class HuggingFaceModel:
         except (OSError, ValueError, KeyError, ImportError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"model.path: expected a folder with a model or a hub name, got {self.path!r}: {reason}"
+                f"path: expected a folder with a model or a hub name, got {self.path!r}: {reason}"
             ) from error
 
 
@@ -119,7 +113,7 @@ def _named() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"model.path: {error}; docs/models.md names the families that run") from None
+        raise ValueError(f"path: {error}; docs/models.md names the families that run") from None
 
 
 def _end_ids(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -41,7 +41,7 @@ class ModelCache:
                 lock.acquire()
         except OSError as error:
             raise ValueError(
-                f"model.cache_folder: expected a folder that can be written, got {self._folder} ({error.strerror}); "
+                f"cache_folder: expected a folder that can be written, got {self._folder} ({error.strerror}); "
                 "set it or the variable EVOTEXT_CACHE to another one"
             ) from error
         with lock:

@@ -1,6 +1,11 @@
-"""Telling that the memory did not hold a batch from every other fault, and making room for a smaller one."""
+"""Telling that the memory did not hold a batch from every other fault, and going on with smaller ones."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -12,3 +17,34 @@ def make_room(device: torch.device) -> None:
     """Give back what the allocator keeps. Call it after the error's handler: the error holds on to the batch's tensors."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+class FittingRows:
+    """How many rows at once the memory holds: as many as are wanted (`most`), until it turns out to hold fewer (`now`)."""
+
+    def __init__(self, most: int) -> None:
+        self.most = self.now = self._told = most
+
+    def attempt(self, rows: int, work: Callable[[], Result], device: torch.device) -> Result | None:
+        """Do work on this many rows and return its result; None if the memory did not hold it, and `now` is half of them.
+
+        All that the work has made must be its own or its result: what it leaves elsewhere stays in the memory. Raises the
+        error of a single row, and every other one.
+        """
+        try:
+            return work()
+        except (MemoryError, RuntimeError) as error:
+            if rows < 2 or not is_out_of_memory(error):
+                raise
+        self.now = (rows + 1) // 2
+        make_room(device)
+        return None
+
+    def recall(self, rows: int) -> None:
+        """Take over what an earlier process has found out."""
+        self.now = self._told = min(self.most, rows)
+
+    def shrunk(self) -> bool:
+        """Whether it has become less since the last call, so that the user should hear of it."""
+        before, self._told = self._told, min(self._told, self.now)
+        return self.now < before

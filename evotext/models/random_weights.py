@@ -62,24 +62,25 @@ def shapes() -> dict[str, PreTrainedConfig]:
 class RandomModel:
     """A model of one of `shapes`, with the same random weights each time.
 
+    size: the shape's name.
     dtype: of the weights (`evotext.models.dtype`).
     """
 
     @checked
-    def __init__(self, *, shape: str, dtype: DType) -> None:
-        if shape not in shapes():
-            raise ValueError(f"model.shape: expected one of {', '.join(shapes())}, got {shape!r}")
-        self.shape, self._dtype = shape, dtype
+    def __init__(self, *, size: str, dtype: DType) -> None:
+        if size not in shapes():
+            raise ValueError(f"size: expected one of {', '.join(shapes())}, got {size!r}")
+        self.size, self._dtype = size, dtype
 
     def outline(self) -> Outline:
         """See `ModelSource`."""
         # The vocabulary is that of a tokenizer, so that whatever is generated can be read.
-        tokenizer = character_tokenizer(further=_further(shapes()[self.shape].vocab_size))
+        tokenizer = character_tokenizer(further=_further(shapes()[self.size].vocab_size))
         return Outline(chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]), context_length=CONTEXT_LENGTH)
 
     def load(self, device: torch.device) -> LanguageModel:
         """See `ModelSource`."""
-        config = shapes()[self.shape]
+        config = shapes()[self.size]
         outline = self.outline()
         tokenizer = outline.chat.tokenizer
         config.pad_token_id, config.eos_token_id, config.bos_token_id = 0, tokenizer.eos_token_id, None
@@ -88,7 +89,7 @@ class RandomModel:
             torch.manual_seed(0)
             network = AutoModelForCausalLM.from_config(config, dtype=dtype)
         return LanguageModel(
-            name=self.shape,
+            name=self.size,
             network=network.eval(),
             tokenizer=tokenizer,
             chat=outline.chat,

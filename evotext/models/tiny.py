@@ -53,7 +53,7 @@ class TinyModel:
     ) -> None:
         if hidden_size % heads or hidden_size // heads % 2:
             raise ValueError(
-                f"model.heads: expected a divisor of model.hidden_size={hidden_size} that leaves an even head size, got {heads}"
+                f"heads: expected a divisor of hidden_size={hidden_size} that leaves an even head size, got {heads}"
             )
         self.context_length, self.steps, self.batch_size = context_length, steps, batch_size
         self.learning_rate, self.warm_up_seed, self.demonstrations = learning_rate, warm_up_seed, demonstrations

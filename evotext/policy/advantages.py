@@ -7,6 +7,7 @@ arXiv 2402.14740), for sample i of a group of G with returns R:
     none       A_i = R_i - mean R
     leave_one_out   A_i = R_i - mean of the others = (R_i - mean R) G / (G - 1)
     batch      A_i = R_i - mean over all groups (REINFORCE; a group may then have one row)
+    batch_std  A_i = (R_i - mean) / (std + 1e-4), both over all groups (REINFORCE++, arXiv 2501.03262)
     best       A_i = 1 for the group's best, else 0: fine-tuning on the best of n (RAFT, arXiv 2304.06767)
 
 Shapes: B rows, G groups.
@@ -17,7 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Baseline = Literal["std", "none", "leave_one_out", "batch", "best"]
+Baseline = Literal["std", "none", "leave_one_out", "batch", "batch_std", "best"]
+# Those that compare with the whole batch and not with a group.
+GROUPLESS = ("batch", "batch_std")
 
 STD_EPSILON = 1e-4
 
@@ -25,10 +28,10 @@ STD_EPSILON = 1e-4
 def group_advantages(return_B: Tensor, group_B: Tensor, baseline: Baseline) -> Tensor:
     """One advantage a row, float64, from the returns of the rows with the same group number.
 
-    A group whose returns are all equal gets exactly 0; with `batch` that is all rows together.
+    A group whose returns are all equal gets exactly 0; for `batch` and `batch_std` that is all rows together.
     """
-    if baseline == "batch":
-        return group_advantages(return_B, torch.zeros_like(group_B), "none")
+    if baseline in GROUPLESS:
+        return group_advantages(return_B, torch.zeros_like(group_B), "none" if baseline == "batch" else "std")
     _, index_B, size_G = group_B.unique(return_inverse=True, return_counts=True)
     returns = return_B.double()
     total_G = torch.zeros(len(size_G), dtype=torch.float64).index_add_(0, index_B, returns)

@@ -15,11 +15,22 @@ from transformers.modeling_outputs import ModelOutput
 MAGNIFIED = 64.0
 
 
-def logprob_and_entropy(logits_V: Tensor, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Of tokens of any shape; the logits have one more axis, V, at the end."""
+def log_probabilities(logits_V: Tensor, temperature: float) -> Tensor:
+    """Return log-probabilities of all tokens, the last axis, at a positive temperature; float32 or wider."""
     wide_V = logits_V if logits_V.dtype == torch.float64 else logits_V.float()
-    logprob_V = (wide_V / temperature).log_softmax(-1)
-    return logprob_V.gather(-1, token[..., None])[..., 0], torch.special.entr(logprob_V.exp()).sum(-1)
+    return (wide_V if temperature == 1.0 else wide_V / temperature).log_softmax(-1)
+
+
+def chosen(logprob_V: Tensor, token: Tensor) -> Tensor:
+    """Return the log-probability of each token; the distributions have one more axis, V, at the end."""
+    return logprob_V.gather(-1, token[..., None])[..., 0]
+
+
+def entropies(logprob_V: Tensor) -> Tensor:
+    """Return entropies in nats over the last axis. Tokens of probability 0 add nothing, and nothing to the gradient."""
+    probability_V = logprob_V.exp()
+    # At a probability of 0 the entropy's slope is infinite.
+    return -(probability_V * logprob_V.masked_fill(probability_V == 0, 0.0)).sum(-1)
 
 
 def head_logits(network: PreTrainedModel, hidden_D: Tensor) -> Tensor:

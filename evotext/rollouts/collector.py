@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from evotext.distributed import collectives
-from evotext.distributed.exchange import joint_cost, whole_batch
+from evotext.distributed.exchange import first_of_each_kind, joint_cost, whole_batch
 from evotext.models.language_model import LanguageModel
-from evotext.models.out_of_memory import is_out_of_memory, make_room
+from evotext.models.out_of_memory import FittingRows
 from evotext.rollouts.captured_step import CudaGraphs
+from evotext.rollouts.environment_calls import EnvironmentCalls
 from evotext.rollouts.episodes import Batch, Episode
 from evotext.rollouts.task import TextTask
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
@@ -46,13 +47,13 @@ class Collector:
         transcripts: int = 4,
     ) -> None:
         self.model, self.task, self.rows, self.even, self.transcripts = model, task, rows, even, transcripts
-        self.fitting_rows = rows
+        self.fitting = FittingRows(rows)
         """How many rows the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
         self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
         """What decode steps are recorded with."""
-        self._notes: list[str] = []
+        self._calls = EnvironmentCalls(task.step_seconds)
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""
@@ -88,7 +89,9 @@ class Collector:
 
     def take_notes(self) -> list[str]:
         """What happened since the last call that a person should hear of, each thing once."""
-        notes, self._notes = self._notes, []
+        notes = []
+        if self.fitting.shrunk():
+            notes.append(f"out of memory: batches have {self.fitting.now} rows from here on")
         if self.recorder is not None and self.recorder.fault:
             notes.append(f"decoding without a CUDA graph, and so slower: {self.recorder.fault}")
             self.recorder = None
@@ -96,22 +99,17 @@ class Collector:
 
     def _run(self, plan: RolloutPlan, rows: list[int]) -> "Iterator[Batch]":
         """These rows in one batch, or in several where the memory does not hold them."""
-        if len(rows) <= self.fitting_rows:
-            batch: Batch | None = None
-            try:
-                batch = Batch(self.model, self.task, plan, rows, self.recorder)
-                batch.run()
-            except (MemoryError, RuntimeError) as error:
-                if len(rows) == 1 or not is_out_of_memory(error):
-                    raise
-            else:
-                yield batch
+
+        def whole() -> Batch:
+            batch = Batch(self.model, self.task, plan, rows, self._calls, self.recorder)
+            batch.run()
+            return batch
+
+        if len(rows) <= self.fitting.now:
+            finished = self.fitting.attempt(len(rows), whole, self.model.device)
+            if finished is not None:
+                yield finished
                 return
-            # After the handler, for the error holds on to the batch's tensors.
-            del batch
-            self.fitting_rows = (len(rows) + 1) // 2
-            self._notes.append(f"out of memory: batches have {self.fitting_rows} rows from here on")
-            make_room(self.model.device)
         middle = (len(rows) + 1) // 2
         yield from self._run(plan, rows[:middle])
         yield from self._run(plan, rows[middle:])
@@ -143,7 +141,7 @@ class Collector:
 
     def _trajectories(self, plan: RolloutPlan, episodes: list[Episode]) -> Trajectories:
         width = max((len(episode.ids) for episode in episodes), default=0)
-        rewards = torch.zeros(len(episodes), width)
+        rewards, goal = torch.zeros(len(episodes), width), self.task.success_return
         for row, episode in enumerate(episodes):
             for position, reward in episode.paid:
                 rewards[row, position] += reward
@@ -155,9 +153,9 @@ class Collector:
             turn_BT=_padded([e.turn_of for e in episodes], width, -1, torch.int64),
             reward_BT=rewards,
             return_B=torch.tensor([e.total for e in episodes], dtype=torch.float64),
-            success_B=_flags(e.total >= self.task.success_return - ROUNDING for e in episodes),
-            terminated_B=_flags(e.terminated for e in episodes),
-            truncated_B=_flags(e.truncated for e in episodes),
+            success_B=None if goal is None else _flags(e.total >= goal - ROUNDING for e in episodes),
+            ending_B=torch.tensor([e.ended_by for e in episodes], dtype=torch.int64),
+            has_tokens_B=torch.ones(len(episodes), dtype=torch.bool),
             overlong_B=_flags(e.overlong for e in episodes),
             cost=Cost(),
             transcripts=tuple(
@@ -165,10 +163,12 @@ class Collector:
                     instance=plan.instances[e.row],
                     turns=tuple(zip(e.said, e.answered, strict=True)),
                     episode_return=e.total,
-                    note=e.note,
+                    ending=e.ended_by,
+                    fault=e.fault,
                 )
                 for e in episodes[: self.transcripts]
             ),
+            faults=first_of_each_kind(e.fault for e in episodes if e.fault),
             logprob_BT=_padded([e.logprobs for e in episodes], width, 0.0, torch.float32) if plan.logprobs else None,
         )
 

@@ -1,12 +1,11 @@
 """Episodes that run at the same time: turn by turn, the model answers all that go on, and each environment takes its answer.
 
-A row whose episode has ended leaves. What a faulty environment does ends its own episode, with a note that says why.
+A row whose episode has ended leaves. A fault of an environment ends its own episode, and the run if the task is strict.
 """
 
-import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import SupportsFloat
 
 import gymnasium
 import torch
@@ -15,13 +14,10 @@ from torch import Tensor
 from evotext.keys.philox import Purpose, stream_id, uniform
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.captured_step import StepRecorder
+from evotext.rollouts.environment_calls import EnvironmentCalls, EnvironmentFault
 from evotext.rollouts.session import Completion, Session
 from evotext.rollouts.task import TextTask
-from evotext.rollouts.time_limit import TimeLimit, TookTooLong
-from evotext.types import RolloutPlan
-
-# What a faulty environment can raise. KeyboardInterrupt is the user's.
-FAULTS = (Exception, SystemExit, TookTooLong)
+from evotext.types import Ending, Fault, RolloutPlan
 
 
 @dataclass(kw_only=True)
@@ -38,20 +34,25 @@ class Episode:
     said: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
     block: list[int] = field(default_factory=list)
-    terminated: bool = False
-    truncated: bool = False
     overlong: bool = False
-    note: str = ""
+    ending: Ending | None = None
+    fault: Fault | None = None
 
     @property
     def over(self) -> bool:
         """Whether it has ended."""
-        return self.terminated or self.truncated
+        return self.ending is not None
 
     @property
     def total(self) -> float:
         """Rewards so far."""
         return sum(reward for _, reward in self.paid)
+
+    @property
+    def ended_by(self) -> Ending:
+        """How it ended."""
+        assert self.ending is not None, "only of an episode that is over"
+        return self.ending
 
     def read(self, ids: list[int], turn: int) -> None:
         """Append ids that the environment or the chat format wrote."""
@@ -70,7 +71,10 @@ class Episode:
 
 
 class Batch:
-    """The episodes that run at the same time. rows: of the plan. recorder: of decode steps, if there is one."""
+    """The episodes that run at the same time.
+
+    rows: of the plan. calls: how the task's environments are called. recorder: of decode steps, if there is one.
+    """
 
     def __init__(
         self,
@@ -78,6 +82,7 @@ class Batch:
         task: TextTask,
         plan: RolloutPlan,
         rows: list[int],
+        calls: EnvironmentCalls,
         recorder: StepRecorder | None = None,
     ) -> None:
         self.model, self.task, self.plan, self.rows = model, task, plan, rows
@@ -85,7 +90,7 @@ class Batch:
         self.session = Session(model, members=members, noise=plan.noise, recorder=recorder)
         self.episodes: list[Episode] = []
         self.env_seconds, self.env_steps = 0.0, 0
-        self._limit = TimeLimit(task.step_seconds)
+        self._calls = calls
 
     @property
     def flops(self) -> float:
@@ -94,11 +99,8 @@ class Batch:
 
     def run(self) -> None:
         """All episodes to their end. Raises what an environment raises if the task is strict."""
-        self._limit.install()
-        try:
+        with self._calls:
             self._run()
-        finally:
-            self._limit.remove()
 
     def _run(self) -> None:
         self._reset()
@@ -126,16 +128,14 @@ class Batch:
         openings = []
         for row, env in zip(self.rows, environments, strict=True):
             episode = Episode(row=row, env=env, ids=[])
-            instructions = ""
+            instructions = observation = ""
             try:
-                with self._limit:
-                    observation, info = env.reset(seed=self.plan.instances[row], options={"split": self.plan.split})
-                instructions = str(info.get("instructions", ""))
-                episode.said.append(_text(observation))
-            except FAULTS as error:
-                self._fault(episode, "reset", error)
-                episode.said.append("")
-            openings.append((instructions, episode.said[0]))
+                opening = self._calls.reset(env, seed=self.plan.instances[row], split=self.plan.split)
+                instructions, observation = opening.instructions, opening.observation
+            except EnvironmentFault as fault:
+                self._end_by(fault, episode)
+            episode.said.append(observation)
+            openings.append((instructions, observation))
             self.episodes.append(episode)
         self.env_seconds += time.perf_counter() - begin
         for episode, ids in zip(self.episodes, self.model.chat.open(openings), strict=True):
@@ -153,35 +153,47 @@ class Batch:
     def _step(self, episodes: list[Episode], texts: list[str], turn: int) -> None:
         """Give each environment its answer; prepare the next block of those that go on."""
         begin = time.perf_counter()
+        cut_off: list[tuple[Episode, str]] = []
         for episode, text in zip(episodes, texts, strict=True):
             episode.answered.append(text)
+            self.env_steps += 1
             try:
-                with self._limit:
-                    observation, reward, terminated, truncated, _ = episode.env.step(text)
-                self.env_steps += 1
-                if reward != 0:
-                    episode.paid.append((len(episode.ids) - 1, _finite(reward)))
-                episode.terminated, episode.truncated = bool(terminated), bool(truncated and not terminated)
-                if not episode.over:
-                    episode.said.append(_text(observation))
-            except FAULTS as error:
-                self._fault(episode, "step", error)
+                step = self._calls.step(episode.env, text)
+            except EnvironmentFault as fault:
+                self._end_by(fault, episode)
+                continue
+            if step.reward != 0:
+                episode.paid.append((len(episode.ids) - 1, step.reward))
+            if step.terminated or step.truncated:
+                episode.ending = Ending.TASK if step.terminated else Ending.ENVIRONMENT_LIMIT
+                cut_off += [] if step.terminated else [(episode, step.observation)]
+            else:
+                episode.said.append(step.observation)
         self.env_seconds += time.perf_counter() - begin
         going_on = [episode for episode in episodes if not episode.over]
         if turn + 1 == self.task.max_turns:
             for episode in going_on:
-                episode.truncated, episode.note = True, f"reached env.max_turns={self.task.max_turns}"
-                episode.said.pop()
-            return
-        last_ids = [episode.ids[-1] for episode in going_on]
-        replies = self.model.chat.reply([episode.said[-1] for episode in going_on], last_ids)
-        for episode, last, ids in zip(going_on, last_ids, replies, strict=True):
+                episode.ending = Ending.TURN_LIMIT
+                cut_off.append((episode, episode.said.pop()))
+            going_on = []
+        for episode, ids in self._replies([(episode, episode.said[-1]) for episode in going_on]):
             if len(episode.ids) + len(ids) + self.task.max_new_tokens > self.model.context_length:
-                episode.truncated, episode.note = True, f"reached the context of {self.model.context_length} tokens"
-                episode.said.pop()
+                episode.ending = Ending.CONTEXT
+                cut_off.append((episode, episode.said.pop()))
             else:
-                episode.block = [last, *ids]
+                episode.block = [episode.ids[-1], *ids]
                 episode.read(ids, turn + 1)
+        if self.plan.last_observations:
+            for episode, ids in self._replies(cut_off):
+                if len(episode.ids) + len(ids) <= self.model.context_length:
+                    episode.read(ids, turn + 1)
+
+    def _replies(self, said: list[tuple[Episode, str]]) -> Iterable[tuple[Episode, list[int]]]:
+        """What the environments said after each episode's last answer, as ids."""
+        if not said:
+            return ()
+        replies = self.model.chat.reply([text for _, text in said], [episode.ids[-1] for episode, _ in said])
+        return zip([episode for episode, _ in said], replies, strict=True)
 
     def _uniforms(self, turn: int) -> Tensor | None:
         if self.plan.sampling.temperature == 0.0:
@@ -191,28 +203,12 @@ class Batch:
         rows = torch.tensor(self.rows, device=device)
         return uniform(self.plan.seed, stream, self.plan.generation, rows, limit, offset=turn * limit)
 
-    def _fault(self, episode: Episode, call: str, error: BaseException) -> None:
-        if isinstance(error, TookTooLong):
-            episode.note = f"the environment's {call} took {error}"
-        else:
-            episode.note = f"the environment's {call} raised {type(error).__name__}: {error}"
+    def _end_by(self, fault: EnvironmentFault, episode: Episode) -> None:
+        """Raises what the environment raised if the task is strict."""
+        episode.fault = fault.record(self.plan.instances[episode.row])
         if self.task.strict:
-            raise error if isinstance(error, Exception) else RuntimeError(episode.note) from error
-        if isinstance(error, TookTooLong):
+            cause = fault.cause
+            raise cause if isinstance(cause, Exception) else RuntimeError(str(episode.fault)) from cause
+        if fault.kind == Ending.TIME_LIMIT:
             self.task.replace(episode.env)
-        episode.truncated = True
-
-
-def _text(observation: object) -> str:
-    if not isinstance(observation, str):
-        raise TypeError(f"expected a text observation, got {type(observation).__name__}")
-    if not observation.isascii():
-        observation.encode()  # lone surrogates are no text: no tokenizer takes them
-    return observation
-
-
-def _finite(reward: SupportsFloat) -> float:
-    value = float(reward)
-    if not math.isfinite(value):
-        raise ValueError(f"expected a finite reward, got {value}")
-    return value
+        episode.ending = fault.kind

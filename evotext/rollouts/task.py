@@ -15,7 +15,8 @@ class TextTask:
     id: a Gymnasium id, `module:Namespace/Name-vN` to import the module that registers it.
     max_new_tokens: longest answer of one turn, end token included.
     max_turns: an episode is truncated after so many turns.
-    success_return: an episode with at least this return counts as solved; None takes the id's `reward_threshold`.
+    success_return: an episode with at least this return counts as solved; None takes the id's `reward_threshold`, and
+    without one the task knows no success: its return is all there is to report.
     strict: an environment that raises or returns something else than text ends the run instead of its own episode.
     step_seconds: an environment that takes longer for one reset or step has failed (see `time_limit`); None: no limit.
     wrappers: put around each environment, the first one innermost, e.g. those of `envs.wrappers`, under any names.
@@ -33,7 +34,7 @@ class TextTask:
         max_turns: PositiveInt,
         success_return: float | None,
         strict: bool,
-        step_seconds: PositiveFloat | None = 60.0,
+        step_seconds: PositiveFloat | None,
         wrappers: Mapping[str, Callable[[Any], Any]] | None = None,
         **options: Any,
     ) -> None:
@@ -42,15 +43,8 @@ class TextTask:
         self.step_seconds = step_seconds
         self._wrappers = tuple((wrappers or {}).values())
         self._pool: list[gymnasium.Env[str, str]] = [self.new()]
-        threshold = self._pool[0].spec.reward_threshold if self._pool[0].spec else None
-        if success_return is None:
-            success_return = threshold
-        if success_return is None:
-            raise ValueError(
-                f"env.success_return: expected a number since {id} registers no reward_threshold, got null; "
-                "set it to the greatest return that an episode can pay"
-            )
-        self.success_return = success_return
+        spec = self._pool[0].spec
+        self.success_return = spec.reward_threshold if success_return is None and spec else success_return
 
     def environments(self, count: int) -> list[gymnasium.Env[str, str]]:
         """`count` environments, made once and used again: each episode resets its own."""
@@ -73,9 +67,11 @@ class TextTask:
         try:
             env = gymnasium.make(self.id, disable_env_checker=True, **self.options)
         except (gymnasium.error.Error, ImportError, AttributeError) as error:
-            raise ValueError(f"env.id: cannot make {self.id!r}: {error}") from error
+            raise ValueError(f"id: cannot make {self.id!r}: {error}") from error
         except TypeError as error:
             raise ValueError(f"env: {self.id} does not accept these options: {error}") from error
+        except SystemExit as error:
+            raise ValueError(f"id: cannot make {self.id!r}: it called sys.exit({error})") from error
         for wrap in self._wrappers:
             env = wrap(env)
         return env

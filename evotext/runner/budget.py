@@ -5,6 +5,9 @@ from typing import Literal
 from evotext.types import Cost
 from evotext.validation import PositiveFloat, checked
 
+# So many generations one after another without an update end a run whose budget is in updates.
+MOST_IDLE = 100
+
 Unit = Literal["episodes", "generated_tokens", "flops", "seconds", "updates"]
 
 
@@ -12,6 +15,7 @@ class Budget:
     """How much a run may spend on training; evaluation is not charged.
 
     A generation is never cut short, so a run can overshoot by at most one generation; what was spent is recorded.
+    A generation that changes no weights is no update: where nothing gives a signal, a budget in updates is never spent.
     unit: `seconds` counts rollout, environments and updates; `flops` are a formula's, the same on every machine.
     limit: how much of it.
     """
@@ -27,3 +31,12 @@ class Budget:
     def fraction(self, cost: Cost) -> float:
         """Share of the limit that is spent: 1 or more means exhausted."""
         return self.spent(cost) / self.limit
+
+    def out_of_reach(self, idle: int) -> str | None:
+        """Why a run can end although something is left; else None. idle: its latest generations, which made no update.
+
+        Every generation spends some of the other units.
+        """
+        if self.unit != "updates" or idle < MOST_IDLE:
+            return None
+        return f"{idle} generations in a row made no update, so that the rest of the budget is out of reach"

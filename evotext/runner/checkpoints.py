@@ -21,12 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from evotext.run_folder.atomic import LEAVING, WRITING
 from evotext.run_folder.manifest import damage, seal, to_disk
 from evotext.runner.tensor_tree import pack, unpack
 from evotext.validation import NonNegativeInt, PositiveFloat, checked
 
-FORMAT = 1
-_WRITING, _LEAVING = ".writing", ".leaving"
+FORMAT = 2
 
 
 class Checkpointing:
@@ -70,10 +70,10 @@ class CheckpointFolder:
         Those of later generations go first: a run that was resumed before them has found them damaged.
         """
         final = self.folder / f"{checkpoint.generation:08}"
-        aside = self.folder / _WRITING
+        aside = self.folder / WRITING
         try:
             self.folder.mkdir(exist_ok=True)
-            for left in (aside, self.folder / _LEAVING):
+            for left in (aside, self.folder / LEAVING):
                 shutil.rmtree(left, ignore_errors=True)
             aside.mkdir()
             shape, tensors = pack(checkpoint.algorithm, "algorithm")
@@ -124,8 +124,8 @@ class CheckpointFolder:
 
     def _remove(self, path: Path) -> None:
         """Renamed first, so that one that is half removed is not taken for a damaged one."""
-        path.rename(self.folder / _LEAVING)
-        shutil.rmtree(self.folder / _LEAVING)
+        path.rename(self.folder / LEAVING)
+        shutil.rmtree(self.folder / LEAVING)
 
 
 def _read(path: Path) -> tuple[str, Checkpoint | None]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from evotext.keys.instances import held_out_instances
 from evotext.models.flops import ForwardFlops
 from evotext.rollouts.collector import Collector
+from evotext.runner.faults import fault_counts
 from evotext.types import Cost, RolloutPlan, Sampling
 
 # Logits held at once: 2**24 numbers are 64 MiB in float32.
@@ -43,6 +44,7 @@ class StartingPolicy:
         self._written_BT = batch.policy_mask_BT.to(device)
         self.cost = batch.cost
         """What the answers took."""
+        self.faults, self.fault_examples = fault_counts(batch), batch.faults
         self._logprob_BT = self._score()
         self.cost += Cost(flops=self._flops)
 

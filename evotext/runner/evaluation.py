@@ -1,13 +1,16 @@
-"""Success on instances that are not trained on: the same for every algorithm and every seed."""
+"""Success and return on instances that are not trained on: the same for every algorithm and every seed."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
+from evotext.distributed.exchange import first_of_each_kind
 from evotext.keys.instances import held_out_instances, validation_instances
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.schema import INSTANCES, EvaluationSplit
+from evotext.runner.faults import fault_counts
 from evotext.runner.pass_at_k import pass_at_k
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories
+from evotext.types import Cost, Fault, RolloutPlan, Sampling, Trajectories
 from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
 
 SAMPLED_TEMPERATURE = 1.0
@@ -22,8 +25,8 @@ class Evaluation:
     """Held-out episodes."""
     mean_return: float
     """Their mean return."""
-    success: float
-    """Share of them with the greatest return that the task can pay."""
+    success: float | None
+    """Share of them that the task counts as success; None for a task that knows no success."""
     mean_tokens: float
     """Tokens that the policy wrote in an episode, on average."""
     cost: Cost
@@ -34,6 +37,20 @@ class Evaluation:
     """pass@k of sampled answers by k; empty unless they were asked for."""
     sampled_return: float | None = None
     """Mean return of the sampled answers."""
+    faults: Counter[str] = field(default_factory=Counter)
+    """Episodes that a fault of the environment ended, by kind; of all, sampled ones included."""
+    fault_examples: tuple[Fault, ...] = ()
+    """One of each kind; none once the measurement has been read back from a checkpoint."""
+
+    @property
+    def fault_share(self) -> float:
+        """Share of all episodes that a fault of the environment ended."""
+        return self.faults.total() / self.cost.episodes
+
+    @property
+    def score(self) -> tuple[str, float]:
+        """What the model is judged by, with its name: success, or the mean return of a task that knows no success."""
+        return ("return", self.mean_return) if self.success is None else ("success", self.success)
 
 
 class Evaluator:
@@ -53,7 +70,7 @@ class Evaluator:
         points: PositiveInt,
         temperature: NonNegativeFloat,
         samples: NonNegativeInt,
-        split: Literal["test", "validation"] = "test",
+        split: EvaluationSplit = "test",
     ) -> None:
         self.episodes, self.points, self.temperature, self.samples = episodes, points, temperature, samples
         self.split = split
@@ -61,32 +78,36 @@ class Evaluator:
     @property
     def instances(self) -> str:
         """What kind of instances are measured, in a word."""
-        return "held-out" if self.split == "test" else "validation"
+        return INSTANCES[self.split]
 
     @property
     def decoding(self) -> str:
-        """The decoding in words, for records; where it is not the held-out instances that are decoded, which ones."""
-        decoding = "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"
-        return decoding if self.split == "test" else f"{decoding} on validation instances"
+        """The decoding in words, for records."""
+        return "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"
 
     def measure(self, collector: Collector, *, sampled: bool) -> Evaluation:
         """Run the held-out episodes with the model's present weights. sampled: also `samples` answers for pass@k."""
         batch = collector.collect(self._plan(1, self.temperature))
         cost, pass_at, sampled_return = batch.cost, {}, None
+        faults, examples = fault_counts(batch), batch.faults
         if sampled and self.samples:
             answers = collector.collect(self._plan(self.samples, SAMPLED_TEMPERATURE))
-            successes = answers.success_B.view(self.episodes, self.samples).sum(1).tolist()
-            cost, pass_at = cost + answers.cost, pass_at_k(successes, self.samples)
-            sampled_return = float(answers.return_B.mean())
+            cost, sampled_return = cost + answers.cost, float(answers.return_B.mean())
+            faults, examples = faults + fault_counts(answers), examples + answers.faults
+            if answers.success_B is not None:
+                successes = answers.success_B.view(self.episodes, self.samples).sum(1).tolist()
+                pass_at = pass_at_k(successes, self.samples)
         return Evaluation(
             episodes=self.episodes,
             mean_return=float(batch.return_B.mean()),
-            success=float(batch.success_B.double().mean()),
-            mean_tokens=float(batch.policy_mask_BT.sum() / self.episodes),
+            success=None if batch.success_B is None else float(batch.success_B.double().mean()),
+            mean_tokens=batch.cost.generated_tokens / self.episodes,
             cost=cost,
             trajectories=batch,
             pass_at=pass_at,
             sampled_return=sampled_return,
+            faults=faults,
+            fault_examples=first_of_each_kind(examples),
         )
 
     def _plan(self, answers: int, temperature: float) -> RolloutPlan:
@@ -100,4 +121,5 @@ class Evaluator:
             groups=tuple(group for group in range(self.episodes) for _ in range(answers)),
             sampling=Sampling(temperature=temperature),
             split="test" if held_out else "train",
+            tokens=False,
         )

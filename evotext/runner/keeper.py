@@ -11,12 +11,13 @@ import torch
 from evotext.distributed import collectives
 from evotext.protocols import Learner
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.names import CHECKPOINTS
+from evotext.run_folder.writer import cut_records, record_lengths, records_fault
 from evotext.runner.checkpoints import Checkpoint, CheckpointFolder, Checkpointing
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.standing import Standing
 from evotext.runner.summary import device_name, versions
 from evotext.runner.tensor_tree import pack, unpack
-from evotext.trackers.files import cut_records, record_lengths, records_fault
 
 
 class Keeper:
@@ -36,7 +37,7 @@ class Keeper:
     ) -> None:
         self._checkpointing, self._folder, self._names = checkpointing, folder, names
         self._learner, self._collector, self._network = learner, collector, collector.model.network
-        self._checkpoints = CheckpointFolder(folder / "checkpoints")
+        self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
         self._saved_at = time.monotonic()
         self._saved_generation: int | None = None
 
@@ -58,7 +59,7 @@ class Keeper:
                 "names": self._names,
                 "standing": standing.to_json() | {"peak_memory_bytes": peak},
                 "records": record_lengths(self._folder),
-                "fitting_rows": self._collector.fitting_rows,
+                "fitting_rows": self._collector.fitting.now,
                 "made_on": self._here,
             },
         )
@@ -81,7 +82,7 @@ class Keeper:
             for name, parameter in self._network.named_parameters():
                 parameter.copy_(checkpoint.weights[name])
         self._learner.load_state_dict(checkpoint.algorithm)
-        self._collector.fitting_rows = min(self._collector.rows, checkpoint.run["fitting_rows"])
+        self._collector.fitting.recall(checkpoint.run["fitting_rows"])
 
     def restore(self) -> Standing:
         """Bring everything back, records included, and say where the run stands: at the start if nothing was kept.

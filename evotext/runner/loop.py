@@ -1,38 +1,44 @@
 """One run: ask, collect, tell, until the budget is spent; or the rest of one, from its last checkpoint."""
 
-import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from evotext.distributed import collectives
 from evotext.distributed.exchange import joint_cost
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
+from evotext.rollouts.environment_calls import BrokenEnvironment
+from evotext.run_folder import names as folder_names
+from evotext.run_folder.atomic import write_folder
+from evotext.run_folder.cost import on_axes
+from evotext.run_folder.schema import Phase, Status
+from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
+from evotext.runner.closing import closing_lines
 from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
+from evotext.runner.faults import fault_counts, first_seen, listed
+from evotext.runner.figures import evaluation_figures, generation_figures
 from evotext.runner.keeper import Keeper
 from evotext.runner.memory import forget_peak_memory
 from evotext.runner.progress import RunProgress
 from evotext.runner.pruner import NoPruner, Pruner
+from evotext.runner.readable import readable
 from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
-from evotext.runner.summary import Status, summarise, write_json
-from evotext.types import Cost, Trajectories, Transcript, UpdateReport
+from evotext.runner.summary import summarise
+from evotext.types import Fault, Outcome
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
 MOST_DROPPED = 10
-NO_SIGNAL = (
-    "nothing was learned: in every generation all answers got the same reward; make the task easier, explore more "
-    "(algorithm.temperature, of ES algorithm.sigma), or look at what is answered in episodes.jsonl"
-)
+# So many generations with nothing but faults of the environment end a run.
+MOST_BROKEN = 2
 
 
 class Run:
@@ -42,7 +48,7 @@ class Run:
     Raises what `algorithm.start` raises for a model that it cannot tune.
     names: what `algorithm`, `env` and `model` are called in the records.
     checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
-    pruner: ends a run of a sweep that falls behind.
+    phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     """
 
     def __init__(
@@ -58,12 +64,13 @@ class Run:
         names: dict[str, str],
         folder: Path,
         checkpointing: Checkpointing,
+        phase: Phase = "reporting",
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
     ) -> None:
         self._model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
-        self._pruner = pruner
+        self._phase, self._pruner = phase, pruner
         self._trackers = trackers if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
@@ -100,6 +107,8 @@ class Run:
                 self._start = self._start or self._starting_policy()
                 if self._at.last is None:
                     self._at.evaluation_cost += self._start.cost
+                    self._tell_faults(self._start.fault_examples, progress)
+                    self._at.evaluation_faults += self._start.faults
                     self._evaluate(progress, sampled=True)
                     self._keeper.save(self._at)
                 while self._fraction < 1.0 and not collectives.any_of(stop.made):
@@ -107,11 +116,16 @@ class Run:
                     if measured and self._fraction < 1.0 and (reason := self._behind()):
                         status = "pruned"
                         break
-                if self._fraction < 1.0 and status == "completed":
+                    if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
+                        progress.say(reason)
+                        self._evaluate(progress, sampled=True)
+                        self._keeper.save(self._at)
+                        break
+                if self._fraction < 1.0 and reason is None:
                     status, reason = "interrupted", "stopped by a signal"
                     self._keeper.save(self._at)
-                if self._at.generation and self._at.without_signal == self._at.generation:
-                    progress.say(NO_SIGNAL)
+                for line in closing_lines(self._at, self._budget):
+                    progress.say(line)
             self._save_model()
         except KeyboardInterrupt:
             status, reason = "interrupted", "stopped at once by a second signal"
@@ -123,19 +137,15 @@ class Run:
 
     @property
     def outcome(self) -> str:
-        """Success before and after, and what it took, in words."""
+        """Success (or return) before and after, and what it took, in words."""
         at = self._at
         if at.first is None or at.last is None:
             return "stopped before the first measurement"
+        (name, before), (_, after) = at.first.score, at.last.score
         return (
-            f"{self._evaluator.instances} success {at.first.success:.3f} -> {at.last.success:.3f} "
+            f"{self._evaluator.instances} {name} {before:.3f} -> {after:.3f} "
             f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
         )
-
-    @property
-    def success(self) -> float | None:
-        """Of the last measurement, from 0 to 1; None before the first."""
-        return self._at.last.success if self._at.last else None
 
     @property
     def _fraction(self) -> float:
@@ -154,21 +164,32 @@ class Run:
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
             progress.say(note)
-        fault = _returns_fault(batch)
-        report = UpdateReport(cost=Cost(updates=1)) if fault else self._learner.tell(batch)
+        self._tell_faults(batch.faults, progress)
+        at.faults += fault_counts(batch)
+        report = self._learner.tell(batch)
         for note in report.notes:
             progress.say(note)
-        fault = fault or self._weights_fault()
+        finite = self._weights_are_finite()
         collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
         at.cost = at.cost + batch.cost + joint_cost(report.cost)
         at.generation += 1
-        at.without_signal += bool(report.metrics.get("skipped"))
-        at.dropped += bool(fault)
-        at.dropped_in_a_row = at.dropped_in_a_row + 1 if fault else 0
-        self._log_generation(batch, report, collectives.bytes_sent() - sent)
-        if fault:
-            self._drop(fault, progress)
-        progress.generation(self._fraction, _mean(batch.return_B), at.cost)
+        at.outcomes[report.outcome.value if finite else Outcome.NOT_FINITE.value] += 1
+        at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
+        at.dropped += not finite
+        at.dropped_in_a_row = 0 if finite else at.dropped_in_a_row + 1
+        figures = generation_figures(batch, report, faults=at.faults, dropped=at.dropped)
+        if collectives.world_size() > 1:
+            sent = collectives.bytes_sent() - sent
+            figures |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
+        self._log("train", figures)
+        if not finite:
+            self._drop(progress)
+        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._fraction >= 1.0):
+            raise BrokenEnvironment(
+                f"faults of the environment ended all {at.cost.episodes:,} training episodes ({listed(at.faults)}): "
+                f"{batch.faults[0]}; tracebacks are in {self._folder / folder_names.FAULTS}"
+            )
+        progress.generation(self._fraction, float(batch.return_B.mean()), at.cost, at.fault_share)
         points = self._evaluator.points
         due = self._fraction >= 1.0 or int(self._fraction * points) > int(before * points)
         if due:
@@ -177,19 +198,17 @@ class Run:
             self._keeper.save(at)
         return due
 
-    def _weights_fault(self) -> str:
-        finite = torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()])
-        return "" if bool(finite.all()) else "weights that are not finite"
+    def _weights_are_finite(self) -> bool:
+        return bool(torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()]).all())
 
-    def _drop(self, fault: str, progress: RunProgress) -> None:
-        """A generation that changes nothing. Raises RuntimeError if it was one too many."""
-        at = self._at
+    def _drop(self, progress: RunProgress) -> None:
+        """Go back to the last checkpoint from weights that are not finite. Raises RuntimeError if it was once too often."""
+        at, fault = self._at, "weights that are not finite"
         progress.say(f"generation {at.generation} dropped: {fault}")
-        if self._weights_fault():
-            checkpoint = self._keeper.load()
-            if checkpoint is None:
-                raise RuntimeError(f"generation {at.generation} left {fault}, and there is no checkpoint to go back to")
-            self._keeper.apply(checkpoint)
+        checkpoint = self._keeper.load()
+        if checkpoint is None:
+            raise RuntimeError(f"generation {at.generation} left {fault}, and there is no checkpoint to go back to")
+        self._keeper.apply(checkpoint)
         if at.dropped_in_a_row >= MOST_DROPPED:
             self._save_model()
             raise RuntimeError(
@@ -202,71 +221,43 @@ class Run:
         evaluation = self._evaluator.measure(self._collector, sampled=sampled)
         assert self._start is not None
         divergence, cost = self._start.divergence()
-        self._at.measured(replace(evaluation, trajectories=None))
+        self._tell_faults(evaluation.fault_examples, progress)
+        self._at.measured(replace(evaluation, trajectories=None, fault_examples=()))
         self._at.evaluation_cost += cost
-        self._log(
-            "eval",
-            {
-                "eval/return": evaluation.mean_return,
-                "eval/success": evaluation.success,
-                "eval/spent": self._fraction,
-                "eval/mean_length": evaluation.mean_tokens,
-                "eval/kl_from_start": divergence,
-                "eval/seconds": evaluation.cost.seconds,
-                **{f"eval/pass@{k}": share for k, share in evaluation.pass_at.items()},
-            },
-        )
+        self._log("eval", evaluation_figures(evaluation, spent=self._fraction, divergence=divergence))
         episodes = evaluation.trajectories.transcripts if evaluation.trajectories else ()
         for tracker in self._trackers:
             tracker.log_transcripts(self._at.generation, [readable(episode) for episode in episodes])
-        progress.evaluation(self._fraction, evaluation, self._at.cost)
+        progress.evaluation(self._fraction, evaluation, self._at.cost, self._at.fault_share)
+
+    def _tell_faults(self, examples: Sequence[Fault], progress: RunProgress) -> None:
+        """Each kind of fault once in a run."""
+        for line in first_seen(examples, self._at.all_faults, self._folder):
+            progress.say(line)
 
     def _starting_policy(self) -> StartingPolicy:
         return StartingPolicy(self._collector, episodes=min(EPISODES, self._evaluator.episodes))
 
-    def _log_generation(self, batch: Trajectories, report: UpdateReport, sent: int) -> None:
-        shared = {
-            "rollout_seconds": batch.cost.rollout_seconds,
-            "env_seconds": batch.cost.env_seconds + report.cost.env_seconds,
-            "update_seconds": report.cost.update_seconds,
-            "dropped_generations": float(self._at.dropped),
-        }
-        if len(batch.return_B):
-            shared |= {"return_mean": _mean(batch.return_B), "success_rate": _mean(batch.success_B.double())}
-        if collectives.world_size() > 1:
-            shared |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
-        self._log("train", shared | report.metrics)
-
     def _log(self, kind: str, figures: dict[str, float]) -> None:
-        cost = self._at.cost
         axes: dict[str, float | int | str] = {
             "kind": kind,
             "generation": self._at.generation,
-            "episodes": cost.episodes,
-            "generated_tokens": cost.generated_tokens,
-            "seconds": cost.seconds,
-            "flops": cost.flops,
+            "updates": self._at.cost.updates,
+            **on_axes(self._at.cost),
         }
         for tracker in self._trackers:
             tracker.log(axes | figures)
 
     def _save_model(self) -> None:
-        """`model/`, written aside and put in the place of an earlier one."""
-        if collectives.rank() != 0:
-            return
-        final, aside, before = (self._folder / name for name in ("model", "model.writing", "model.leaving"))
-        for left in (aside, before):
-            shutil.rmtree(left, ignore_errors=True)
-        self._model.save(aside)
-        if final.exists():
-            final.rename(before)
-        aside.rename(final)
-        shutil.rmtree(before, ignore_errors=True)
+        """`model/`, put in the place of an earlier one."""
+        if collectives.rank() == 0:
+            write_folder(self._folder / folder_names.MODEL, self._model.save)
 
     def _record(self, status: Status, reason: str | None) -> dict[str, object]:
         summary = summarise(
             names=self._names,
             seed=self._seed,
+            phase=self._phase,
             status=status,
             reason=reason,
             budget=self._budget,
@@ -276,34 +267,8 @@ class Run:
         )
         try:
             if collectives.rank() == 0:
-                write_json(self._folder / "summary.json", summary)
+                write_summary(self._folder, summary)
         finally:
             for tracker in self._trackers:
                 tracker.close()
-        return summary
-
-
-def _returns_fault(batch: Trajectories) -> str:
-    """Why the algorithm cannot be told of this batch; empty if it can.
-
-    One return that is not finite spoils a population's fitness; policy gradients leave such rows out themselves.
-    """
-    finite_B = batch.return_B.isfinite()
-    if not len(finite_B):
-        return ""
-    spoilt = not bool(finite_B.any()) if batch.plan.noise is None else not bool(finite_B.all())
-    return f"{int((~finite_B).sum())} of {len(finite_B)} returns are not finite" if spoilt else ""
-
-
-def _mean(values_B: Tensor) -> float:
-    """NaN of a generation without rollouts."""
-    return float(values_B.mean())
-
-
-def readable(transcript: Transcript) -> str:
-    """One episode as lines of text."""
-    lines = []
-    for said, answered in transcript.turns:
-        lines += [f"env> {said}", f"llm> {answered}"]
-    ending = f"return {transcript.episode_return:g}" + (f" ({transcript.note})" if transcript.note else "")
-    return "\n".join([*lines, ending])
+        return summary.model_dump(mode="json")

@@ -10,15 +10,23 @@ from evotext.distributed import torchrun
 from evotext.keys.instances import held_out_instances
 from evotext.models.chat import Conversation
 from evotext.models.source import Outline
+from evotext.rollouts.environment_calls import BrokenEnvironment, EnvironmentCalls, EnvironmentFault
 from evotext.rollouts.task import TextTask
+from evotext.run_folder.schema import Phase
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.pruner import Pruner
+from evotext.types import Ending
 
 PROBES = 16
 
 
-def check_split(pruner: Pruner, evaluator: Evaluator) -> None:
-    """Raises ValueError if runs would be ended early by held-out instances."""
+def check_split(pruner: Pruner, evaluator: Evaluator, phase: Phase = "reporting") -> None:
+    """Raise ValueError if held-out instances would end runs early or choose hyperparameters."""
+    if phase == "tuning" and evaluator.split == "test":
+        raise ValueError(
+            "phase: expected evaluation.split=validation with phase=tuning, got test; a trial chooses hyperparameters, and "
+            "held-out instances are for reports"
+        )
     if pruner.chooses and evaluator.split == "test":
         raise ValueError(
             "pruner: expected evaluation.split=validation, got test; which runs end early is a choice, and held-out "
@@ -47,19 +55,17 @@ class Demonstrator(Protocol):
 def check_prompts(outline: Outline, task: TextTask) -> None:
     """Open a few held-out episodes, and look at worked ones where the task has them.
 
-    Raises ValueError if a prompt and one answer, or a whole worked episode, exceed the model's context.
+    Raises ValueError if a prompt and one answer, or a whole worked episode, exceed the model's context; BrokenEnvironment if no
+    episode can be opened.
     """
     room = outline.context_length - task.max_new_tokens
     if room <= 0:
         raise ValueError(
-            f"env.max_new_tokens: expected fewer than the model's context of {outline.context_length} tokens, "
+            f"max_new_tokens: expected fewer than the model's context of {outline.context_length} tokens, "
             f"got {task.max_new_tokens}"
         )
+    openings = _openings(task)
     env = task.environments(1)[0]
-    openings = []
-    for seed in held_out_instances(PROBES):
-        observation, info = env.reset(seed=seed, options={"split": "test"})
-        openings.append((str(info.get("instructions", "")), str(observation)))
     longest = max(map(len, outline.chat.open(openings)))
     worked = env.unwrapped
     if longest <= room and isinstance(worked, Demonstrator):
@@ -67,15 +73,36 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
         episodes = [outline.chat.conversation(worked.demonstrate(rng), openings[0][0])[0] for _ in range(PROBES)]
         if max(map(len, episodes)) > outline.context_length:
             raise ValueError(
-                f"env: expected episodes of at most {outline.context_length} tokens (the model's context), got a worked "
+                f"expected episodes of at most {outline.context_length} tokens (the model's context), got a worked "
                 f"one of {max(map(len, episodes))}; make the task shorter or take a model with a longer context"
             )
     if longest > room:
         raise ValueError(
-            f"env: expected prompts of at most {room} tokens (the model's context of {outline.context_length} less "
-            f"env.max_new_tokens={task.max_new_tokens}), got one of {longest}; make the task easier, lower "
-            "env.max_new_tokens or take a model with a longer context"
+            f"expected prompts of at most {room} tokens (the model's context of {outline.context_length} less "
+            f"max_new_tokens={task.max_new_tokens}), got one of {longest}; make the task easier, lower "
+            "max_new_tokens or take a model with a longer context"
         )
+
+
+def _openings(task: TextTask) -> list[tuple[str, str]]:
+    """Instructions and first observations. Instances whose `reset` fails are left out, for a run counts them."""
+    openings: list[tuple[str, str]] = []
+    faults: list[EnvironmentFault] = []
+    with EnvironmentCalls(task.step_seconds) as calls:
+        for seed in held_out_instances(PROBES):
+            env = task.environments(1)[0]
+            try:
+                opening = calls.reset(env, seed=seed, split="test")
+                openings.append((opening.instructions, opening.observation))
+            except EnvironmentFault as fault:
+                faults.append(fault)
+                if fault.kind == Ending.TIME_LIMIT:
+                    task.replace(env)
+    if not openings:
+        raise BrokenEnvironment(f"none of {PROBES} episodes could be opened: {faults[0].record(0)}") from faults[
+            0
+        ].cause
+    return openings
 
 
 def choose_device(name: str) -> torch.device:

@@ -27,14 +27,17 @@ class RunProgress:
 
     def __init__(self, title: str, *, instances: str, shown: bool = True) -> None:
         self._instances = instances
-        self._title, self._console = title, _Console(stderr=True, highlight=False, quiet=not shown)
+        self._title, self._console = (
+            title,
+            _Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=not shown),
+        )
         self._wide = self._console.width >= WIDE
         heading = [TextColumn("[bold]{task.description}")] if self._wide else []
         bar = BarColumn(bar_width=20 if self._wide else 10)
         columns = (*heading, bar, TaskProgressColumn(), TextColumn("{task.fields[figures]}"))
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
         self._task = self._bar.add_task(title, total=1.0, figures="starting")
-        self._success = float("nan")
+        self._score = ""
 
     def __enter__(self) -> "RunProgress":
         if self._console.is_terminal and not self._wide:
@@ -47,29 +50,38 @@ class RunProgress:
     ) -> None:
         self._bar.stop()
 
-    def generation(self, fraction: float, mean_return: float, cost: Cost) -> None:
-        """After each generation: share of the budget spent, mean return of its episodes (NaN: it had none), cost so far."""
+    def generation(self, fraction: float, mean_return: float, cost: Cost, fault_share: float) -> None:
+        """After each generation: share of the budget spent, mean return of its episodes (NaN: it had none), cost so far.
+
+        fault_share: of all episodes so far, measured ones included; shown if there are any.
+        """
         left = cost.seconds * (1 - fraction) / fraction if fraction > 0 else float("inf")
         shown = "" if math.isnan(mean_return) else f"return {mean_return:.2f}  "
         figures = (
-            f"{shown}{self._instances} {self._success:.2f}  "
+            f"{_faults(fault_share)}{shown}{self._score}"
             f"{cost.generated_tokens / max(cost.seconds, 1e-9):,.0f} tok/s  {_clock(max(left, 0.0))} left"
         )
         self._bar.update(self._task, completed=min(fraction, 1.0), figures=figures)
 
-    def evaluation(self, fraction: float, evaluation: Evaluation, cost: Cost) -> None:
+    def evaluation(self, fraction: float, evaluation: Evaluation, cost: Cost, fault_share: float) -> None:
         """After each measurement."""
-        self._success = evaluation.success
+        name, value = evaluation.score
+        self._score = f"{self._instances} {value:.2f}  "
         if not self._console.is_terminal:
             self._console.print(
-                f"{self._title}  {min(fraction, 1):4.0%}  {self._instances} success {evaluation.success:.3f}  "
-                f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}",
+                f"{self._title}  {min(fraction, 1):4.0%}  {self._instances} {name} {value:.3f}  "
+                f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}  {_faults(fault_share)}".rstrip(),
                 soft_wrap=True,  # a log's lines are not cut to a terminal's width
             )
 
     def say(self, text: str) -> None:
         """One line, above the bar."""
         self._console.print(text, soft_wrap=True)
+
+
+def _faults(share: float) -> str:
+    """More than none never reads as none."""
+    return f"faults {max(share, 0.01):.0%}  " if share else ""
 
 
 def _clock(seconds: float) -> str:

@@ -3,13 +3,13 @@
 Runs of a sweep are neighbours on disk, and each logs its measurements there: no database and no messages are needed.
 """
 
-import json
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from omegaconf import OmegaConf
-
+from evotext.run_folder.configuration import read_config
+from evotext.run_folder.reader import read_evaluations
+from evotext.run_folder.record import Metric
 from evotext.validation import Fraction, PositiveInt, checked
 
 # Shares of a budget that differ by less are the same.
@@ -40,11 +40,12 @@ class NoPruner:
 
 
 class MedianPruner:
-    """A run whose last success is below the median of what its neighbours had when they had spent no more should end.
+    """A run whose last score is below the median of what its neighbours had when they had spent no more should end.
 
-    Neighbours are the folders beside the run's whose task, model, budget and evaluation are the same. warm_up: share of
-    the budget before which no run ends. fewest: neighbours that must have got as far. What was spent is compared and not
-    the measurements' number, since a run of large generations skips some.
+    The score is success, or the return of a task that knows no success. Neighbours are the folders beside the run's whose task,
+    model, budget and evaluation are the same. warm_up: share of the budget before which no run ends. fewest: neighbours that
+    must have got as far. What was spent is compared and not the measurements' number, since a run of large generations skips
+    some.
     """
 
     chooses = True
@@ -60,16 +61,16 @@ class MedianPruner:
             return ""
         now = own[-1]
         others = [
-            [then.success for then in reached if then.spent <= now.spent + _ALIKE][-1]
+            [then.score for then in reached if then.spent <= now.spent + _ALIKE][-1]
             for neighbour in sorted(folder.resolve().parent.iterdir())
             if neighbour.resolve() != folder.resolve()
             and (reached := _measured(neighbour))
             and reached[-1].spent >= now.spent - _ALIKE
             and _setting(neighbour) == setting
         ]
-        if len(others) < self.fewest or now.success >= statistics.median(others):
+        if len(others) < self.fewest or now.score >= statistics.median(others):
             return ""
-        return f"success {now.success:.3f} is below {statistics.median(others):.3f}, the median of {len(others)} runs so far"
+        return f"{now.name} {now.score:.3f} is below {statistics.median(others):.3f}, the median of {len(others)} runs so far"
 
 
 class _Measured(NamedTuple):
@@ -77,7 +78,9 @@ class _Measured(NamedTuple):
 
     spent: float
     """Share of the budget, 0 before training."""
-    success: float
+    name: Metric
+    """What the score is."""
+    score: float
 
 
 def _measured(folder: Path) -> list[_Measured]:
@@ -85,17 +88,15 @@ def _measured(folder: Path) -> list[_Measured]:
 
     Empty for a folder that is no run's, and for a run of an older version, which does not say what it had spent.
     """
-    try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
-    except OSError:
-        return []
-    whole = [json.loads(line) for line in lines[:-1]]  # what follows the last line end is still being written
-    return [_Measured(line["eval/spent"], line["eval/success"]) for line in whole if "eval/spent" in line]
+    found = []
+    for line in read_evaluations(folder, []):
+        if line.spent is not None and line.success is not None:
+            found.append(_Measured(line.spent, "success", line.success))
+        elif line.spent is not None and line.mean_return is not None:
+            found.append(_Measured(line.spent, "return", line.mean_return))
+    return found
 
 
-def _setting(folder: Path) -> dict[str, Any] | None:
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"))
-    except OSError:
-        return None
-    return {key: config.get(key) for key in SECTIONS} if isinstance(config, dict) else None
+def _setting(folder: Path) -> dict[str, object] | None:
+    config = read_config(folder)
+    return {key: config.get(key) for key in SECTIONS} if config else None

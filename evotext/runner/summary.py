@@ -1,22 +1,19 @@
 """`summary.json`: what a run was, how it ended and what it cost."""
 
-import json
-import os
+import math
 import platform
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Literal
 
 import torch
 
 from evotext.distributed import collectives
+from evotext.run_folder.cost import on_axes, totals
+from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Phase, Status, Summary
 from evotext.runner.budget import Budget
-from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.runner.evaluation import Evaluator
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.standing import Standing
 
-Status = Literal["completed", "interrupted", "pruned", "failed"]
 _PACKAGES = ("evotext", "torch", "transformers", "gymnasium", "numpy", "hydra-core")
 
 
@@ -24,60 +21,54 @@ def summarise(
     *,
     names: dict[str, str],
     seed: int,
+    phase: Phase,
     status: Status,
     reason: str | None,
     budget: Budget,
     evaluator: Evaluator,
     standing: Standing,
     device: torch.device,
-) -> dict[str, object]:
-    """The record as docs/metrics.md describes it. names: what `algorithm`, `env` and `model` are called."""
+) -> Summary:
+    """Return the record that docs/metrics.md describes. names: what `algorithm`, `env` and `model` are called."""
     first, last, cost = standing.first, standing.last, standing.cost
-    peak = max(standing.peak_memory_bytes, peak_memory_bytes(device))
-    return {
-        **names,
-        "seed": seed,
-        "status": status,
-        **({"reason": reason} if reason else {}),
-        "budget": {"unit": budget.unit, "limit": budget.limit, "spent": budget.spent(cost)},
-        "eval": {
-            "return_before": first.mean_return if first else None,
-            "return_after": last.mean_return if last else None,
-            "success_before": first.success if first else None,
-            "success_after": last.success if last else None,
-            "episodes": evaluator.episodes,
-            "decoding": evaluator.decoding,
-            "samples": evaluator.samples,
-            "pass_at_before": _by_k(first),
-            "pass_at_after": _by_k(last),
-            "sampled_return_before": first.sampled_return if first else None,
-            "sampled_return_after": last.sampled_return if last else None,
-        },
-        "cost": {**asdict(cost), "seconds": cost.seconds, "peak_memory_bytes": peak},
-        "evaluation_cost": {
-            "episodes": standing.evaluation_cost.episodes,
-            "generated_tokens": standing.evaluation_cost.generated_tokens,
-            "seconds": standing.evaluation_cost.seconds,
-            "flops": standing.evaluation_cost.flops,
-        },
-        "dropped_generations": standing.dropped,
-        "resumes": standing.resumes,
-        "processes": collectives.world_size(),
-        "versions": versions(),
-        "device": device_name(device),
-    }
+    return Summary(
+        algorithm=names["algorithm"],
+        env=names["env"],
+        model=names["model"],
+        seed=seed,
+        phase=phase,
+        status=status,
+        reason=reason,
+        budget=BudgetRecord(unit=budget.unit, limit=budget.limit, spent=budget.spent(cost)),
+        eval=EvaluationRecord(
+            return_before=_finite(first.mean_return) if first else None,
+            return_after=_finite(last.mean_return) if last else None,
+            success_before=first.success if first else None,
+            success_after=last.success if last else None,
+            episodes=evaluator.episodes,
+            decoding=evaluator.decoding,
+            split=evaluator.split,
+            samples=evaluator.samples,
+            pass_at_before=dict(first.pass_at) if first else {},
+            pass_at_after=dict(last.pass_at) if last else {},
+            sampled_return_before=_finite(first.sampled_return) if first else None,
+            sampled_return_after=_finite(last.sampled_return) if last else None,
+        ),
+        cost=totals(cost, peak_memory_bytes=max(standing.peak_memory_bytes, peak_memory_bytes(device))),
+        evaluation_cost=on_axes(standing.evaluation_cost),
+        faults=dict(standing.faults),
+        evaluation_faults=dict(standing.evaluation_faults),
+        dropped_generations=standing.dropped,
+        resumes=standing.resumes,
+        processes=collectives.world_size(),
+        versions=versions(),
+        device=device_name(device),
+    )
 
 
-def _by_k(evaluation: Evaluation | None) -> dict[str, float]:
-    """pass@k by k, which JSON wants as text."""
-    return {str(k): share for k, share in evaluation.pass_at.items()} if evaluation else {}
-
-
-def write_json(path: Path, record: dict[str, object]) -> None:
-    """Write aside and rename, so that a reader never sees half a file."""
-    aside = path.with_name(path.name + ".writing")
-    aside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+def _finite(value: float | None) -> float | None:
+    """JSON has no word for what is not finite."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def versions() -> dict[str, str]:

@@ -9,12 +9,11 @@ from typing import Any
 
 from evotext.cli.messages import without_secrets
 from evotext.library import optional
-from evotext.runner.hyperparameters import hyperparameters
-from evotext.trackers.files import ended_well, figures
+from evotext.run_folder.configuration import hyperparameters
+from evotext.run_folder.ending import ended_well
+from evotext.run_folder.names import MLFLOW_ID
+from evotext.trackers.figures import figures
 from evotext.validation import checked
-
-# Under which the run is known there, for a run that is taken up again.
-ID_FILE = "mlflow_id.txt"
 
 
 class MLflow:
@@ -30,7 +29,7 @@ class MLflow:
 
     def __call__(self, folder: Path) -> "MLflowRun":
         """The tracker of the run in this folder. Raises ValueError if the server or the database does not answer."""
-        file = folder / ID_FILE
+        file = folder / MLFLOW_ID
         try:
             client = self._mlflow.MlflowClient(tracking_uri=self._tracking_uri)
             if file.exists():
@@ -43,9 +42,7 @@ class MLflow:
                     client.log_param(run_id, key, value)
         except self._mlflow.exceptions.MlflowException as error:
             where = self._tracking_uri or self._mlflow.get_tracking_uri()
-            raise ValueError(
-                without_secrets(f"tracker.tracking_uri: expected MLflow at {where}, got {error}")
-            ) from error
+            raise ValueError(without_secrets(f"tracking_uri: expected MLflow at {where}, got {error}")) from error
         return MLflowRun(client, run_id, mlflow=self._mlflow, folder=folder)
 
     def _experiment_id(self, client: Any) -> str:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evotext.library import optional
-from evotext.runner.hyperparameters import hyperparameters
-from evotext.trackers.files import ended_well, figures
+from evotext.run_folder.configuration import hyperparameters
+from evotext.run_folder.ending import ended_well
+from evotext.run_folder.names import WANDB_ID
+from evotext.trackers.figures import figures
 from evotext.validation import checked
-
-# Under which the run is known there, for a run that is taken up again.
-ID_FILE = "wandb_id.txt"
 
 
 class WandB:
@@ -35,7 +34,7 @@ class WandB:
 
     def __call__(self, folder: Path) -> "WandBRun":
         """The tracker of the run in this folder. Raises ValueError if it cannot be opened, as without a login."""
-        file = folder / ID_FILE
+        file = folder / WANDB_ID
         known = file.read_text(encoding="utf-8") if file.exists() else None
         try:
             run = self._wandb.init(

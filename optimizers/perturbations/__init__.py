@@ -1,6 +1,7 @@
-"""How a population's noise is shaped; each is an `evotext.protocols.Perturbation`."""
+"""How a population's noise is shaped; each is an `evotext.noise.Perturbation`."""
 
-from optimizers.perturbations.full_rank import FullRank
-from optimizers.perturbations.low_rank import LowRank
+from .full_rank import FullRank
+from .guided import Guided
+from .low_rank import LowRank
 
-__all__ = ["FullRank", "LowRank"]
+__all__ = ["FullRank", "Guided", "LowRank"]

@@ -22,8 +22,9 @@ from evotext.keys.philox import Purpose, many_normals, stream_id
 from evotext.models.grouped_product import grouped_product
 from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import checked_record
-from optimizers.perturbations import members_in_progress
-from optimizers.perturbations.members_in_progress import MembersInProgress
+
+from . import members_in_progress
+from .members_in_progress import MembersInProgress
 
 
 @checked_record

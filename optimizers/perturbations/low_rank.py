@@ -26,8 +26,9 @@ from torch import Tensor
 from evotext.keys.philox import Purpose, normals, stream_id
 from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import PositiveInt, checked_record
-from optimizers.perturbations import experts, members_in_progress
-from optimizers.perturbations.members_in_progress import MembersInProgress
+
+from . import experts, members_in_progress
+from .members_in_progress import MembersInProgress
 
 
 @checked_record

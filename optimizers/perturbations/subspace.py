@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from evotext.models.perturbed import PerturbedNetwork
-from optimizers.perturbations.members_in_progress import MembersInProgress
+
+from .members_in_progress import MembersInProgress
 
 # Matrices with a longer shorter side are decomposed by a randomised method, which finds the largest values alone.
 EXACT = 1024

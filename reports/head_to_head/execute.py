@@ -1,21 +1,21 @@
 """Runs jobs as processes of their own, some at once: one that fails, however it fails, leaves the others alone."""
 
 import json
+import math
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reports.head_to_head.outcome import record
-from reports.head_to_head.plan import Job
+from evotext.run_folder import names
+from evotext.run_folder.record import Metric
 
-LOG = "log.txt"
+from .outcome import record
+from .plan import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +27,20 @@ class Failure:
     """The last line that it printed."""
 
 
-def run_in_process(job: Job, script: Path, threads: int) -> str | None:
-    """One job, start to end; None if it was completed, else why not. What an earlier attempt left is removed.
+def run_in_process(job: Job, command: Sequence[str], threads: int) -> str | None:
+    """Run one job as `command` with its words; None if it was completed, else why not. What an earlier attempt left is removed.
 
     Raises KeyboardInterrupt if the job was stopped by Ctrl-C.
     """
     shutil.rmtree(job.folder, ignore_errors=True)
     job.folder.mkdir(parents=True)
     words = [*job.words, f"threads={threads}", f"hydra.run.dir={job.folder}"]
-    with (job.folder / LOG).open("w", encoding="utf-8") as log:
-        done = subprocess.run([sys.executable, script, *words], stdout=log, stderr=subprocess.STDOUT, check=False)  # noqa: S603
+    with (job.folder / names.LOG).open("w", encoding="utf-8") as log:
+        done = subprocess.run([*command, *words], stdout=log, stderr=subprocess.STDOUT, check=False)  # noqa: S603
     if done.returncode == 0:
-        (job.folder / "words.json").write_text(json.dumps(job.words), encoding="utf-8")
+        (job.folder / names.WORDS).write_text(json.dumps(job.words), encoding="utf-8")
         return None
-    lines = (job.folder / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = (job.folder / names.LOG).read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), f"exit status {done.returncode}")
 
 
@@ -78,4 +78,7 @@ def execute(
 
 def _score(job: Job) -> str:
     run = record(job)
-    return f"  {run.before['success']:.2f} -> {run.after['success']:.2f}" if run else ""
+    if run is None:
+        return ""
+    metric: Metric = "success" if math.isfinite(run.after["success"]) else "return"
+    return f"  {metric} {run.before[metric]:.2f} -> {run.after[metric]:.2f}"

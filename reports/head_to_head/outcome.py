@@ -4,9 +4,12 @@ import json
 import math
 from collections.abc import Iterable
 
-from reports.head_to_head.plan import Job
-from reports.records import NAN, RunRecord
-from reports.runs import read_run
+from evotext.run_folder import names
+from evotext.run_folder.ending import final_score
+from evotext.run_folder.reader import read_run
+from evotext.run_folder.record import NAN, RunRecord
+
+from .plan import Job
 
 COSTS = ("episodes", "generated_tokens", "updates", "flops", "seconds")
 
@@ -14,7 +17,7 @@ COSTS = ("episodes", "generated_tokens", "updates", "flops", "seconds")
 def record(job: Job) -> RunRecord | None:
     """The record of a job that was completed with these very words; None otherwise."""
     try:
-        words = json.loads((job.folder / "words.json").read_text(encoding="utf-8"))
+        words = json.loads((job.folder / names.WORDS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     run = read_run(job.folder)
@@ -22,17 +25,17 @@ def record(job: Job) -> RunRecord | None:
 
 
 def best(jobs: Iterable[Job]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """For every (algorithm, task) the setting with the greatest success on validation instances.
+    """For every (algorithm, task) the setting with the greatest score on validation instances (`final_score`).
 
-    Success is read where the budget ended, as it is in the report. Between equals the earlier one, so that the shipped
+    It is read where the budget ended, as it is in the report. Between equals the earlier one, so that the shipped
     setting stays unless another is better. Pairs none of whose trials was completed are left out.
     """
     found: dict[tuple[str, str], tuple[float, tuple[str, ...]]] = {}
     for job in jobs:
         run = record(job)
-        score = run.after["success"] if run else NAN
+        score = final_score(run) if run else None
         pair = job.algorithm, job.env
-        if math.isfinite(score) and (pair not in found or score > found[pair][0]):
+        if score is not None and (pair not in found or score > found[pair][0]):
             found[pair] = score, job.setting
     return {pair: setting for pair, (_, setting) in found.items()}
 
@@ -45,6 +48,8 @@ def trials(jobs: Iterable[Job]) -> list[dict[str, object]]:
         figures = {
             "success_before": run.before["success"] if run else NAN,
             "success_after": run.after["success"] if run else NAN,
+            "return_before": run.before["return"] if run else NAN,
+            "return_after": run.after["return"] if run else NAN,
             **{key: run.cost[key] if run else NAN for key in COSTS},
         }
         row: dict[str, object] = {"algorithm": job.algorithm, "env": job.env, "setting": list(job.setting)}

@@ -1,6 +1,6 @@
 """What a head-to-head runs: the trials of the tuning phase and the runs of the reporting phase, as jobs.
 
-A job is one `scripts/train.py` with its words and its folder. The plan is a pure function of what was asked for, so that
+A job is one `evotext train` with its words and its folder. The plan is a pure function of what was asked for, so that
 a head-to-head that was stopped finds its finished jobs again.
 """
 
@@ -26,7 +26,7 @@ class Job:
     env: str
     folder: Path
     words: tuple[str, ...]
-    """Overrides for `scripts/train.py`, without the folder."""
+    """Overrides for `evotext train`, without the folder."""
     setting: tuple[str, ...] = ()
     """The words among them that were searched for."""
 
@@ -76,7 +76,8 @@ def tuning_jobs(
             folder=out / "tuning" / env / algorithm / f"trial-{trial}",
             words=(
                 *(f"algorithm={algorithm}", f"env={env}", f"seed={TUNING_SEED}"),
-                *("evaluation.split=validation", "evaluation.samples=0", *words, *tried[algorithm][trial]),
+                *("phase=tuning", "evaluation.split=validation", "evaluation.samples=0"),
+                *(*words, *tried[algorithm][trial]),
             ),
             setting=tried[algorithm][trial],
         )

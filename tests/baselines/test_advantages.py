@@ -20,9 +20,11 @@ def test_group_advantages_by_hand() -> None:
     std = group_advantages(returns, groups, "std")
     assert std[0] == pytest.approx(0.75 / (0.5 + STD_EPSILON))
     assert std[5] == pytest.approx(1.0 / (math.sqrt(2) + STD_EPSILON))
+    batch_std = group_advantages(returns, groups, "batch_std")
+    torch.testing.assert_close(batch_std, (returns.double() - 1.5) / (math.sqrt(4.3) + STD_EPSILON))
 
 
-@pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out"])
+@pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out", "batch", "batch_std", "best"])
 def test_equal_returns_give_exactly_zero(baseline: str) -> None:
     returns = torch.full((7,), 0.1)  # a value whose mean is rounded
     assert group_advantages(returns, torch.zeros(7, dtype=torch.int64), baseline).eq(0).all()  # type: ignore[arg-type]
@@ -94,7 +96,15 @@ def test_lambda_one_is_return_less_value_and_lambda_zero_one_step() -> None:
 def test_whitening_is_over_the_mask_alone() -> None:
     values = torch.tensor([[1.0, 2.0, 100.0], [3.0, 100.0, 100.0]], dtype=torch.float64)
     mask = torch.tensor([[True, True, False], [True, False, False]])
-    got = whitened(values, mask)
+    got = whitened(values, mask, 1e-3)
     assert got[~mask].eq(0).all()
     assert float(got[mask].mean()) == pytest.approx(0.0, abs=1e-12)
     assert float(got[mask].std(unbiased=False)) == pytest.approx(1.0)
+
+
+def test_whitening_does_not_blow_up_what_is_less_than_the_returns_spread() -> None:
+    """Hand-computed; and where returns have never differed, rounding is not taken for a difference."""
+    values = torch.tensor([[0.1, 0.3, 0.2]], dtype=torch.float64)
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    assert whitened(values, mask, 0.5)[0].tolist() == pytest.approx([-0.2, 0.2, 0.0])
+    assert whitened(values + 1e-17, mask, 0.0).eq(0).all()

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from baselines import GRPO, PPO
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
-from evotext.types import Trajectories
+from evotext.types import Outcome, Trajectories
 from tests.rollouts.test_collector import chatter
 from tests.rollouts.test_session import with_frequent_ends
 from tests.small_models import small_model
@@ -28,9 +28,9 @@ def shipped_settings(name: str) -> dict[str, Any]:
     with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
         node = compose("config", [f"algorithm={name}"]).algorithm
     made = {"learning_rate_schedule": instantiate(node.learning_rate_schedule)}
-    plain = OmegaConf.to_container(node)
+    plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "_target_"} | made
+    return {str(key): value for key, value in plain.items() if not str(key).startswith("_")} | made
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def fresh_model() -> LanguageModel:
 
 
 def one_generation(algorithm: Any, model: LanguageModel, generation: int = 0) -> tuple[Trajectories, Any]:
-    algorithm.start(model, 0)
+    algorithm = algorithm.start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(generation))
     return batch, algorithm.tell(batch)
 
@@ -98,7 +98,7 @@ def test_grpo_steps_along_the_written_out_objective(normalisation: str) -> None:
     expected = written_out_gradient(reference, batch, weight)
     for got, wanted in zip(change(before, model), expected, strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-4)  # Llama's norms compute in float32
-    assert report.cost.updates == 1 and report.metrics["skipped"] == 0.0
+    assert report.cost.updates == 1 and report.outcome is Outcome.CHANGED
 
 
 def test_ppo_with_lambda_one_and_no_value_is_reinforce() -> None:
@@ -129,8 +129,7 @@ def test_what_the_environment_wrote_last_is_not_trained_on() -> None:
     results = []
     for token in (5, 6):
         model = fresh_model()
-        algorithm = grpo()
-        algorithm.start(model, 0)
+        algorithm = grpo().start(model, 0)
         batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
         width = batch.tokens_BT.shape[1]
         pad = torch.nn.functional.pad
@@ -154,8 +153,7 @@ def test_what_the_environment_wrote_last_is_not_trained_on() -> None:
 def test_dead_groups_change_nothing_and_say_so() -> None:
     model = fresh_model()
     before = weights(model)
-    algorithm = grpo(optimizer=partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5))
-    algorithm.start(model, 0)
+    algorithm = grpo(optimizer=partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     flat = Trajectories(
         **{name: getattr(batch, name) for name in batch.__dataclass_fields__}
@@ -163,7 +161,7 @@ def test_dead_groups_change_nothing_and_say_so() -> None:
     )
     report = algorithm.tell(flat)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    assert report.metrics["skipped"] == 1.0 and report.cost.updates == 1
+    assert report.outcome is Outcome.NO_SIGNAL and report.cost.updates == 0
     assert report.metrics["frac_reward_zero_std"] == 1.0
     assert report.metrics["groups/all_solved"] == 1.0 and report.metrics["groups/all_failed"] == 0.0
 
@@ -185,8 +183,7 @@ def test_a_strong_kl_penalty_holds_the_policy() -> None:
     for model, coefficient in ((free, 0.0), (held, 10.0)):
         algorithm = grpo(
             kl_coefficient=coefficient, optimizer=partial(torch.optim.AdamW, lr=3e-3), epochs=4, minibatches=2
-        )
-        algorithm.start(model, 0)
+        ).start(model, 0)
         for generation in range(4):
             report = algorithm.tell(Collector(model, chatter(), rows=64).collect(algorithm.ask(generation)))
     start = weights(fresh_model())
@@ -207,8 +204,9 @@ def test_it_solves_a_bandit_over_several_turns(make: Any) -> None:
     """Chatter pays the last answer's length, over episodes of one to four turns: longer answers must win."""
     model = with_frequent_ends(small_model("llama", torch.float32), share=0.5)
     adam = partial(torch.optim.AdamW, lr=3e-3)
-    algorithm = make(optimizer=adam, max_grad_norm=1.0, **({"prompts": 8} if make is grpo else {"episodes": 24}))
-    algorithm.start(model, 0)
+    algorithm = make(optimizer=adam, max_grad_norm=1.0, **({"prompts": 8} if make is grpo else {"episodes": 24})).start(
+        model, 0
+    )
     collector = Collector(model, chatter(), rows=64)
     returns = []
     for generation in range(60):
@@ -223,9 +221,8 @@ def test_state_goes_through_a_dictionary(make: Any) -> None:
     """A second algorithm with the first one's weights and state takes the same next step."""
     adam = {"optimizer": partial(torch.optim.AdamW, lr=1e-3)}
     model, other = fresh_model(), fresh_model()
-    first, second = make(**adam), make(**adam)
-    one_generation(first, model)
-    second.start(other, 0)
+    first, second = make(**adam).start(model, 0), make(**adam).start(other, 0)
+    first.tell(Collector(model, chatter(), rows=64).collect(first.ask(0)))
     other.network.load_state_dict(model.network.state_dict())
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     for algorithm, own in ((first, model), (second, other)):
@@ -242,10 +239,10 @@ def test_state_goes_through_a_dictionary(make: Any) -> None:
         (grpo, {"temperature": float("nan")}, "temperature"),
         (grpo, {"clip_low": "0.2"}, "clip_low"),
         (grpo, {"optimizer": partial(torch.optim.AdamW, lr=-1.0)}, "optimizer.lr: expected another value"),
-        (grpo, {"minibatches": 13}, "algorithm.minibatches"),
+        (grpo, {"minibatches": 13}, "minibatches"),
         (ppo, {"gamma": 1.5}, "gamma"),
         (ppo, {"episodes": True}, "episodes"),
-        (ppo, {"minibatches": 13}, "algorithm.minibatches"),
+        (ppo, {"minibatches": 13}, "minibatches"),
     ],
 )
 def test_bad_hyperparameters_are_refused_by_name(make: Any, wrong: dict[str, Any], named: str) -> None:

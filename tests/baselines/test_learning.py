@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evotext.models.language_model import LanguageModel
-from evotext.types import Cost, RolloutPlan, Trajectories
+from evotext.types import Cost, Ending, RolloutPlan, Trajectories
 from tests.baselines.test_algorithms import grpo, ppo
 from tests.small_models import small_model
 
@@ -76,8 +76,8 @@ def play(
         reward_BT=reward_BT,
         return_B=reward_B,
         success_B=reward_B == 1,
-        terminated_B=torch.ones(rows, dtype=torch.bool),
-        truncated_B=torch.zeros(rows, dtype=torch.bool),
+        ending_B=torch.full((rows,), Ending.TASK),
+        has_tokens_B=torch.ones(rows, dtype=torch.bool),
         overlong_B=torch.zeros(rows, dtype=torch.bool),
         cost=Cost(),
         transcripts=(),
@@ -86,16 +86,26 @@ def play(
 
 
 def final_success(
-    algorithm: Any, turns: int, pays: Callable[[Tensor, list[Tensor]], Tensor], generations: int
+    algorithm: Any,
+    turns: int,
+    pays: Callable[[Tensor, list[Tensor]], Tensor],
+    generations: int,
+    ends: Callable[[Trajectories], Trajectories] = lambda batch: batch,
 ) -> tuple[float, float]:
     model = tiny_model()
-    algorithm.start(model, 0)
+    algorithm = algorithm.start(model, 0)
     returns = []
     for generation in range(generations):
         batch = play(model, algorithm.ask(generation), turns, pays)
-        algorithm.tell(batch)
+        algorithm.tell(ends(batch))
         returns.append(float(batch.return_B.mean()))
     return sum(returns[:3]) / 3, sum(returns[-3:]) / 3
+
+
+def cut_at_failure(batch: Trajectories) -> Trajectories:
+    """As of a task that only success ends: what failed ran into a limit."""
+    reached_B = batch.return_B == 1
+    return replace(batch, ending_B=torch.where(reached_B, Ending.TASK, Ending.TURN_LIMIT))
 
 
 def named_arm(cue_B: Tensor, answers: list[Tensor]) -> Tensor:
@@ -112,6 +122,14 @@ def test_a_bandit_is_solved(make: Any) -> None:
     rows = {"prompts": 8, "group_size": 8} if make is grpo else {"episodes": 64}
     first, last = final_success(make(**rows, optimizer=ADAM, max_grad_norm=1.0), 1, named_arm, 50)
     assert first < 0.4 and last > 0.9, (first, last)
+
+
+@pytest.mark.parametrize("unfinished", ["counted", "masked"])
+def test_a_task_that_only_success_ends_is_solved_if_unfinished_episodes_count(unfinished: str) -> None:
+    algorithm = grpo(prompts=8, group_size=8, optimizer=ADAM, max_grad_norm=1.0, unfinished=unfinished)
+    first, last = final_success(algorithm, 1, named_arm, 50, cut_at_failure)
+    assert first < 0.4
+    assert last > 0.9 if unfinished == "counted" else last < 0.4
 
 
 @pytest.mark.slow

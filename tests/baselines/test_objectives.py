@@ -12,11 +12,12 @@ from baselines.inner_loop import Figures
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import actions_of
 from evotext.rollouts.collector import Collector
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories
+from evotext.types import Cost, Ending, RolloutPlan, Sampling, Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights
 from tests.rollouts.test_collector import chatter
 
 LOW, HIGH, DUAL = 0.1, 0.2, 3.0
+NONE_FOLLOWS = torch.zeros(12, dtype=torch.bool)
 CLIPS = {"clip_low": LOW, "clip_high": HIGH, "dual_clip": DUAL}
 
 
@@ -73,8 +74,7 @@ def test_grpo_off_policy_with_a_penalty(estimator: str) -> None:
         kl_estimator=estimator,
         epochs=2,
         optimizer=partial(torch.optim.SGD, lr=0.0),
-    )
-    algorithm.start(model, 0)
+    ).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     nudge(model)
     before = weights(model)
@@ -97,7 +97,8 @@ def test_grpo_off_policy_with_a_penalty(estimator: str) -> None:
             kl = {"k1": -d, "k2": d**2 / 2, "k3": d.exp() - d - 1}[estimator]
             ratio = (-d).exp()
             outside += not 1 - LOW <= ratio.item() <= 1 + HIGH
-            loss = loss + (clipped(ratio, advantage) + 0.3 * kl) / total
+            # These actions are not the present policy's: its KL weighs them by the ratio.
+            loss = loss + (clipped(ratio, advantage) + 0.3 * ratio.item() * kl) / total
     assert outside > 0, "the test wants ratios beyond the clip"
     assert_same(gradients[0], gradient_of(model, loss))
 
@@ -113,8 +114,7 @@ def test_gspo_off_policy() -> None:
         normalisation="sequence",
         epochs=2,
         optimizer=partial(torch.optim.SGD, lr=0.0),
-    )
-    algorithm.start(model, 0)
+    ).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     nudge(model)
     gradients: list[list[Tensor]] = []
@@ -150,38 +150,39 @@ def test_ppo_off_policy_with_a_critic_and_entropy() -> None:
         entropy_coefficient=0.03,
         detach_value=False,
         kl_coefficient=0.0,
-    )
-    algorithm.start(model, 0)
+    ).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     with torch.no_grad():
-        algorithm._critic.head.linear.weight.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+        algorithm._critic.head.linear.weight.normal_(generator=torch.Generator().manual_seed(1))
     actions = actions_of(batch, model.device)
-    judged = algorithm._judge(actions, batch.truncated_B, Figures())
+    judged = algorithm._judge(actions, NONE_FOLLOWS, Figures())
     nudge(model)
     with torch.no_grad():
         algorithm._critic.head.linear.bias += 0.08  # some values leave the clip, some do not
     before = weights(model)
-    algorithm._improve(judged, 0, Figures())
+    algorithm._update(judged, generation=0, value_only=False, figures=Figures())
     got = change(before, model)
 
     mask = actions.mask_BN
-    chosen = judged.advantage_BN[mask]
+    chosen, targets = (judged.target_BN - judged.value_BN)[mask], judged.target_BN[mask]
+    spread = targets.std(unbiased=False)
     with torch.no_grad():  # back to where the step began
         for parameter, old in zip(model.network.parameters(), before, strict=True):
             parameter.copy_(old)
     loss = torch.zeros((), dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
-    old_weight = torch.empty(1, 32).normal_(std=0.05, generator=generator)[0].double()
+    old_weight = torch.empty(1, 32).normal_(generator=generator)[0].double()
     moved_out = 0
     for row in range(12):
         ids = batch.tokens_BT[row : row + 1, : int(batch.length_B[row])]
         output = model.network(input_ids=ids, output_hidden_states=True)
         logprob, hidden = output.logits[0].log_softmax(-1), output.hidden_states[-1][0]
         for n, t in enumerate(batch.policy_mask_BT[row].nonzero()[:, 0].tolist()):
-            advantage = float((judged.advantage_BN[row, n] - chosen.mean()) / (chosen.std(unbiased=False) + 1e-8))
+            old, target = float(judged.value_BN[row, n]), float((judged.target_BN[row, n] - targets.mean()) / spread)
+            advantage = float(judged.target_BN[row, n] - old - chosen.mean())
+            advantage /= float(max(chosen.std(unbiased=False), spread))
             ratio = (logprob[t - 1, batch.tokens_BT[row, t]] - float(actions.old_logprob_BN[row, n])).exp()
-            value = hidden[t - 1].double() @ old_weight + 0.08
-            old, target = float(judged.value_BN[row, n]), float(judged.target_BN[row, n])
+            value = hidden[t - 1].double() @ old_weight / 32 + 0.08  # 32: the hidden size
             near = min(max(value.item(), old - 0.05), old + 0.05)
             moved_out += near != value.item()
             kept = (near - target) ** 2 > (value.item() - target) ** 2
@@ -226,8 +227,8 @@ def conversation(
         reward_BT=reward,
         return_B=torch.tensor(rewards, dtype=torch.float64),
         success_B=torch.tensor(rewards) > 0,
-        terminated_B=torch.full((count,), not truncated),
-        truncated_B=torch.full((count,), truncated),
+        ending_B=torch.full((count,), Ending.TURN_LIMIT if truncated else Ending.TASK),
+        has_tokens_B=torch.ones(count, dtype=torch.bool),
         overlong_B=torch.zeros(count, dtype=torch.bool),
         cost=Cost(),
         transcripts=(),
@@ -267,32 +268,17 @@ def test_credit_is_that_of_the_conversation_without_the_environment_s_words() ->
 @pytest.mark.parametrize(("unit", "factors"), [("token", [0.5**3, 0.5**2, 0.5, 1.0]), ("turn", [0.5, 0.5, 1.0, 1.0])])
 def test_discounts_count_tokens_or_turns(unit: str, factors: list[float]) -> None:
     model = fresh_model()
-    algorithm = ppo(gamma=0.5, gae_lambda=1.0, time_unit=unit)
-    algorithm.start(model, 0)
+    algorithm = ppo(gamma=0.5, gae_lambda=1.0, time_unit=unit, whiten=False).start(model, 0)
     _, batch = conversation([TWO_TURNS], [1.0])
-    judged = algorithm._judge(actions_of(batch, model.device), batch.truncated_B, Figures())
+    judged = algorithm._judge(actions_of(batch, model.device), NONE_FOLLOWS[:1], Figures())
     assert judged.advantage_BN[0].tolist() == pytest.approx(factors)
-
-
-def test_truncated_episodes_bootstrap_and_terminated_ones_do_not() -> None:
-    """A critic that says 3 everywhere: what is left after a cut is worth 3, after an end nothing."""
-    model = fresh_model()
-    for truncated, expected in ((False, 1.0 - 3.0), (True, 1.0 + 3.0 - 3.0)):
-        algorithm = ppo(gamma=1.0, gae_lambda=1.0)
-        algorithm.start(model, 0)
-        with torch.no_grad():
-            algorithm._critic.head.linear.bias.fill_(3.0)
-        _, batch = conversation([TWO_TURNS], [1.0], truncated=truncated)
-        judged = algorithm._judge(actions_of(batch, model.device), batch.truncated_B, Figures())
-        assert judged.advantage_BN[0].tolist() == pytest.approx([expected] * 4)
 
 
 @pytest.mark.parametrize("make", [grpo, ppo])
 def test_the_environment_s_words_matter_only_to_later_actions(make: Any) -> None:
     """Another observation in the second turn: the first turn's scores are the same bits, the second turn's are not."""
     model = fresh_model()
-    algorithm = make()
-    algorithm.start(model, 0)
+    algorithm = make().start(model, 0)
     other = [(11, ENV) if t == 5 else pair for t, pair in enumerate(TWO_TURNS)]
     scores = []
     for row in (TWO_TURNS, other):
@@ -307,8 +293,7 @@ def test_the_environment_s_words_matter_only_to_later_actions(make: Any) -> None
 def test_only_actions_reach_the_head(make: Any) -> None:
     """Five actions in two conversations of nine and three tokens: no word of the environment is ever a target."""
     model = fresh_model()
-    algorithm = make(**({"baseline": "none"} if make is grpo else {"whiten": False}))
-    algorithm.start(model, 0)
+    algorithm = make(**({"baseline": "none"} if make is grpo else {"whiten": False})).start(model, 0)
     _, batch = conversation([TWO_TURNS, [*TWO_TURNS[:2], (24, OWN)]], [1.0, 0.0])
     positions: list[int] = []
     hook = model.network.get_output_embeddings().register_forward_pre_hook(

@@ -3,20 +3,24 @@
 import copy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from torch import Tensor
 
 from baselines import GRPO
-from baselines.overlong import overlong_penalty
+from baselines.inner_loop import Figures
+from baselines.overlong import longest_answers, overlong_penalty
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.schedules import Linear
 from evotext.policy.actions import actions_of, joined
 from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
-from evotext.types import Trajectories
+from evotext.types import Outcome, Trajectories
 from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, settings, weights, written_out_gradient
 from tests.rollouts.test_collector import chatter
 
@@ -54,8 +58,7 @@ def test_the_best_of_a_group_counts_and_nothing_else() -> None:
 def test_best_of_n_is_the_likelihood_of_the_best() -> None:
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
-    algorithm = GRPO(**settings("best_of_n"))
-    algorithm.start(model, 0)
+    algorithm = GRPO(**settings("best_of_n")).start(model, 0)
     batch = collected(algorithm, model)
     algorithm.tell(batch)
     groups = torch.tensor(batch.plan.groups)
@@ -69,8 +72,7 @@ def test_reinforce_is_reinforce() -> None:
     """sum_i (R_i - mean R) sum_t grad log pi / (rows x max_tokens), one row a group."""
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
-    algorithm = GRPO(**settings("reinforce", prompts=12, group_size=1, max_tokens=20))
-    algorithm.start(model, 0)
+    algorithm = GRPO(**settings("reinforce", prompts=12, group_size=1, max_tokens=20)).start(model, 0)
     batch = collected(algorithm, model)
     algorithm.tell(batch)
     weight_BT = ((batch.return_B - batch.return_B.mean()) / (12 * 20))[:, None] * batch.policy_mask_BT
@@ -92,8 +94,7 @@ def test_answers_at_the_token_limit_are_compared_but_not_trained_on() -> None:
     """With `mask_overlong` they are part of their group's mean, and neither of the loss nor of its count of tokens."""
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
-    algorithm = grpo(baseline="none", mask_overlong=True)
-    algorithm.start(model, 0)
+    algorithm = grpo(baseline="none", mask_overlong=True).start(model, 0)
     batch = collected(algorithm, model)
     batch = replace(batch, overlong_B=torch.arange(12) % 4 == 0)
     algorithm.tell(batch)
@@ -109,8 +110,9 @@ def test_long_answers_weigh_less_and_the_reported_return_stays() -> None:
     for shaped in (False, True):
         model = fresh_model()
         before = weights(model)
-        algorithm = grpo(baseline="none", max_tokens=6, overlong_buffer=4 if shaped else None, overlong_factor=1.0)
-        algorithm.start(model, 0)
+        algorithm = grpo(
+            baseline="none", max_tokens=6, overlong_buffer=4 if shaped else None, overlong_factor=1.0
+        ).start(model, 0)
         batch = collected(algorithm, model)
         rewards.append(algorithm.tell(batch if shaped else _penalised(batch)).metrics["reward"])
         steps.append(change(before, model))
@@ -137,18 +139,21 @@ def test_a_divergence_in_the_reward_is_summed_over_the_answer() -> None:
         model = fresh_model()
         start = copy.deepcopy(model.network)
         changes = {"kl_in": "reward", "kl_coefficient": 0.3} if in_reward else {}
-        algorithm = grpo(baseline="leave_one_out", **changes)
-        algorithm.start(model, 0)
-        with torch.no_grad():
-            for i, parameter in enumerate(model.network.parameters()):
-                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i), dtype=parameter.dtype)
-                parameter += 0.02 * noise
+        algorithm = grpo(baseline="leave_one_out", **changes).start(model, 0)
+        _move_a_little(model)
         batch = collected(algorithm, model)
         before = weights(model)
         report = algorithm.tell(batch if in_reward else _less_divergence(batch, model, start))
         steps.append(change(before, model))
         assert ("kl" in report.metrics) == in_reward
     assert_same(steps[0], steps[1])
+
+
+@torch.no_grad()
+def _move_a_little(model: LanguageModel) -> None:
+    for i, parameter in enumerate(model.network.parameters()):
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i), dtype=parameter.dtype)
+        parameter += 0.02 * noise
 
 
 @torch.no_grad()
@@ -162,6 +167,23 @@ def _less_divergence(batch: Trajectories, model: LanguageModel, start: Any) -> T
     return with_returns(batch, batch.return_B - 0.3 * torch.tensor(sums, dtype=torch.float64))
 
 
+def test_reinforce_plus_plus_normalises_over_the_batch() -> None:
+    """One step: A = (R' - mean) / (std + 1e-4) over all rows, with R' = R - 0.3 sum (log pi - log ref)."""
+    model, sampled = fresh_model(), fresh_model()
+    start = copy.deepcopy(model.network)
+    rows = {"prompts": 12, "group_size": 1, "minibatches": 1}
+    algorithm = GRPO(**settings("reinforce_pp", **rows, kl_coefficient=0.3)).start(model, 0)
+    _move_a_little(model)
+    sampled.network.load_state_dict(model.network.state_dict())
+    batch = collected(algorithm, model)
+    before = weights(model)
+    algorithm.tell(batch)
+    return_B = _less_divergence(batch, sampled, start).return_B
+    advantage_B = (return_B - return_B.mean()) / (return_B.std() + 1e-4)
+    weight_BT = (advantage_B / float(batch.policy_mask_BT.sum()))[:, None] * batch.policy_mask_BT
+    assert_same(change(before, model), written_out_gradient(sampled, batch, weight_BT))
+
+
 def _paid(batch: Trajectories, alive: list[int]) -> Trajectories:
     """Groups of three that all fail, but those that are alive, in which the first row succeeds."""
     return_B = torch.zeros(len(batch.return_B), dtype=torch.float64)
@@ -171,21 +193,22 @@ def _paid(batch: Trajectories, alive: list[int]) -> Trajectories:
 
 
 def test_groups_are_gathered_until_there_are_enough() -> None:
-    """Two of four, then three more: no step, then one on those five alone, as if they had been one batch."""
+    """Two of four, then the two that were missing: no step, then one on those four alone, as if they had been one batch."""
     model, together = fresh_model(), fresh_model()
     before = weights(model)
-    algorithm = grpo(refill=3)
-    algorithm.start(model, 0)
+    algorithm = grpo(refill=3).start(model, 0)
     first = _paid(collected(algorithm, model, 0), [1, 3])
-    held = algorithm.tell(first).metrics
-    assert held["skipped"] == 1.0 and held["groups/held"] == 2.0
+    held = algorithm.tell(first)
+    assert held.outcome is Outcome.HELD and held.metrics["groups/held"] == 2.0
+    assert algorithm.ask(1).groups == (0, 0, 0, 1, 1, 1)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
-    second = _paid(collected(algorithm, model, 1), [0, 1, 2])
+    second = _paid(collected(algorithm, model, 1), [0, 1])
     state = copy.deepcopy(algorithm.state_dict())
-    taken = algorithm.tell(second).metrics
-    assert taken["skipped"] == 0.0 and taken["groups/held"] == 0.0
+    taken = algorithm.tell(second)
+    assert taken.outcome is Outcome.CHANGED and taken.metrics["groups/held"] == 0.0
+    assert len(algorithm.ask(2).groups) == 12
     expected = [torch.zeros_like(p) for p in before]
-    tokens = sum(float(b.policy_mask_BT[_rows(g)].sum()) for b, g in ((first, [1, 3]), (second, [0, 1, 2])))
+    tokens = sum(float(b.policy_mask_BT[_rows(g)].sum()) for b, g in ((first, [1, 3]), (second, [0, 1])))
     for batch in (first, second):
         advantage_B = group_advantages(batch.return_B, torch.tensor(batch.plan.groups), "std")
         parts = written_out_gradient(together, batch, (advantage_B / tokens)[:, None] * batch.policy_mask_BT)
@@ -193,9 +216,9 @@ def test_groups_are_gathered_until_there_are_enough() -> None:
     assert_same(change(before, model), expected)
 
     resumed_model = fresh_model()
-    resumed = grpo(refill=3)
-    resumed.start(resumed_model, 0)
+    resumed = grpo(refill=3).start(resumed_model, 0)
     resumed.load_state_dict(state)
+    assert resumed.ask(1) == second.plan
     resumed.tell(second)
     assert all(torch.equal(a, b) for a, b in zip(weights(model), weights(resumed_model), strict=True))
 
@@ -207,33 +230,43 @@ def _rows(groups: list[int]) -> list[int]:
 def test_a_group_is_alive_by_its_outcome_and_what_is_discarded_was_charged() -> None:
     """A penalty on length makes the returns of failed groups differ; they are dead all the same, and have been paid for."""
     model = fresh_model()
-    algorithm = grpo(refill=3, max_tokens=6, overlong_buffer=5)
-    algorithm.start(model, 0)
+    algorithm = grpo(refill=3, max_tokens=6, overlong_buffer=5).start(model, 0)
     batch = _paid(collected(algorithm, model), [2])
     lengths = batch.policy_mask_BT.sum(1).view(4, 3)
     assert (lengths.amax(1) != lengths.amin(1)).any()
     report = algorithm.tell(batch)
     assert report.metrics["groups/held"] == 1.0 and report.metrics["frac_reward_zero_std"] == 0.75
     assert batch.cost.episodes == 12 and batch.cost.generated_tokens == int(batch.policy_mask_BT.sum())
-    assert report.cost.updates == 1 and report.cost.flops == 0
+    assert report.cost.updates == 0 and report.cost.flops == 0
+
+
+def test_what_fills_a_batch_is_in_proportion_to_what_it_lacks() -> None:
+    """Three of four groups with a signal each time: five groups a step, where whole generations would take eight."""
+    model = fresh_model()
+    algorithm = grpo(refill=10).start(model, 0)
+    drawn, updates = [], 0
+    for generation in range(8):
+        batch = collected(algorithm, model, generation)
+        drawn.append(len(batch.return_B) // 3)
+        updates += algorithm.tell(_paid(batch, list(range(min(3, drawn[-1]))))).cost.updates
+    assert drawn == [4, 1] * 4 and updates == 4
 
 
 def test_gathering_ends_after_its_rounds() -> None:
     """With what there is, or with nothing."""
     model = fresh_model()
-    algorithm = grpo(refill=2)
-    algorithm.start(model, 0)
-    assert algorithm.tell(_paid(collected(algorithm, model, 0), [])).metrics["skipped"] == 1.0
-    assert algorithm.tell(_paid(collected(algorithm, model, 1), [2])).metrics["skipped"] == 0.0
+    algorithm = grpo(refill=2).start(model, 0)
+    assert algorithm.tell(_paid(collected(algorithm, model, 0), [])).outcome is Outcome.NO_SIGNAL
+    assert algorithm.tell(_paid(collected(algorithm, model, 1), [2])).outcome is Outcome.CHANGED
+    assert len(algorithm.ask(2).groups) == 12
     for generation in (2, 3):
-        assert algorithm.tell(_paid(collected(algorithm, model, generation), [])).metrics["skipped"] == 1.0
+        assert algorithm.tell(_paid(collected(algorithm, model, generation), [])).outcome is Outcome.NO_SIGNAL
 
 
 def test_joined_batches_are_padded_alike() -> None:
     """Row by row what they were."""
     model = fresh_model()
-    algorithm = grpo()
-    algorithm.start(model, 0)
+    algorithm = grpo().start(model, 0)
     parts = [actions_of(collected(algorithm, model, generation), torch.device("cpu")) for generation in range(3)]
     parts[1] = parts[1].select(torch.tensor([int(parts[1].length_B.argmin())]))
     whole, row = joined(parts), 0
@@ -251,11 +284,10 @@ def test_joined_batches_are_padded_alike() -> None:
 def test_a_gap_between_sampler_and_trainer_is_said_once(make: Any) -> None:
     """Noted where log-probabilities were tampered with, silent where they are the sampler's own."""
     model = fresh_model()
-    algorithm = make()
-    algorithm.start(model, 0)
+    algorithm = make().start(model, 0)
     batch = collected(algorithm, model)
     assert algorithm.tell(batch).notes == ()
-    algorithm.start(fresh_model(), 0)
+    algorithm = make().start(fresh_model(), 0)
     assert batch.logprob_BT is not None
     tampered = replace(batch, logprob_BT=batch.logprob_BT - 0.3 * batch.policy_mask_BT)
     (note,) = algorithm.tell(tampered).notes
@@ -270,8 +302,33 @@ def test_the_learning_rate_follows_its_schedule(make: Any) -> None:
     for schedule in (Linear(generations=1, end=0.5, warm_up=0), Linear(generations=1, end=1.0, warm_up=0)):
         model = fresh_model()
         before = weights(model)
-        algorithm = make(learning_rate_schedule=schedule, optimizer=partial(torch.optim.SGD, lr=1.0))
-        algorithm.start(model, 0)
+        algorithm = make(learning_rate_schedule=schedule, optimizer=partial(torch.optim.SGD, lr=1.0)).start(model, 0)
         algorithm.tell(collected(algorithm, model, 1))
         steps.append(change(before, model))
     assert_same([2 * step for step in steps[0]], steps[1])
+
+
+@pytest.mark.parametrize(
+    "preset", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "cispo", "reinforce", "reinforce_pp", "best_of_n"]
+)
+def test_the_longest_answer_is_the_tasks(preset: str) -> None:
+    """One source: what an environment allows is what `constant` divides by and where the overlong penalty ends."""
+    for words, expected in ((["env=sort"], 16), (["env=recall", "env.max_new_tokens=33"], 33)):
+        with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
+            config = compose("config", [f"algorithm={preset}", *words])
+        assert instantiate(config.algorithm, _convert_="all").max_tokens == expected
+
+
+def test_short_answers_are_punished_where_the_tasks_limit_is_short() -> None:
+    """Chatter allows answers of few tokens; a command with a buffer and no further word gives the longest the whole penalty."""
+    with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
+        config = compose(
+            "config", ["algorithm=dapo", "env=sort", "env.max_new_tokens=5", "algorithm.overlong_buffer=2"]
+        )
+    model = fresh_model()
+    algorithm = instantiate(config.algorithm, _convert_="all", prompts=4, group_size=3).start(model, 0)
+    batch = collected(algorithm, model)
+    shaped_B = algorithm._shaped(batch, actions_of(batch, model.device), Figures())
+    length_B = longest_answers(batch.policy_mask_BT, batch.turn_BT)
+    assert (shaped_B - batch.return_B).tolist() == [{5: -1.0, 4: -0.5}.get(n, 0.0) for n in length_B.tolist()]
+    assert 5 in length_B and int(length_B.min()) < 4

@@ -15,6 +15,7 @@ from transformers import (
 import baselines.policy
 from baselines.policy import Scorer
 from evotext.policy.actions import Actions, actions_of
+from evotext.policy.output_head import entropies, log_probabilities
 from evotext.rollouts.collector import Collector
 from tests.rollouts.test_collector import chatter, plan
 from tests.rollouts.test_session import with_frequent_ends
@@ -107,7 +108,7 @@ def gradient(network: PreTrainedModel, logprob: torch.Tensor, entropy: torch.Ten
 @pytest.mark.parametrize("family", [*sorted(CONFIGS), *RECURRENT])
 def test_scores_equal_the_logits_of_each_row_alone(family: str) -> None:
     network, actions = rollout(family)
-    scorer = Scorer(network)
+    scorer = Scorer(network, entropies=True)
     assert scorer.by_head, "a family whose logits are its head's should not pay for the prompts' logits"
     with torch.no_grad():
         scores = scorer.score(actions, temperature=0.7)
@@ -120,7 +121,7 @@ def test_scores_equal_the_logits_of_each_row_alone(family: str) -> None:
 @pytest.mark.parametrize("family", sorted(UNUSUAL))
 def test_unusual_heads_are_noticed_and_scored_by_the_network_itself(family: str) -> None:
     network, actions = unusual_network(family), actions_by_hand()
-    scorer = Scorer(network)
+    scorer = Scorer(network, entropies=True)
     assert scorer.by_head is UNUSUAL[family][1]
     scores = scorer.score(actions, temperature=0.7)
     logprob, entropy = slow_scores(network, actions, 0.7)
@@ -153,7 +154,7 @@ def test_the_sampler_and_the_trainer_agree() -> None:
 @pytest.mark.parametrize("by_head", [True, False])
 def test_chunks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch, by_head: bool) -> None:
     network, actions = rollout()
-    scorer = Scorer(network)
+    scorer = Scorer(network, entropies=True)
     scorer.by_head = by_head
 
     def scored() -> list[torch.Tensor]:
@@ -169,7 +170,7 @@ def test_chunks_of_logits_change_nothing(monkeypatch: pytest.MonkeyPatch, by_hea
 
 def test_both_ways_give_the_same_scores() -> None:
     network, actions = rollout()
-    by_head, by_rows = Scorer(network), Scorer(network)
+    by_head, by_rows = Scorer(network, entropies=True), Scorer(network, entropies=True)
     by_rows.by_head = False
     with torch.no_grad():
         one, other = by_head.score(actions, 0.7), by_rows.score(actions, 0.7)
@@ -190,3 +191,36 @@ def test_actions_are_the_policy_s_tokens_in_order() -> None:
         assert actions.mask_BN[row].tolist() == [True] * n + [False] * (actions.mask_BN.shape[1] - n)
         torch.testing.assert_close(actions.reward_BN[row].sum(), batch.return_B[row])
         assert actions.turn_BN[row, :n].tolist() == batch.turn_BT[row, where].tolist()
+
+
+@pytest.mark.parametrize("by_head", [True, False])
+@pytest.mark.parametrize("logits", [1 << 24, 300])
+def test_entropies_that_nobody_learns_from_are_a_few(
+    monkeypatch: pytest.MonkeyPatch, by_head: bool, logits: int
+) -> None:
+    """At most seven, evenly spaced over the actions, whatever the chunks; equal to those of all, and without a gradient."""
+    network, actions = rollout()
+    every, few = Scorer(network, entropies=True), Scorer(network)
+    every.by_head = few.by_head = by_head
+    monkeypatch.setattr(baselines.policy, "MOST_ENTROPIES", 7)
+    monkeypatch.setattr(baselines.policy, "MAX_LOGITS", logits)
+    entropy_M = every.score(actions, 0.7).entropy_BN[actions.mask_BN].detach()
+    scores = few.score(actions, 0.7)
+    assert scores.logprob_BN.requires_grad and not scores.entropy_BN.requires_grad
+    found_M = scores.entropy_BN[actions.mask_BN]
+    step = -(-len(found_M) // 7)
+    assert step > 1 and found_M.isfinite().nonzero()[:, 0].tolist() == list(range(0, len(found_M), step))
+    torch.testing.assert_close(found_M[::step], entropy_M[::step])
+    assert scores.entropy_BN[~actions.mask_BN].eq(0).all()
+
+
+def test_a_probability_of_zero_has_no_entropy_and_no_gradient() -> None:
+    """Below what the type can hold, and excluded altogether; the rest is what it is without them."""
+    logits = torch.tensor([[1.0, 2.0, 3.0, -1e6, -torch.inf]], dtype=torch.float64, requires_grad=True)
+    rest = logits.detach()[:, :3].clone().requires_grad_()
+    entropy, expected = (entropies(log_probabilities(x, 0.5)) for x in (logits, rest))
+    torch.testing.assert_close(entropy, expected)
+    (slope,) = torch.autograd.grad(entropy.sum(), logits)
+    (wanted,) = torch.autograd.grad(torch.special.entr((rest / 0.5).softmax(-1)).sum(), rest)
+    torch.testing.assert_close(slope[:, :3], wanted)
+    assert slope[:, 3:].eq(0).all()

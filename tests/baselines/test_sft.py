@@ -39,7 +39,7 @@ def sft(**changes: Any) -> SFT:
 def task(name: str, **options: Any) -> TextTask:
     """A native task with no limits but its own."""
     return TextTask(
-        name=name, id=name, max_new_tokens=16, max_turns=64, success_return=None, strict=True, **options
+        name=name, id=name, max_new_tokens=16, max_turns=64, success_return=None, strict=True, step_seconds=60.0, **options
     )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_taught_is_refused_before_anything_runs() -> None:
     demonstrations = partial(envs.task_demonstrations, task=chatter(), solved=True)
     with pytest.raises(ValueError, match="expected a task with demonstrations, got chatter"):
         sft(demonstrations=demonstrations).start(fresh_model(), 0)
-    with pytest.raises(ValueError, match=r"algorithm\.minibatches: expected at most episodes = 6, got 7"):
+    with pytest.raises(ValueError, match=r"minibatches: expected at most episodes = 6, got 7"):
         sft(minibatches=7)
 
 
@@ -179,7 +179,13 @@ class Successor(gymnasium.Env[str, str]):
         if "toy/Successor-v0" not in gymnasium.registry:
             gymnasium.register("toy/Successor-v0", cls, reward_threshold=1.0)
         return TextTask(
-            name="successor", id="toy/Successor-v0", max_new_tokens=4, max_turns=1, success_return=None, strict=True
+            name="successor",
+            id="toy/Successor-v0",
+            max_new_tokens=4,
+            max_turns=1,
+            success_return=None,
+            strict=True,
+            step_seconds=60.0,
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:

@@ -45,7 +45,7 @@ def assert_equal(network: PreTrainedModel, actions: Actions, shared: Scores, who
 @pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_scores_and_gradients_are_those_of_whole_rows(family: str) -> None:
     network, actions = group_rollout(family, max_turns=2)
-    sharing, plain = Scorer(network), Scorer(network)
+    sharing, plain = Scorer(network, entropies=True), Scorer(network, entropies=True)
     assert sharing.shares, "every family whose attention reads a cache of keys and values can share"
     assert shared_openings(actions) is not None, "the example must have something to share"
     plain.shares = False
@@ -70,7 +70,7 @@ def test_a_row_without_actions_keeps_its_place() -> None:
     mask_BN, position_BN = actions.mask_BN.clone(), actions.position_BN.clone()
     mask_BN[1], position_BN[1] = False, 0
     actions = replace(actions, mask_BN=mask_BN, position_BN=position_BN)
-    sharing, plain = Scorer(network), Scorer(network)
+    sharing, plain = Scorer(network, entropies=True), Scorer(network, entropies=True)
     plain.shares = False
     assert_equal(network, actions, sharing.score(actions, 1.0), plain.score(actions, 1.0))
 

@@ -46,19 +46,27 @@ def test_gradients_add_up_in_float32() -> None:
     for weight in (1.0, *[1e-3] * 100):  # in bf16, 1 + 0.001 is 1
         (narrow * weight).sum().backward()
         assert narrow.grad is None, "it is taken over at once"
-    norm = steps.step()
+    norms = steps.step()
     total = 1 + 100 * float(torch.tensor(1e-3).bfloat16())
-    assert norm == pytest.approx(total * 12**0.5, rel=1e-5)
+    assert norms == pytest.approx([total * 12**0.5], rel=1e-5)
     assert torch.equal(narrow, (wide.detach() - total).bfloat16())
 
 
-def test_the_norm_is_bounded_over_wide_and_narrow_together() -> None:
+def test_the_norm_of_a_group_is_bounded_over_wide_and_narrow_together() -> None:
+    """And that of another group on its own: a critic whose errors are large leaves the policy its step."""
     narrow, wide = narrow_and_wide()
+    critic = nn.Parameter(torch.zeros(2))
     before = wide.detach().clone()
-    steps = Stepper(partial(torch.optim.SGD, lr=1.0), [{"params": [narrow]}, {"params": [wide]}], max_grad_norm=0.5)
-    ((narrow * 3).sum() + (wide * 4).sum()).backward()
-    assert steps.step() == pytest.approx(5 * 12**0.5)
+    steps = Stepper(
+        partial(torch.optim.SGD, lr=1.0), [{"params": [narrow, wide]}, {"params": [critic]}], max_grad_norm=0.5
+    )
+    ((narrow * 3).sum() + (wide * 4).sum() + (critic * 1e6).sum()).backward()
+    assert steps.step() == pytest.approx([5 * 12**0.5, 2**0.5 * 1e6])
     assert torch.allclose(before - wide, torch.full((12,), 4 * 0.5 / (5 * 12**0.5)))
+    assert torch.allclose(critic, torch.full((2,), -0.5 / 2**0.5))
+    ((wide * 4).sum() + (critic * torch.inf).sum()).backward()
+    held = wide.detach().clone()
+    assert steps.step() is None and torch.equal(wide, held)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
@@ -67,7 +75,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     (narrow * torch.inf).sum().backward()
     assert steps.step() is None and torch.equal(narrow, before)
     narrow.sum().backward()
-    assert steps.step() == pytest.approx(12**0.5), "the bad gradient is forgotten"
+    assert steps.step() == pytest.approx([12**0.5]), "the bad gradient is forgotten"
 
 
 def test_state_goes_on_where_it_was() -> None:

@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from evotext.cli.errors import build
+from evotext.cli.targets import build
 from evotext.models.adapters import LoRA
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey

@@ -143,8 +143,8 @@ def test_hedges_and_disguises_are_not_paid(env_id: str) -> None:
 
 
 def test_a_discrete_environment_answers_every_text() -> None:
-    env = as_text(gymnasium.make("FrozenLake-v1", render_mode="ansi"), None)
+    env = as_text(gymnasium.make("FrozenLake-v1", render_mode="ansi"), actions=None, nonsense_cost=1.0)
     for seed, text in enumerate((*TEXTS, *HUGE)):
         env.reset(seed=seed)
         if text.strip(extraction.WHITE_SPACE) != "0":
-            assert env.step(text)[1:3] == (0.0, True), text
+            assert env.step(text)[1:3] == (-1.0, False), text

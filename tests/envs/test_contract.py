@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 import envs
 from envs.text_env import SPLITS, TextEnv, split_of
 from envs.warm_up import CORE
+from evotext.cli.composing import compose
 
 IDS = envs.native_ids()
 CONFIGS = Path(__file__).parents[2] / "conf" / "env"
@@ -79,12 +80,11 @@ def play(env: TextEnv[Any], answers: Iterable[str]) -> float:
 def text_config(env_id: str) -> dict[str, Any]:
     """The task's YAML."""
     for path in CONFIGS.glob("*.yaml"):
-        config = OmegaConf.load(path)
-        if not OmegaConf.is_missing(config, "id") and config.id == f"envs:{env_id}":
-            resolved = OmegaConf.to_container(config, resolve=True)
+        if OmegaConf.load(path).get("id", "???") == f"evotext.envs:{env_id}":
+            resolved = OmegaConf.to_container(compose("check_env", [f"env={path.stem}"]).env, resolve=True)
             assert isinstance(resolved, dict)
             return {str(key): value for key, value in resolved.items()}
-    raise AssertionError(f"no YAML in {CONFIGS} has the id envs:{env_id}")
+    raise AssertionError(f"no YAML in {CONFIGS} has the id evotext.envs:{env_id}")
 
 
 def test_tasks_are_registered() -> None:
@@ -393,7 +393,7 @@ class TestPresentation:
 
 @pytest.mark.parametrize("env_id", IDS)
 class TestConfiguration:
-    COMMON = ("_target_", "name", "id", "max_new_tokens", "max_turns", "success_return", "strict")
+    COMMON = ("_target_", "name", "id", "max_new_tokens", "max_turns", "success_return", "strict", "step_seconds")
 
     def test_yaml_gives_the_constructors_defaults(self, env_id: str) -> None:
         config = text_config(env_id)

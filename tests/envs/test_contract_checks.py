@@ -139,7 +139,7 @@ for _name, _kind in (("Fine", Fine), ("Missing", Missing), ("Leaving", Leaving),
 def test_the_command_goes_through_every_check_whatever_the_environment_does(
     name: str, failures: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ("env=gym", f"env.id={__name__}:checked/{name}-v0", f"+env.step_seconds={0.2 if name == 'Hanging' else 60}")
+    asked = ("env=gym", f"env.id={__name__}:checked/{name}-v0", f"env.step_seconds={0.2 if name == 'Hanging' else 60}")
     status = status_of("check_env", *asked, monkeypatch=monkeypatch)
     said = capsys.readouterr().out
     assert len(said.splitlines()) == len(CHECKS) and said.count("FAILED") == failures and words in said

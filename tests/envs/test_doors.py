@@ -65,11 +65,11 @@ class TestReasoningGym:
         assert reward == 0 if strict else reward >= 0
 
     def test_mistakes_are_one_clear_line(self) -> None:
-        with pytest.raises(ValueError, match="env.task: expected one of .* did you mean leg_counting"):
+        with pytest.raises(ValueError, match="task: expected one of .* did you mean leg_counting"):
             ReasoningGym(task="leg_countin")
         with pytest.raises(ValueError, match="leg_counting does not accept these settings: .*legs"):
             ReasoningGym(task="leg_counting", legs=3)
-        with pytest.raises(ValueError, match="env.task: expected a task whose scorer only reads answers"):
+        with pytest.raises(ValueError, match="task: expected a task whose scorer only reads answers"):
             ReasoningGym(task="countdown")
 
     def test_tasks_that_evaluate_answers_are_all_known(self) -> None:
@@ -147,11 +147,9 @@ class TestTextArena:
         assert env.step(f"[{number}]")[1:3] == (1.0, True)
 
     def test_mistakes_are_one_clear_line(self) -> None:
-        with pytest.raises(
-            ValueError, match="env.game: expected a game of TextArena, .* did you mean .*GuessTheNumber-v0"
-        ):
+        with pytest.raises(ValueError, match="game: expected a game of TextArena, .* did you mean .*GuessTheNumber-v0"):
             TextArena(game="GuessTheNumber")
-        with pytest.raises(ValueError, match="env.game: Chess-v0 cannot be played here"):
+        with pytest.raises(ValueError, match="game: Chess-v0 cannot be played here"):
             TextArena(game="Chess-v0")
 
 
@@ -160,15 +158,53 @@ def lake(**options: Any) -> gymnasium.Env[Any, Any]:
 
 
 def test_discrete_actions_are_played_by_name() -> None:
-    env = as_text(lake(render_mode="ansi"), ["left", "down", "right", "up"])
+    env = as_text(lake(render_mode="ansi"), actions=["left", "down", "right", "up"], nonsense_cost=1.0)
     picture, info = env.reset(seed=0)
     assert picture.splitlines()[-4] == "[S]FFF" and "left, down, right, up" in info["instructions"]
     for action in ("down", "down", "right", "right", "down"):
         picture, reward, terminated, *_ = env.step(action)
         assert "\x1b" not in picture and (reward, terminated) == (0.0, False)
     assert env.step(" right\n")[1:3] == (1.0, True)
-    env.reset(seed=0)
-    assert env.step("west")[:4] == ("", 0.0, True, False)
+
+
+def nonsense(seed: int, cost: float = 1.0, turns: int = 64) -> list[tuple[str, float, bool]]:
+    """An episode of CliffWalking, where each step costs 1 and a fall 100, in which nothing is ever said that makes sense."""
+    env = as_text(gymnasium.make("CliffWalking-v1", render_mode="ansi"), actions=None, nonsense_cost=cost)
+    env.reset(seed=seed)
+    return [env.step(text)[:3] for text in ("", "west", "4", "0 1")[:turns] * (turns // 4)]
+
+
+def test_nonsense_is_never_better_than_play() -> None:
+    """It is play, by random actions, that costs something besides; and the same again for the same seed."""
+    episode = nonsense(seed=0)
+    assert all(reward in (-2.0, -101.0) and not over for _, reward, over in episode)
+    assert sum(reward for _, reward, _ in episode) <= -128
+    assert len({picture for picture, *_ in episode}) > 4, "it moves"
+    assert nonsense(seed=0) == episode != nonsense(seed=1)
+    assert [reward + 1 for _, reward, _ in episode] == [reward for _, reward, _ in nonsense(seed=0, cost=0.0)]
+
+
+class Watched(gymnasium.ActionWrapper[Any, Any, Any]):
+    """Keeps the actions that were played."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.played: list[int] = []
+
+    def action(self, action: int) -> int:
+        self.played.append(action)
+        return action
+
+
+def test_random_actions_are_of_every_kind_and_do_not_repeat_the_environments_own_draws() -> None:
+    watched = Watched(gymnasium.make("CliffWalking-v1", render_mode="ansi"))
+    env = as_text(watched, actions=None, nonsense_cost=0.0)
+    for seed in range(400):
+        env.reset(seed=seed)
+        env.step("?")
+    own = [int(gymnasium.utils.seeding.np_random(seed)[0].integers(4)) for seed in range(400)]
+    assert all(70 < watched.played.count(action) < 130 for action in range(4))
+    assert 70 < sum(a == b for a, b in zip(watched.played, own, strict=True)) < 130
 
 
 @pytest.mark.parametrize(
@@ -176,13 +212,13 @@ def test_discrete_actions_are_played_by_name() -> None:
     [
         (lambda: lake(), None, "add .env.render_mode=ansi"),
         (lambda: lake(render_mode="ansi"), ["a", "b"], "expected 4 different names"),
-        (lambda: gymnasium.make("envs:evotext/Sort-v0"), ["a"], "env.actions: expected null"),
+        (lambda: gymnasium.make("envs:evotext/Sort-v0"), ["a"], "actions: expected null"),
         (lambda: gymnasium.make("Pendulum-v1"), None, "got the action space Box"),
     ],
 )
 def test_what_is_no_text_is_refused(env: Any, actions: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        as_text(env(), actions)
+        as_text(env(), actions=actions, nonsense_cost=1.0)
 
 
 def test_wrappers_of_a_configuration_are_put_around() -> None:
@@ -193,7 +229,8 @@ def test_wrappers_of_a_configuration_are_put_around() -> None:
         max_turns=20,
         success_return=None,
         strict=True,
-        wrappers={"as_text": lambda env: as_text(env, None)},
+        step_seconds=60.0,
+        wrappers={"as_text": lambda env: as_text(env, actions=None, nonsense_cost=1.0)},
         render_mode="ansi",
     )
     assert task.success_return == 0.7 and "[S]" in task.environments(2)[1].reset(seed=0)[0]

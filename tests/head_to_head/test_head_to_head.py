@@ -1,22 +1,25 @@
 """Equal trials, no meeting of tuning and reporting, finished jobs are not run again, failures stay alone."""
 
 import json
-import runpy
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from evotext.cli.composing import compose
 from evotext.keys.instances import held_out_instances, train_instances, validation_instances
+from evotext.run_folder import names
+from evotext.run_folder.cost import AXES
+from evotext.run_folder.reader import read_run
+from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Summary
+from evotext.run_folder.writer import JsonLines, write_summary
 from reports.head_to_head.execute import execute, run_in_process
 from reports.head_to_head.outcome import best, record, trials
 from reports.head_to_head.plan import TUNING_SEED, Job, reported_jobs, settings, tuning_jobs
-from reports.runs import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = {"algorithm.lr": [0.1, 0.2, 0.3], "algorithm.sigma": [1, 2]}
@@ -24,12 +27,16 @@ ALGORITHMS, ENVS = ("eggroll", "grpo"), ("sort", "recall")
 QUIET = Console(quiet=True)
 
 
-def _finish(job: Job, success: float) -> None:
+def _finish(job: Job, success: float, spent: float = 10) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
-    cost = {"episodes": 10, "generated_tokens": 60, "updates": 2, "flops": 1e9, "seconds": 3.0}
-    evaluation = {"success_before": 0.2, "success_after": success}
-    (job.folder / "summary.json").write_text(json.dumps({"status": "completed", "eval": evaluation, "cost": cost}))
-    (job.folder / "words.json").write_text(json.dumps(job.words))
+    summary = Summary(
+        status="completed",
+        eval=EvaluationRecord(success_before=0.2, success_after=success, split="validation"),
+        cost={"episodes": 10, "generated_tokens": 60, "updates": 2, "flops": 1e9, "seconds": 3.0},
+        budget=BudgetRecord(unit="episodes", limit=100, spent=spent),
+    )
+    write_summary(job.folder, summary)
+    (job.folder / names.WORDS).write_text(json.dumps(job.words))
 
 
 def _tuning(out: Path, count: int = 3) -> list[Job]:
@@ -59,9 +66,9 @@ def test_every_algorithm_has_as_many_trials_on_every_task(tmp_path: Path) -> Non
 def test_tuning_and_reporting_never_meet(tmp_path: Path) -> None:
     """Neither in seeds nor in the instances that are measured."""
     for job in _tuning(tmp_path):
-        assert f"seed={TUNING_SEED}" in job.words and "evaluation.split=validation" in job.words
+        assert {f"seed={TUNING_SEED}", "phase=tuning", "evaluation.split=validation"} <= set(job.words)
     for job in reported_jobs({("eggroll", "sort"): ("algorithm.lr=0.1",)}, (0, 1), ["budget=quick"], tmp_path):
-        assert not any(word.startswith("evaluation.split") for word in job.words)
+        assert not any(word.startswith(("evaluation.split", "phase")) for word in job.words)
         assert "algorithm.lr=0.1" in job.words
     measured = set(validation_instances(1000))
     assert measured.isdisjoint(held_out_instances(1000))
@@ -90,16 +97,12 @@ def test_a_trial_is_chosen_by_the_figure_that_is_reported(tmp_path: Path) -> Non
     jobs = [job for job in _tuning(tmp_path) if (job.algorithm, job.env) == ("eggroll", "sort")]
     curves = [[(0, 0.2), (90, 0.5), (110, 0.6)], [(0, 0.2), (60, 0.3), (300, 0.9)], [(0, 0.2), (100, 0.4)]]
     for job, curve in zip(jobs, curves, strict=True):
-        _finish(job, curve[-1][1])
-        axes = [{"episodes": cost, "generated_tokens": cost, "seconds": cost, "flops": cost} for cost, _ in curve]
-        lines = [
-            {"kind": "eval", "generation": i, **axis, "eval/success": score, "eval/return": score}
-            for i, (axis, (_, score)) in enumerate(zip(axes, curve, strict=True))
-        ]
-        (job.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        summary = json.loads((job.folder / "summary.json").read_text())
-        budget = {"unit": "episodes", "limit": 100, "spent": curve[-1][0]}
-        (job.folder / "summary.json").write_text(json.dumps(summary | {"budget": budget}))
+        _finish(job, curve[-1][1], spent=curve[-1][0])
+        lines = JsonLines(job.folder)
+        for i, (cost, score) in enumerate(curve):
+            axes: dict[str, float] = dict.fromkeys(AXES, cost)
+            lines.log({"kind": "eval", "generation": i, **axes, "eval/success": score, "eval/return": score})
+        lines.close()
     reported = [read_run(job.folder).after["success"] for job in jobs]
     assert reported == pytest.approx([0.55, 0.4, 0.4])
     assert best(jobs) == {("eggroll", "sort"): jobs[0].setting}
@@ -110,7 +113,7 @@ def test_finished_jobs_are_not_run_again_but_changed_ones_are(tmp_path: Path) ->
     jobs = _tuning(tmp_path)
     _finish(jobs[0], 0.5)
     _finish(jobs[1], 0.5)
-    (jobs[1].folder / "words.json").write_text(json.dumps(["budget=demo"]))  # of another plan
+    (jobs[1].folder / names.WORDS).write_text(json.dumps(["budget=demo"]))  # of another plan
     ran: list[Job] = []
 
     def run(job: Job) -> str | None:
@@ -142,23 +145,23 @@ def test_a_process_that_fails_gives_its_last_line_and_leaves_no_record(tmp_path:
     script = tmp_path / "train.py"
     job = Job(algorithm="a", env="e", folder=tmp_path / "run", words=("one=1",))
     script.write_text("import sys; print('working'); sys.exit('error: disk full')")
-    assert run_in_process(job, script, threads=1) == "error: disk full"
+    assert run_in_process(job, [sys.executable, str(script)], threads=1) == "error: disk full"
     assert record(job) is None
     script.write_text(
         "import sys, pathlib; pathlib.Path(sys.argv[3].split('=')[1], 'words').write_text(str(sys.argv[1:]))"
     )
-    assert run_in_process(job, script, threads=2) is None
+    assert run_in_process(job, [sys.executable, str(script)], threads=2) is None
     assert (job.folder / "words").read_text() == str(["one=1", "threads=2", f"hydra.run.dir={job.folder}"])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trials=none"], "trials: expected whole numbers of at least 1, got 'none'"),
-        (["seed=0,x"], "seed: expected whole numbers"),
+        (["trials=none"], "trials: expected an integer, got 'none'"),
+        (["seed=0,x"], "seed: expected an integer, got 'x'"),
         (["--jobs"], "expected key=value, got '--jobs'"),
         (["threads=2"], "threads: expected to be left out"),
-        (["algorithm=egroll"], "egroll.yaml with the values to try, got no such file"),
+        (["algorithm=egroll"], "algorithm: expected best_of_n"),
         (["out="], "out: expected a value"),
         (["budget=flopz"], "got 'flopz'; did you mean flops?"),
         (["env.delay=2"], "env: expected a known key, got 'delay'"),
@@ -197,8 +200,9 @@ def test_help_wherever_it_stands() -> None:
     ],
 )
 def test_what_is_to_come_is_told_first(budget: dict[str, object], told: str) -> None:
-    script = runpy.run_path(str(ROOT / "scripts" / "head_to_head.py"))
-    assert script["announcement"](24, 30, 2, OmegaConf.create(budget)) == told
+    from evotext.commands.head_to_head import announcement
+
+    assert announcement(24, 30, 2, OmegaConf.create(budget)) == told
 
 
 @pytest.mark.parametrize("words", [["experiment=head_to_head"], ["-m", "env=[sort,recall]", "experiment=head_to_head"]])
@@ -206,16 +210,16 @@ def test_train_knows_the_experiment(words: list[str], tmp_path: Path) -> None:
     script = ROOT / "scripts" / "train.py"
     words = [*words, f"out={tmp_path}", "seed=0,1", "jobs=none"]
     done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (2, "error: jobs: expected whole numbers of at least 1, got 'none'\n")
+    assert (done.returncode, done.stderr) == (2, "error: jobs: expected an integer, got 'none'\n")
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "conf" / "search").glob("*.yaml")), ids=lambda file: file.stem)
-def test_every_search_space_is_of_an_algorithm_and_has_keys_that_it_takes(file: Path) -> None:
-    from hydra import compose, initialize_config_dir
+@pytest.mark.parametrize("algorithm", sorted(file.stem for file in (ROOT / "conf" / "algorithm").glob("*.yaml")))
+def test_every_algorithm_has_values_to_try_of_keys_that_it_takes(algorithm: str) -> None:
+    from evotext.commands.head_to_head import space_of
 
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for words in settings(yaml.safe_load(file.read_text()), file.stem, 1000):
-            compose("config", [f"algorithm={file.stem}", *words])
+    space = space_of(algorithm, compose("config", [f"algorithm={algorithm}"]))
+    for words in settings(space, algorithm, 1000):
+        compose("config", [f"algorithm={algorithm}", *words])
 
 
 @pytest.mark.slow

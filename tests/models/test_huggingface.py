@@ -22,7 +22,7 @@ def test_missing_and_damaged_weights_are_named(tmp_path: Path, length: int | Non
     small_model("llama", torch.float32).save(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.unlink() if length is None else os.truncate(weights, length)
-    with pytest.raises(ValueError, match="model.path: expected whole weights in '.*', got: ") as said:
+    with pytest.raises(ValueError, match="path: expected whole weights in '.*', got: ") as said:
         source(tmp_path).load(torch.device("cpu"))
     assert "\n" not in str(said.value)
 
@@ -31,16 +31,8 @@ def test_missing_and_damaged_weights_are_named(tmp_path: Path, length: int | Non
 def test_a_missing_or_damaged_description_is_named(tmp_path: Path, name: str) -> None:
     small_model("llama", torch.float32).save(tmp_path)
     (tmp_path / name).write_text("{")
-    with pytest.raises(ValueError, match="model.path: expected a folder with a model or a hub name"):
+    with pytest.raises(ValueError, match="path: expected a folder with a model or a hub name"):
         source(tmp_path).outline()
-
-
-@pytest.mark.parametrize("parallel", ["fsdp", "tensor"])
-def test_a_model_over_several_devices_is_refused(tmp_path: Path, parallel: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"model.parallel: expected null, got '{parallel}': perturbed layers do not run"
-    ):
-        HuggingFaceModel(path=str(tmp_path), dtype="float32", trust_remote_code=False, parallel=parallel)
 
 
 def test_tokens_that_end_generation_end_answers(tmp_path: Path) -> None:
@@ -74,15 +66,13 @@ def test_models_that_keep_something_else_are_refused(tmp_path: Path) -> None:
     where = "docs/models.md names the families that run$"
     small_model("llama", torch.float32).save(tmp_path)
     tiny_config("deepseek_v32").save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match=f"^model.path: expected a model whose layers keep .* got deepseek_v32 .*; {where}"
-    ):
+    with pytest.raises(ValueError, match=f"^path: expected a model whose layers keep .* got deepseek_v32 .*; {where}"):
         source(tmp_path).outline()
     for family, reason in {
         "rwkv": "one of transformers' caches, got Rwkv",
         "bart": "may have unequal length, got Bart",
     }.items():
         AutoModelForCausalLM.from_config(tiny_config(family)).save_pretrained(tmp_path)
-        with pytest.raises(ValueError, match=f"^model.path: expected a network .*{reason}.*; {where}") as said:
+        with pytest.raises(ValueError, match=f"^path: expected a network .*{reason}.*; {where}") as said:
             source(tmp_path).load(torch.device("cpu"))
         assert "\n" not in str(said.value)

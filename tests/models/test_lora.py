@@ -15,7 +15,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from optimizers import EvolutionStrategy
-from optimizers.fitness_shaping import CenteredRanks
+from optimizers.fitness_shaping import centered_ranks
 from optimizers.perturbations import FullRank
 from tests.optimizers.generations import PLAIN, told
 from tests.small_models import VOCABULARY, small_model
@@ -99,7 +99,7 @@ def test_every_member_runs_with_its_own_additions(family: str) -> None:
 def test_an_evolution_strategy_moves_the_additions_alone() -> None:
     model = adapted()
     settings = PLAIN | {"population": 4, "prompts": 2, "sigma": 0.1, "antithetic": True, "temperature": 0.0}
-    settings |= {"fitness_shaping": CenteredRanks(), "perturbation": FullRank(vectors="full")}
+    settings |= {"fitness_shaping": centered_ranks, "perturbation": FullRank(vectors="full")}
     settings |= {"needs_adapter": True, "optimizer": partial(torch.optim.SGD, lr=0.1)}
     learner = EvolutionStrategy(**settings).start(model, 0)
     before = {name: p.detach().clone() for name, p in model.network.named_parameters()}

@@ -15,7 +15,7 @@ def test_the_size_is_that_of_the_name(name: str) -> None:
 
 
 def test_every_token_can_be_read_and_the_weights_are_the_same_each_time() -> None:
-    one, other = (RandomModel(shape="25M", dtype="float32").load(torch.device("cpu")) for _ in range(2))
+    one, other = (RandomModel(size="25M", dtype="float32").load(torch.device("cpu")) for _ in range(2))
     assert len(one.tokenizer) == one.network.config.vocab_size
     assert len({*one.tokenizer.convert_ids_to_tokens(range(len(one.tokenizer)))}) == len(one.tokenizer)
     for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
@@ -23,5 +23,5 @@ def test_every_token_can_be_read_and_the_weights_are_the_same_each_time() -> Non
 
 
 def test_an_unknown_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match="model.shape: expected one of 1M, 25M"):
-        RandomModel(shape="2M", dtype="auto")
+    with pytest.raises(ValueError, match="size: expected one of 1M, 25M"):
+        RandomModel(size="2M", dtype="auto")

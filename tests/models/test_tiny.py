@@ -105,5 +105,5 @@ def test_the_warm_up_leaves_the_global_generator_alone(tmp_path: Path) -> None:
 
 
 def test_heads_that_do_not_divide_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model\.heads: expected a divisor"):
+    with pytest.raises(ValueError, match=r"heads: expected a divisor"):
         source(tmp_path, heads=3)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from evotext.optimization.schedules import Constant
-from evotext.types import Cost, RolloutPlan, Trajectories
+from evotext.types import Cost, Ending, RolloutPlan, Trajectories
 from optimizers import EvolutionStrategy
 from optimizers.decay import NoDecay
-from optimizers.fitness_shaping import ZScore
+from optimizers.fitness_shaping import z_score
 from optimizers.perturbations import LowRank
 from optimizers.resampling import Resampling
 
@@ -37,7 +37,7 @@ def eggroll(**changes: Any) -> EvolutionStrategy:
         "antithetic": True,
         "temperature": 1.0,
         "perturbation": LowRank(rank=2, vectors="full"),
-        "fitness_shaping": ZScore(),
+        "fitness_shaping": z_score,
         "optimizer": partial(torch.optim.SGD, lr=RATE),
     }
     return EvolutionStrategy(**PLAIN | settings | changes)
@@ -56,8 +56,8 @@ def told(plan: RolloutPlan, return_B: Tensor) -> Trajectories:
         reward_BT=return_B[:, None].float(),
         return_B=return_B.double(),
         success_B=no_B,
-        terminated_B=~no_B,
-        truncated_B=no_B,
+        ending_B=torch.full((rows,), Ending.TASK),
+        has_tokens_B=~no_B,
         overlong_B=no_B,
         cost=Cost(),
         transcripts=(),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from evotext.models.perturbed import PerturbedNetwork
+from evotext.types import Outcome
 from optimizers import CMAES
 from optimizers.cma_es import SearcherNormals
 from optimizers.perturbations import subspace
@@ -105,7 +106,7 @@ def test_without_signal_nothing_changes() -> None:
     learner = searched().start(model, 0)
     before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
     report = learner.tell(told(learner.ask(0), torch.ones(POPULATION * PROMPTS)))
-    assert report.metrics["skipped"] == 1
+    assert report.outcome is Outcome.NO_SIGNAL
     assert all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
 
 

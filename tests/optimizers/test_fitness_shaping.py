@@ -7,10 +7,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from optimizers.fitness_shaping import CenteredRanks, Raw, TaskZScore, ZScore
+from optimizers.fitness_shaping import centered_ranks, raw, task_z_score, z_score
 
-SIGNAL_ONLY = [ZScore(), CenteredRanks(), TaskZScore()]
-EVERY = [Raw(), *SIGNAL_ONLY]
+SIGNAL_ONLY = [z_score, centered_ranks, task_z_score]
+EVERY = [raw, *SIGNAL_ONLY]
 RETURN_PQ = torch.randn(32, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64).round(decimals=1)
 
 
@@ -53,13 +53,13 @@ def test_weights_are_invariant_to_affine_changes_of_the_reward(shape: Callable[[
 
 
 def test_raw_is_the_mean_return() -> None:
-    assert torch.equal(Raw()(RETURN_PQ), RETURN_PQ.mean(1))
+    assert torch.equal(raw(RETURN_PQ), RETURN_PQ.mean(1))
 
 
 def test_z_scores_have_mean_zero_and_deviation_one() -> None:
     """Against scipy (population deviation)."""
     expected = torch.from_numpy(stats.zscore(RETURN_PQ.mean(1).numpy()))
-    torch.testing.assert_close(ZScore()(RETURN_PQ), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(z_score(RETURN_PQ), expected, rtol=0, atol=1e-7)
 
 
 def test_ranks_share_ties_and_ignore_everything_but_order() -> None:
@@ -67,9 +67,9 @@ def test_ranks_share_ties_and_ignore_everything_but_order() -> None:
     fitness_P1 = RETURN_PQ[:, :1]
     assert len(fitness_P1.unique()) < len(fitness_P1)
     expected = torch.from_numpy((stats.rankdata(fitness_P1[:, 0].numpy()) - 1) / 31 - 0.5)
-    torch.testing.assert_close(CenteredRanks()(fitness_P1), expected, rtol=0, atol=1e-12)
-    torch.testing.assert_close(CenteredRanks()(fitness_P1.exp() ** 3), expected, rtol=0, atol=1e-12)
-    spread = CenteredRanks()(torch.arange(5.0)[:, None])
+    torch.testing.assert_close(centered_ranks(fitness_P1), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(centered_ranks(fitness_P1.exp() ** 3), expected, rtol=0, atol=1e-12)
+    spread = centered_ranks(torch.arange(5.0)[:, None])
     assert spread.tolist() == [-0.5, -0.25, 0.0, 0.25, 0.5]
 
 
@@ -79,6 +79,6 @@ def test_task_z_score_is_the_mean_of_centred_returns() -> None:
     centred = [[float(r) - mean for r, mean in zip(row, means, strict=True)] for row in RETURN_PQ]
     spread = (sum(c * c for row in centred for c in row) / RETURN_PQ.numel()) ** 0.5
     expected = torch.tensor([sum(row) / len(row) / spread for row in centred], dtype=torch.float64)
-    torch.testing.assert_close(TaskZScore()(RETURN_PQ), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(task_z_score(RETURN_PQ), expected, rtol=0, atol=1e-7)
     levels = torch.tensor([0, 1, -2, 5, 0, 3])
-    torch.testing.assert_close(TaskZScore()(RETURN_PQ + levels), expected, rtol=0, atol=1e-7)
+    torch.testing.assert_close(task_z_score(RETURN_PQ + levels), expected, rtol=0, atol=1e-7)

@@ -12,7 +12,7 @@ from torch import Tensor
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from optimizers import EvolutionStrategy
-from optimizers.fitness_shaping import CenteredRanks, ZScore
+from optimizers.fitness_shaping import centered_ranks, z_score
 from optimizers.perturbations import FullRank
 from optimizers.perturbations.full_rank import FullRankNoise
 from tests.optimizers.generations import PLAIN, told
@@ -116,7 +116,7 @@ def test_openai_es_is_its_papers_estimate() -> None:
     """sum_i (r_i+ - r_i-) eps_i / 2n, divided by sigma: read off a plain step of learning rate sigma."""
     sgd = partial(torch.optim.SGD, lr=SIGMA)
     change, unit, fitness_P = _step(
-        EvolutionStrategy(**_settings(antithetic=True, fitness_shaping=CenteredRanks(), optimizer=sgd))
+        EvolutionStrategy(**_settings(antithetic=True, fitness_shaping=centered_ranks, optimizer=sgd))
     )
     rank_P = fitness_P.argsort().argsort().double() / (POPULATION - 1) - 0.5
     for name, moved in change.items():
@@ -130,7 +130,7 @@ def test_es_at_scale_is_its_papers_step() -> None:
     alpha = 0.3
     sgd = partial(torch.optim.SGD, lr=alpha * SIGMA)
     change, unit, fitness_P = _step(
-        EvolutionStrategy(**_settings(antithetic=False, fitness_shaping=ZScore(), optimizer=sgd))
+        EvolutionStrategy(**_settings(antithetic=False, fitness_shaping=z_score, optimizer=sgd))
     )
     z_P = (fitness_P - fitness_P.mean()) / fitness_P.std(unbiased=False)
     for name, moved in change.items():

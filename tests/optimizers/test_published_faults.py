@@ -17,8 +17,8 @@ from evotext.keys.philox import Purpose, many_normals, normal, stream_id
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from optimizers import EvolutionStrategy
-from optimizers.fitness_shaping import CenteredRanks, Raw, TaskZScore, ZScore
-from optimizers.masters import MasterWeights
+from optimizers.ascent import Ascent
+from optimizers.fitness_shaping import centered_ranks, raw, task_z_score, z_score
 from optimizers.perturbations import FullRank, LowRank
 from tests.optimizers.generations import PLAIN, told
 from tests.optimizers.parameters import Parameters
@@ -32,7 +32,7 @@ SETTINGS: dict[str, Any] = PLAIN | {
     "antithetic": False,
     "temperature": 0.0,
     "perturbation": FullRank(vectors="full"),
-    "fitness_shaping": ZScore(),
+    "fitness_shaping": z_score,
     "optimizer": partial(torch.optim.SGD, lr=0.1),
 }
 
@@ -81,10 +81,10 @@ def test_an_update_of_bf16_weights_is_not_lost(narrow: Any) -> None:
     start = torch.randn(20_000, generator=torch.Generator().manual_seed(0)).bfloat16()
     step = 1e-4 * torch.randn(20_000, generator=torch.Generator().manual_seed(1))
     faulty, weight = start.clone(), torch.nn.Parameter(start.clone())
-    masters = MasterWeights({"w": weight}, partial(torch.optim.SGD, lr=1.0), narrow=narrow)
+    ascent = Ascent({"w": weight}, partial(torch.optim.SGD, lr=1.0), narrow=narrow)
     for _ in range(100):
         faulty = (faulty.float() + step).bfloat16()
-        masters.ascend([("w", step.clone())])
+        ascent.step([("w", step.clone())])
     wanted = 100 * step
 
     def arrived(end: Tensor) -> float:
@@ -121,7 +121,7 @@ def test_a_resumed_run_goes_on_with_new_noise_and_new_instances() -> None:
 def test_the_shaping_that_is_asked_for_is_the_one_that_acts() -> None:
     """There, the option is read and not used: every setting takes the same step."""
     steps = []
-    for shaping in (Raw(), ZScore(), CenteredRanks(), TaskZScore()):
+    for shaping in (raw, z_score, centered_ranks, task_z_score):
         model = small_model()
         before = model.network.lm_head.weight.detach().clone()
         learner = EvolutionStrategy(**SETTINGS | {"fitness_shaping": shaping}).start(model, 0)
@@ -153,4 +153,4 @@ def test_equal_returns_have_equal_ranks() -> None:
     returns = torch.zeros(8, 3, dtype=torch.float64)
     faulty = returns.mean(1).argsort(stable=True).argsort().double() / 7 - 0.5
     assert float(faulty.abs().max()) == 0.5
-    assert CenteredRanks()(returns).tolist() == [0.0] * 8
+    assert centered_ranks(returns).tolist() == [0.0] * 8

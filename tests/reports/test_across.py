@@ -5,11 +5,12 @@ import io
 import re
 from datetime import datetime
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
 from reports.comparison import Comparison, compare
 from reports.figures import spread
 from reports.head_to_head.plan import TUNING_SEED
@@ -17,13 +18,12 @@ from reports.html_parts import matrix
 from reports.html_report import html_report
 from reports.markdown import markdown
 from reports.picture import picture
-from reports.runs import find_runs, read_run
 from reports.statistics import Estimate, interquartile_mean, probability_of_improvement
 from reports.tables import results_csv
 from reports.tasks import Duel
 from reports.verdicts import answer
 from tests.reports.run_folders import write_run, write_study
-from tests.reports.test_outputs import Page
+from tests.reports.test_outputs import Drawing, Page
 
 
 def compared(root: Path, metric: str = "success") -> Comparison:
@@ -162,19 +162,17 @@ def test_page_and_files_say_it_all(study: Comparison) -> None:
 
 
 def test_picture_has_a_panel_a_task_and_a_sweep(study: Comparison) -> None:
-    drawing = ElementTree.fromstring(picture(study, "episodes"))
-    space = "{http://www.w3.org/2000/svg}"
-    texts = ["".join(text.itertext()) for text in drawing.iter(f"{space}text")]
+    drawn = Drawing(picture(study, "episodes"))
     for expected in ("countdown", "sort", "recall, at the end", "delay", "16"):
-        assert expected in texts, expected
-    assert not any("recall (delay" in text for text in texts)
-    assert len(list(drawing.iter(f"{space}polyline"))) == 3 * 2
-    width = float(drawing.attrib["width"])
-    for group in drawing.findall(f"{space}g"):
-        for line in group.findall(f"{space}polyline"):
-            places = [tuple(map(float, pair.split(","))) for pair in line.attrib["points"].split()]
-            assert all(0 <= x <= width / 2 and 0 <= y <= 270 for x, y in places)
-            assert [x for x, _ in places] == sorted(x for x, _ in places)
+        assert expected in drawn.texts, expected
+    assert not any("recall (delay" in text for text in drawn.texts)
+    assert len(drawn.named("curve-")) == 3 * 2
+    for name, points in drawn.named("curve-").items():
+        left = 0 if name.split("-")[1] in ("0", "2") else drawn.width / 2
+        assert all(left <= x <= left + drawn.width / 2 and 0 <= y <= drawn.height for x, y in points)
+        assert [x for x, _ in points] == sorted(x for x, _ in points)
+    spread_evenly = [x for x, _ in drawn.named("curve-")["curve-2-0"]]  # 1, 4, 16 by their logarithm
+    assert spread_evenly[1] - spread_evenly[0] == pytest.approx(spread_evenly[2] - spread_evenly[1], abs=0.01)
 
 
 def test_values_that_double_are_spread_by_their_logarithm() -> None:
@@ -191,10 +189,10 @@ def test_matrix_is_a_duel_from_both_sides() -> None:
     assert matrix(["a"], []) == []
 
 
-def test_a_head_to_heads_trials_are_known_by_their_seed(tmp_path: Path) -> None:
-    """Their records need not say so; they are in no task, and what they cost is told."""
-    for seed in (0, 1, 2):
+def test_a_seed_makes_no_trial(tmp_path: Path) -> None:
+    """A reported run may have any seed, even that of a head-to-head's trials."""
+    for seed in (0, 1, TUNING_SEED):
         write_run(tmp_path / f"seed-{seed}", seed=seed)
-    write_run(tmp_path / "trial", seed=TUNING_SEED)
+    write_run(tmp_path / "trial", seed=TUNING_SEED, phase="tuning")
     study = compared(tmp_path)
     assert len(study.runs) == 3 and [len(tuning.trials) for tuning in study.tunings] == [1]

@@ -1,13 +1,15 @@
 """Scores are read where the budget ended, whatever the size of a generation."""
 
+import math
 from pathlib import Path
 
 import pytest
 
-from reports.at_budget import at_budget
+from evotext.run_folder.at_budget import at_budget
+from evotext.run_folder.record import NAN, EvaluationPoint, RunRecord
+from reports.axes import AXES
 from reports.fairness import differences_that_matter
 from reports.formats import p_value
-from reports.records import AXES, NAN, EvaluationPoint, RunRecord
 
 
 def points(*pairs: tuple[float, float]) -> list[EvaluationPoint]:
@@ -58,3 +60,12 @@ def test_generations_of_unequal_size_are_no_unfairness_then() -> None:
 
 def test_no_probability_is_zero() -> None:
     assert [p_value(p) for p in (0.0, 0.0004, 0.0005, 0.17, 1.0)] == ["< 0.001", "< 0.001", "0.001", "0.170", "1.000"]
+
+
+def test_a_return_is_read_there_without_a_success_too() -> None:
+    measured = [
+        EvaluationPoint(generation=i, cost=dict.fromkeys(AXES, cost), score={"success": NAN, "return": score})
+        for i, (cost, score) in enumerate([(0, -80.0), (80, -40.0), (120, -20.0)])
+    ]
+    scores, spent = at_budget(measured, measured[-1].score, unit="flops", limit=100.0, spent=120.0)
+    assert (scores["return"], spent) == (-30.0, 100.0) and math.isnan(scores["success"])

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
 from reports.comparison import compare
 from reports.html_report import html_report
-from reports.runs import find_runs, read_run
 from tests.reports.run_folders import write_run, write_study
 
 selenium = pytest.importorskip("selenium")

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evotext.run_folder.record import RunRecord
 from reports.comparison import Comparison, compare
-from reports.records import RunRecord
 from reports.statistics import holm, permutation_p_value
 from reports.tasks import SIGNIFICANCE
 from reports.verdicts import answer, verdict

@@ -65,22 +65,22 @@ def test_default_folders_do_not_collide(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     for _ in range(2):
         assert compare("run", cwd=tmp_path).returncode == 0
-    assert len(list((tmp_path / "reports").glob("*/report.html"))) == 2
+    assert len(list((tmp_path / "comparisons").glob("*/report.html"))) == 2
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "expected at least one run folder"),
+        ([], "expected at least one run's folder"),
         (["nowhere"], "'nowhere', which is not a folder"),
         (["empty"], "no runs in 'empty'"),
-        (["run", "outt=x"], "got 'outt=x'; did you mean 'out'?"),
-        (["run", "--out"], "got '--out'; did you mean 'out'?"),
-        (["run", "metric=sucess"], "got metric=sucess; did you mean 'success'?"),
-        (["run", "watch=often"], "expected watch=true, watch=false or watch=SECONDS"),
-        (["run", "watch=0"], "expected watch=true"),
-        (["run", "--wach"], "got '--wach'; did you mean 'watch'?"),
-        (["run", "out="], "expected a value after out="),
+        (["run", "outt=x"], "got 'outt=x'; did you mean out?"),
+        (["run", "--out"], "got '--out'; did you mean out?"),
+        (["run", "metric=sucess"], "metric: expected 'success' or 'return', got 'sucess'; did you mean success?"),
+        (["run", "watch=often"], "watch: expected an integer or true or false, got 'often'"),
+        (["run", "watch=86401"], "watch: expected a number of at most 86400"),
+        (["run", "--wach"], "got '--wach'; did you mean watch?"),
+        (["run", "out="], "out: expected a value, got nothing"),
         (["run", "out=file/below"], "expected a folder to write to"),
     ],
 )
@@ -113,12 +113,10 @@ def test_a_reader_that_leaves_and_a_poor_terminal_are_no_errors(tmp_path: Path) 
 
 
 def test_starts_without_torch_and_scipy() -> None:
-    code = (
-        "import sys; sys.argv = ['x', '-h']; sys.path.insert(0, 'scripts'); import compare; print(sorted(sys.modules))"
-    )
+    code = "import sys; import evotext.commands.compare; print(sorted(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60, check=True
     )
     loaded = {word.strip(" '[]\n") for word in done.stdout.split(",")}
-    assert "reports.comparison" in loaded
+    assert "evotext.reports.comparison" in loaded
     assert not {"torch", "transformers", "scipy", "pandas"} & loaded

@@ -1,5 +1,7 @@
 """Grouping, fairness and verdicts: what may be claimed, and what must be said."""
 
+import csv
+import io
 import math
 from datetime import datetime
 from pathlib import Path
@@ -7,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from evotext.runner.evaluation import Evaluator
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
 from reports.comparison import Comparison, _said, compare
 from reports.figures import metric_title
 from reports.html_report import html_report
 from reports.markdown import markdown
 from reports.picture import picture
-from reports.runs import find_runs, read_run
+from reports.tables import results_csv
 from reports.tasks import fewest_for_a_claim
 from reports.verdicts import answer, clear_winner, setting, verdict
 from tests.reports.run_folders import write_run
 
 NOW = datetime(2026, 1, 2)
-VALIDATION = Evaluator(episodes=256, points=1, temperature=0.0, samples=0, split="validation")
 
 
 def compared(root: Path) -> Comparison:
@@ -99,9 +101,7 @@ def test_seeds_that_a_claim_takes(tmp_path: Path, contestants: int) -> None:
 
 
 def test_validation_instances_are_called_so(tmp_path: Path) -> None:
-    write_finals(
-        tmp_path, {"eggroll": [0.5, 0.6, 0.7], "grpo": [0.8, 0.8, 0.9]}, decoding=VALIDATION.decoding, passes=True
-    )
+    write_finals(tmp_path, {"eggroll": [0.5, 0.6, 0.7], "grpo": [0.8, 0.8, 0.9]}, split="validation", passes=True)
     comparison = compared(tmp_path)
     (task,) = comparison.tasks
     assert "measured on 256 validation episodes; decoding: greedy." in setting(task)
@@ -134,6 +134,7 @@ def test_several_tasks_in_one_sentence(tmp_path: Path) -> None:
     [
         ({"limit": 20_480}, "budgets differ (40,960 episodes / 20,480 episodes)"),
         ({"decoding": "temperature 1"}, "decoding at evaluation differs (greedy / temperature 1)"),
+        ({"split": "validation"}, "instances at evaluation differ (test / validation)"),
         ({"before": 0.35}, "runs do not start alike (success of 0.20 to 0.35 before training)"),
     ],
 )
@@ -230,3 +231,48 @@ def test_another_class_is_named_by_its_class_and_its_own_options() -> None:
     assert _said(low, keys) == ["perturbation LowRank", "rank 1", "sigma 0.1"]
     assert _said(full, keys) == ["perturbation FullRank", "vectors full", "sigma 0.2"]
     assert _said({"sigma": "0.1"}, ["sigma", "population"]) == ["sigma 0.1", "population absent"]
+
+
+def chosen_by_itself(root: Path) -> Comparison:
+    return compare([read_run(folder) for folder in find_runs([root])], metric=None, seed=0)
+
+
+def test_runs_that_know_no_success_are_compared_by_their_returns(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5, 0.52, 0.54], "grpo": [0.9, 0.91, 0.92]}, success=False)
+    comparison = chosen_by_itself(tmp_path)
+    (task,) = comparison.tasks
+    assert comparison.metric == "return" and [len(c.counted) for c in task.contestants] == [3, 3]
+    assert all(c.after is not None and c.bands["episodes"].runs == 3 for c in task.contestants)
+    assert "(grpo 0.91 [0.90, 0.92] and eggroll 0.52 [0.50, 0.54])" in verdict(task)
+    assert "return on held-out instances" in answer(comparison)[1]
+    page = html_report(comparison, made=NOW)
+    assert "Held-out return" in page and "Held-out return over training" in markdown(comparison, "curves.svg")
+    assert "Held-out return" in picture(comparison, "episodes")
+
+
+def test_beside_tasks_with_success_one_without_is_named_and_not_counted(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5]}, env="sort")
+    write_finals(tmp_path, {"eggroll": [0.5]}, env="cliff", success=False)
+    comparison = chosen_by_itself(tmp_path)
+    cliff, sort = comparison.tasks
+    assert comparison.metric == "success" and not cliff.contestants[0].counted and sort.contestants[0].counted
+    assert any("this task knows no success" in note and "metric=return" in note for note in cliff.notes)
+    assert not any("knows no success" in note for note in sort.notes)
+
+
+def test_faults_of_an_environment_stand_beside_the_scores(tmp_path: Path) -> None:
+    write_finals(tmp_path, {"eggroll": [0.5, 0.6]}, faults={"raised": 300, "time_limit": 12})
+    write_finals(tmp_path, {"grpo": [0.5, 0.6]})
+    comparison = compared(tmp_path)
+    (task,) = comparison.tasks
+    (note,) = [note for note in task.notes if "faults" in note]
+    assert note == (
+        "eggroll: faults of the environment ended 624 of 81,920 training episodes and 4 of 8,704 measured episodes "
+        "(raised, time_limit)"
+    )
+    assert note in html_report(comparison, made=NOW) and note in markdown(comparison, "curves.svg")
+    rows = list(csv.DictReader(io.StringIO(results_csv(comparison))))
+    assert [(row["algorithm"], row["faults"], row["evaluation_faults"]) for row in rows] == [
+        *[("eggroll", "312", "2")] * 2,
+        *[("grpo", "0", "0")] * 2,
+    ]

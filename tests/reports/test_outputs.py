@@ -10,21 +10,24 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import plotly.graph_objects
 import pytest
 from rich.console import Console
 
+from evotext.run_folder.find import find_runs
+from evotext.run_folder.reader import read_run
 from reports import formats
 from reports.comparison import Comparison, compare
 from reports.figures import axes_of, first_axis, learning_curves, points_in_words, styles
 from reports.html_report import html_report
 from reports.markdown import markdown
-from reports.picture import picture, tick, ticks
-from reports.runs import find_runs, read_run
+from reports.picture import picture, tick
 from reports.tables import results_csv, terminal_tables
 from tests.reports.run_folders import write_run
 
 NASTY = '</script><img src=x onerror="alert(1)">|`$&\'\x1b[31m'
+SPACE = "{http://www.w3.org/2000/svg}"
 VOID = {"meta", "link", "input", "img", "br", "hr"}
 
 
@@ -40,6 +43,36 @@ def comparison(tmp_path: Path) -> Comparison:
                 write_run(tmp_path / f"{env}-{algorithm}-{seed}", algorithm=algorithm, env=env, seed=seed, samples=True)
     write_run(tmp_path / "bad", algorithm="ppo", env="sort", status="failed", reason="ValueError: no gradient")
     return compared(tmp_path)
+
+
+class Drawing:
+    """An SVG document as its elements say."""
+
+    def __init__(self, text: str) -> None:
+        self._root = ElementTree.fromstring(text)
+        self.texts = ["".join(one.itertext()) for one in self._root.iter(SPACE + "text")]
+        self.width, self.height = map(float, self._root.attrib["viewBox"].split()[2:])
+
+    def named(self, prefix: str) -> dict[str, list[tuple[float, float]]]:
+        """The points of each group's first path, in order, by the group's name."""
+        found = {}
+        for group in self._groups(prefix):
+            numbers = re.findall(r"[-\d.]+", next(group.iter(SPACE + "path")).attrib["d"])
+            found[group.attrib["id"]] = [(float(x), float(y)) for x, y in zip(*[iter(numbers)] * 2, strict=True)]
+        return found
+
+    def looks(self, prefix: str) -> dict[str, tuple[str, ...]]:
+        """Stroke, dashes and mark of each group's lines, by the group's name."""
+        return {
+            group.attrib["id"]: tuple(
+                path.get("style", "") + (path.attrib["d"] if path.get("id") else "")
+                for path in group.iter(SPACE + "path")
+            )
+            for group in self._groups(prefix)
+        }
+
+    def _groups(self, prefix: str) -> list[ElementTree.Element]:
+        return [group for group in self._root.iter(SPACE + "g") if group.get("id", "").startswith(prefix)]
 
 
 class Page(HTMLParser):
@@ -100,7 +133,7 @@ def test_page_says_what_matters(comparison: Comparison) -> None:
         "Budget of a run: 40,960 episodes; measured on 256 held-out episodes; decoding: greedy.",
         "failed (ValueError: no gradient)",
         "ppo: 1 of 1 runs not counted (1 failed)",
-        "python scripts/train.py algorithm=grpo env=recall seed=2",
+        "evotext train algorithm=grpo env=recall seed=2",
         "2.13.0",
         "llm> 123",
         "612 MB",
@@ -147,31 +180,47 @@ def test_names_are_text_everywhere(tmp_path: Path) -> None:
     assert '</script><img src=x onerror="alert(1)">' in page.words and "<b>bold" in page.words
     figure = json.loads(page.data["data-task-1"])["figures"]["episodes"]
     assert all("<" not in trace["name"] for trace in figure["data"])
-    drawing = ElementTree.fromstring(picture(comparison, "episodes"))
-    assert any("<img src=x" in "".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text"))
+    drawn = Drawing(picture(comparison, "episodes"))
+    assert any(text.startswith('</script><img src=x onerror="alert(1)">|`$&') for text in drawn.texts)
     report = markdown(comparison, "curves.svg")
     assert "<img" not in re.sub(r"\\<", "", report.split("```bash")[0])
     assert "\x1b" not in report + results_csv(comparison)
 
 
 def test_picture_draws_every_task_and_algorithm(comparison: Comparison) -> None:
-    drawing = ElementTree.fromstring(picture(comparison, "seconds"))
-    space = "{http://www.w3.org/2000/svg}"
-    texts = ["".join(text.itertext()) for text in drawing.iter(f"{space}text")]
+    drawn = Drawing(picture(comparison, "seconds"))
     for expected in ("eggroll", "grpo", "recall", "sort", "Seconds of training", "Held-out success"):
-        assert expected in texts
-    assert len(list(drawing.iter(f"{space}polyline"))) == len(list(drawing.iter(f"{space}polygon"))) == 4
-    width, height = (float(drawing.attrib[side]) for side in ("width", "height"))
-    for line in drawing.iter(f"{space}polyline"):
-        for pair in line.attrib["points"].split():
-            x, y = map(float, pair.split(","))
-            assert 0 <= x <= width and 0 <= y <= height
+        assert expected in drawn.texts
+    assert len(drawn.named("curve-")) == len(drawn.named("band-")) == 4
+    for points in drawn.named("curve-").values():
+        assert all(0 <= x <= drawn.width and 0 <= y <= drawn.height for x, y in points)
+        assert [x for x, _ in points] == sorted(x for x, _ in points)
 
 
-def test_ticks_are_round() -> None:
-    assert ticks(41_000) == [0, 10_000, 20_000, 30_000, 40_000]
-    assert ticks(1.0) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert ticks(0) == [0]
+def test_the_picture_draws_the_figures(comparison: Comparison) -> None:
+    """On one scale from 0 to 1, and the same runs give the same picture."""
+    text = picture(comparison, "episodes")
+    drawn = Drawing(text)
+    assert picture(comparison, "episodes") == text
+    for number, task in enumerate(comparison.tasks):
+        lines = {c.name: c.bands["episodes"] for c in task.contestants if c.bands}
+        heights = [y for i in range(len(lines)) for _, y in drawn.named("curve-")[f"curve-{number}-{i}"]]
+        scores = [score for band in lines.values() for score in band.score]
+        per_score = np.polyfit(scores, heights, 1)
+        assert np.polyval(per_score, scores) == pytest.approx(heights, abs=0.01) and per_score[0] < 0
+
+
+def test_ticks_are_round(comparison: Comparison) -> None:
+    drawn = Drawing(picture(comparison, "episodes"))
+    assert drawn.texts[:5] == ["0", "10k", "20k", "30k", "40k"]
+    assert [text for text in drawn.texts if re.fullmatch(r"[01](\.\d)?", text)][1:7] == [
+        "0",
+        "0.2",
+        "0.4",
+        "0.6",
+        "0.8",
+        "1",
+    ]
     assert [tick(value) for value in (0, 40_000, 2_500, 1.5e9, 100, 0.5)] == ["0", "40k", "2.5k", "1.5G", "100", "0.5"]
 
 
@@ -249,10 +298,8 @@ def test_no_two_of_many_contestants_look_alike(tmp_path: Path) -> None:
     means = [trace for trace in figure["data"] if trace["meta"]["role"] == "mean"]  # type: ignore[attr-defined]
     drawn = {(trace["meta"]["style"], trace["line"]["dash"], trace["marker"]["symbol"]) for trace in means}
     assert len(drawn) == len({trace["legendgroup"] for trace in means}) == 8
-    root = ElementTree.fromstring(picture(comparison, "episodes"))
-    marks = root.iter("{http://www.w3.org/2000/svg}g")
-    legend = {ElementTree.tostring(mark) for mark in marks if mark.get("transform") == "translate(15 0)"}
-    assert len(legend) == 8
+    legend = Drawing(picture(comparison, "episodes")).looks("legend-")
+    assert len(legend) == len(set(legend.values())) == 8
 
 
 def test_styles_are_the_same_on_all_tasks_and_axis_is_the_budgets(comparison: Comparison) -> None:

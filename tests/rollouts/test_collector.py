@@ -10,7 +10,7 @@ import torch
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.task import TextTask
-from evotext.types import RolloutPlan, Sampling, Trajectories
+from evotext.types import FAULTS, Ending, RolloutPlan, Sampling, Trajectories
 from tests.rollouts.test_session import with_frequent_ends
 from tests.small_models import small_model
 
@@ -30,6 +30,7 @@ def chatter(name: str = "Chatter", max_turns: int = 8, **options: Any) -> TextTa
         max_turns=max_turns,
         success_return=options.pop("success_return", None),
         strict=options.pop("strict", False),
+        step_seconds=options.pop("step_seconds", 60.0),
         **options,
     )
 
@@ -52,7 +53,7 @@ def collect(model: LanguageModel, task: TextTask, asked: RolloutPlan, rows: int 
 @pytest.mark.parametrize("rows", [1, 4, 10])
 def test_results_do_not_depend_on_the_batches(model: LanguageModel, rows: int) -> None:
     whole, split = collect(model, chatter(), plan()), collect(model, chatter(), plan(), rows)
-    for name in ("tokens_BT", "policy_mask_BT", "turn_BT", "reward_BT", "length_B", "terminated_B", "overlong_B"):
+    for name in ("tokens_BT", "policy_mask_BT", "turn_BT", "reward_BT", "length_B", "ending_B", "overlong_B"):
         assert torch.equal(getattr(whole, name), getattr(split, name)), name
     torch.testing.assert_close(whole.logprob_BT, split.logprob_BT, atol=1e-6, rtol=0)
 
@@ -91,8 +92,8 @@ def test_rewards_stand_at_the_last_token_of_their_turn(model: LanguageModel) -> 
         turn = batch.turn_BT[row, position]
         mine = (batch.policy_mask_BT[row] & (batch.turn_BT[row] == turn)).nonzero()
         assert position == int(mine[-1])
-    assert torch.equal(batch.success_B, batch.return_B >= 3.0)
-    assert batch.terminated_B.all() and not batch.truncated_B.any()
+    assert batch.success_B is not None and torch.equal(batch.success_B, batch.return_B >= 3.0)
+    assert batch.terminated_B.all() and not batch.truncated_B.any() and batch.faults == ()
 
 
 def test_cost_counts_tokens_steps_and_episodes(model: LanguageModel) -> None:
@@ -106,15 +107,22 @@ def test_cost_counts_tokens_steps_and_episodes(model: LanguageModel) -> None:
 
 def test_the_turn_limit_truncates(model: LanguageModel) -> None:
     batch = collect(model, chatter(max_turns=2), plan())
-    assert batch.truncated_B.any() and (batch.truncated_B ^ batch.terminated_B).all()
+    cut = batch.ending_B == Ending.TURN_LIMIT
+    assert cut.any() and (cut ^ batch.terminated_B).all() and torch.equal(cut, batch.truncated_B)
+    assert not batch.faulty_B.any()
     assert int(batch.turn_BT.max()) == 1
-    assert any("max_turns=2" in transcript.note for transcript in batch.transcripts if transcript.note)
+    assert [transcript.ending for transcript in batch.transcripts] == batch.ending_B[:4].tolist()
+
+
+def test_a_limit_of_the_environment_is_told_from_ours(model: LanguageModel) -> None:
+    batch = collect(model, chatter(fault="truncated"), plan())
+    assert (batch.ending_B == Ending.ENVIRONMENT_LIMIT).all() and batch.truncated_B.all() and not batch.faulty_B.any()
 
 
 def test_the_context_truncates_a_conversation_before_it_overflows(model: LanguageModel) -> None:
     batch = collect(model, chatter(longest=60, max_turns=60), plan())
     assert int(batch.length_B.max()) <= model.context_length
-    assert batch.truncated_B.any()
+    assert (batch.ending_B == Ending.CONTEXT).any()
 
 
 def test_a_prompt_longer_than_the_context_is_refused(model: LanguageModel) -> None:
@@ -122,25 +130,46 @@ def test_a_prompt_longer_than_the_context_is_refused(model: LanguageModel) -> No
         collect(model, chatter(prompt=80), plan())
 
 
+RAISED, EXITED, TIME_LIMIT, BAD_REPLY, BAD_REWARD = FAULTS
+
+
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("fault", "kind", "reason"),
     [
-        ("reset", "broken at reset"),
-        ("step", "broken at step"),
-        ("exit", "step raised SystemExit: 3"),
-        ("type", "int"),
-        ("surrogate", "surrogates not allowed"),
-        ("nan", "expected a finite reward, got nan"),
-        ("none", "NoneType"),
-        ("hang", "step took longer than env.step_seconds=0.5"),
-        ("stubborn", "step took longer than env.step_seconds=0.5"),
+        ("reset", RAISED, "reset raised RuntimeError: broken at reset"),
+        ("step", RAISED, "step raised RuntimeError: broken at step"),
+        ("unwritable", RAISED, "step raised Unwritable: an error that cannot be written out"),
+        ("base", RAISED, "step raised BaseException: not an Exception"),
+        ("exit", EXITED, "step called sys.exit: SystemExit: 3"),
+        ("hang", TIME_LIMIT, "step took longer than env.step_seconds=0.5"),
+        ("stubborn", TIME_LIMIT, "step took longer than env.step_seconds=0.5"),
+        ("none_at_all", BAD_REPLY, "truncated, info) from step, got None"),
+        ("reset_none", BAD_REPLY, "expected (observation, info) from reset, got None"),
+        ("reset_text", BAD_REPLY, "expected (observation, info) from reset, got 'ab' (str)"),
+        ("type", BAD_REPLY, "expected a text as the observation, got 7 (int)"),
+        ("surrogate", BAD_REPLY, "expected an observation without lone surrogates"),
+        ("flag", BAD_REPLY, "expected a boolean as terminated, got 'False' (str)"),
+        ("no_flag", BAD_REPLY, "expected a boolean as truncated, got None"),
+        ("nan", BAD_REWARD, "expected a finite reward, at most 3.4e+38, got nan"),
+        ("huge", BAD_REWARD, "at most 3.4e+38, got 1e+39"),
+        ("none", BAD_REWARD, "expected a number as the reward, got None"),
+        ("text", BAD_REWARD, "expected a number as the reward, got '1.0' (str)"),
     ],
 )
-def test_a_faulty_environment_ends_its_own_episode_only(model: LanguageModel, fault: str, reason: str) -> None:
+def test_a_faulty_environment_ends_its_own_episode_only(
+    model: LanguageModel, fault: str, kind: Ending, reason: str
+) -> None:
     batch = collect(model, chatter(fault=fault, step_seconds=0.5), plan())
     healthy = collect(model, chatter(), plan())
-    assert batch.truncated_B.any()
-    assert any(reason in transcript.note for transcript in batch.transcripts)
+    assert batch.faulty_B.any() and torch.equal(batch.faulty_B, batch.truncated_B)
+    assert (batch.ending_B[batch.faulty_B] == kind).all()
+    assert batch.return_B.isfinite().all() and batch.reward_BT.isfinite().all()
+    (example,) = batch.faults
+    assert example.kind is kind and reason in str(example)
+    assert example.instance == 2 * int(batch.faulty_B.nonzero()[0])
+    where = "toy_environments.py"  # the user's own line
+    assert (where in example.traceback) == (kind in (RAISED, EXITED, TIME_LIMIT))
+    assert any(transcript.fault is not None and reason in str(transcript.fault) for transcript in batch.transcripts)
     for row in (~batch.truncated_B).nonzero()[:, 0].tolist():
         length = int(batch.length_B[row])
         assert torch.equal(batch.tokens_BT[row, :length], healthy.tokens_BT[row, :length])
@@ -169,17 +198,22 @@ def test_outside_the_main_thread_there_is_no_time_limit_and_no_error(model: Lang
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("step", "broken at step"), ("exit", "step raised SystemExit: 3"), ("stubborn", "step took longer than")],
+    [
+        ("step", "broken at step"),
+        ("exit", "step called sys.exit: SystemExit: 3"),
+        ("stubborn", "step took longer than"),
+        ("text", "expected a number"),
+    ],
 )
 def test_a_strict_task_passes_the_fault_on(model: LanguageModel, fault: str, reason: str) -> None:
-    with pytest.raises(RuntimeError, match=reason):
+    with pytest.raises((RuntimeError, ValueError), match=reason):
         collect(model, chatter(fault=fault, strict=True, step_seconds=0.5), plan())
 
 
-def test_a_task_without_a_threshold_wants_one() -> None:
-    with pytest.raises(ValueError, match="env.success_return: expected a number"):
-        chatter("NoThreshold")
-    assert chatter("NoThreshold", success_return=2.0).success_return == 2.0
+def test_a_task_without_a_threshold_knows_no_success_unless_told(model: LanguageModel) -> None:
+    assert collect(model, chatter("NoThreshold"), plan()).success_B is None
+    batch = collect(model, chatter("NoThreshold", success_return=2.0), plan())
+    assert batch.success_B is not None and torch.equal(batch.success_B, batch.return_B >= 2.0)
 
 
 def test_options_that_the_environment_does_not_know_are_refused() -> None:
@@ -189,4 +223,4 @@ def test_options_that_the_environment_does_not_know_are_refused() -> None:
 
 def test_a_sum_of_rewards_may_be_rounded_and_still_be_a_success(model: LanguageModel) -> None:
     batch = collect(model, chatter("Tenths", max_turns=10), plan(rows=2))
-    assert float(batch.return_B[0]) < 1.0 and batch.success_B.all()
+    assert float(batch.return_B[0]) < 1.0 and batch.success_B is not None and batch.success_B.all()

@@ -8,6 +8,16 @@ from typing import Any
 import gymnasium
 from gymnasium import spaces
 
+FAULTY_SHARE = {"some": 0.3, "all": 1.0}
+REWARDS: dict[str, Any] = {"nan": float("nan"), "none": None, "text": "1.0", "huge": 1e39}
+
+
+class Unwritable(Exception):
+    """Its message cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no message")
+
 
 class Chatter(gymnasium.Env[str, str]):
     """Talks for a number of turns that depends on the seed; pays each answer's length in the end, 0.25 in between."""
@@ -24,13 +34,21 @@ class Chatter(gymnasium.Env[str, str]):
         self.seed_given = seed
         if self.fault == "reset":
             raise RuntimeError("broken at reset")
+        while self.fault == "reset_hang":
+            pass
+        if self.fault == "reset_some" and self.np_random.random() < 0.5:
+            raise RuntimeError("broken at reset")
+        if self.fault in ("reset_none", "reset_text"):
+            return {"reset_none": None, "reset_text": "ab"}[self.fault]  # type: ignore[return-value]
         return f"s{seed} " * self.prompt, {}
 
     def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.left -= 1
+        if self.np_random.random() < FAULTY_SHARE.get(self.fault, 0.0):
+            raise RuntimeError("lost the [/database]")
         if self.fault == "step" and self.seed_given % 4 == 0:
             raise RuntimeError("broken at step")
-        while self.fault == "hang" and self.seed_given == 0:
+        while self.fault == "hang_all" or (self.fault == "hang" and self.seed_given == 0):
             pass
         while self.fault == "stubborn" and self.seed_given == 0:
             with suppress(Exception):
@@ -39,8 +57,19 @@ class Chatter(gymnasium.Env[str, str]):
             sys.exit(3)
         if self.fault == "surrogate" and self.left:
             return "\ud800", 0.0, False, False, {}
-        if self.fault in ("nan", "none"):
-            return "", {"nan": float("nan"), "none": None}[self.fault], False, False, {}  # type: ignore[return-value]
+        if self.fault in REWARDS:
+            return "", REWARDS[self.fault], False, False, {}
+        if self.fault == "unwritable":
+            raise Unwritable
+        if self.fault == "base":
+            raise BaseException("not an Exception")
+        if self.fault == "none_at_all":
+            return None  # type: ignore[return-value]
+        if self.fault in ("flag", "no_flag"):
+            flags: Any = {"flag": ("False", False), "no_flag": (False, None)}[self.fault]
+            return "x", 0.0, *flags, {}
+        if self.fault == "truncated":
+            return "", 0.0, False, True, {}
         if self.fault == "type" and self.left:
             return 7, 0.0, False, False, {}
         over = self.left == 0

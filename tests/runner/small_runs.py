@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,15 +17,16 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import open_dict
 
-from evotext.cli.errors import build
+from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.writer import JsonLines
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
-from evotext.trackers.files import JsonLines, TensorBoard
+from evotext.trackers.tensorboard import TensorBoard
 from tests.rollouts.test_collector import chatter, with_frequent_ends
 from tests.small_models import small_model
 
@@ -42,11 +44,13 @@ SMALL = {
     "values": 2,
 }
 SMALL_FOR: dict[str, dict[str, Any]] = {"mezo": {"population": 2, "prompts": 6}}
+SAME = ("status", "budget", "eval", "dropped_generations", "faults", "evaluation_faults")
+"""Of a summary, whether or not the run was stopped."""
 EPISODES = 12  # of a generation, whatever the algorithm
 
 
-def small_algorithm(name: str) -> tuple[Any, Any]:
-    """An algorithm and its adapter as its configuration describes them, with little to do."""
+def small_algorithm(name: str, settings: Mapping[str, Any] = MappingProxyType({})) -> tuple[Any, Any]:
+    """An algorithm and its adapter as its configuration and these settings describe them, with little to do."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [f"algorithm={name}"])
@@ -58,6 +62,8 @@ def small_algorithm(name: str) -> tuple[Any, Any]:
             config.algorithm.demonstrations.solved = False  # one episode each: as many as the others take
         if "kl_coefficient" in config.algorithm:
             config.algorithm.kl_coefficient = 0.05  # a reference is state, too
+        for key, value in settings.items():
+            config.algorithm[key] = value
     return build(config, "algorithm"), build(config, "adapter")
 
 
@@ -76,18 +82,24 @@ def small_run(
     rows: int = 12,
     checkpoint_seconds: float = 1e-9,
     keep: int = 2,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    fault: str = "",
+    task: str = "Chatter",
     wrap: Callable[[Any, LanguageModel], Any] = lambda learner, model: learner,
 ) -> Run:
-    """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation."""
+    """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
+
+    settings: of the algorithm. task, fault: of `toy_environments`.
+    """
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
-    made, adapter = small_algorithm(algorithm)
+    made, adapter = small_algorithm(algorithm, settings)
     model = adapter.attach(small_starting_model())
     first = collectives.rank() == 0
     return Run(
         algorithm=Starting(lambda model, seed: wrap(made.start(model, seed), model)),
         model=model,
-        collector=Collector(model, chatter(longest=2), rows=rows),
+        collector=Collector(model, chatter(task, longest=2, fault=fault), rows=rows),
         budget=Budget(unit="episodes", limit=generations * EPISODES),
         evaluator=Evaluator(episodes=4, points=2, temperature=0.0, samples=2),
         trackers=[JsonLines(folder), TensorBoard(folder)] if first else [],
@@ -131,8 +143,7 @@ def outcome_of(folder: Path) -> dict[str, Any]:
         "weights": weights_of(folder),
         "metrics": lines_of(folder),
         "episodes": lines_of(folder, "episodes.jsonl"),
-        "summary": {k: summary[k] for k in ("status", "budget", "eval", "dropped_generations")}
-        | {"cost": cost, "evaluation_cost": measuring},
+        "summary": {k: summary[k] for k in SAME} | {"cost": cost, "evaluation_cost": measuring},
     }
 
 

@@ -15,12 +15,13 @@ from transformers import AutoModelForCausalLM
 from evotext.keys.instances import held_out_instances, train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
-from evotext.runner.budget import Budget
+from evotext.run_folder.writer import JsonLines
+from evotext.runner.budget import Budget, Unit
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
-from evotext.trackers.files import JsonLines, TensorBoard
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.trackers.tensorboard import TensorBoard
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from tests.rollouts.test_collector import chatter
 from tests.runner.small_runs import Starting
 from tests.small_models import small_model
@@ -53,9 +54,11 @@ class Counting:
         with torch.no_grad():
             next(self.model.network.parameters()).view(-1)[0] += 1.0
         notes = ("warning: mind the gap",) if batch.plan.generation == 1 else ()
-        skipped = float(batch.plan.generation in self.skipped)
         return UpdateReport(
-            metrics={"mine": 1.5, "skipped": skipped}, cost=Cost(updates=1, update_seconds=0.125), notes=notes
+            outcome=Outcome.NO_SIGNAL if batch.plan.generation in self.skipped else Outcome.CHANGED,
+            metrics={"mine": 1.5},
+            cost=Cost(updates=1, update_seconds=0.125),
+            notes=notes,
         )
 
     def state_dict(self) -> dict[str, object]:
@@ -134,6 +137,43 @@ def test_a_run_without_any_signal_says_so(
     run(tmp_path, skipped=skipped)[0].train()
     said = capsys.readouterr().err.splitlines()
     assert sum(line.startswith("nothing was learned: in every generation all answers") for line in said) == told
+    assert [line["skipped"] for line in records(tmp_path, "train")] == [float(i in skipped) for i in range(6)]
+
+
+class Idle(Counting):
+    """What it skips changes nothing."""
+
+    def tell(self, batch: Trajectories) -> UpdateReport:
+        updates = int(batch.plan.generation not in self.skipped)
+        return replace(super().tell(batch), cost=Cost(updates=updates))
+
+
+@pytest.mark.parametrize(("until", "unit"), [(1000, "updates"), (7, "updates"), (7, "episodes")])
+def test_generations_without_an_update_are_none_and_a_budget_in_updates_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], until: int, unit: Unit
+) -> None:
+    """An update in every third generation, or none from some on: then a run ends, measured, after four in a row for nothing."""
+    monkeypatch.setattr("evotext.runner.budget.MOST_IDLE", 4)
+    idle = [generation for generation in range(1000) if generation % 3 != 2 or generation >= until]
+    training, _ = run(tmp_path, skipped=idle, learner=Idle)
+    training._budget = Budget(unit=unit, limit=6 if unit == "updates" else 60)
+    summary = training.train()
+    assert summary["status"] == "completed"
+    evaluations = records(tmp_path, "eval")
+    assert "eval/pass@1" in evaluations[-1]
+    if unit == "episodes":
+        assert summary["cost"]["updates"] == 2 and summary["cost"]["episodes"] == 60  # type: ignore[index]
+        assert summary["reason"] is None
+    elif until == 1000:
+        assert summary["cost"]["updates"] == 6 and summary["reason"] is None  # type: ignore[index]
+        assert [line["generation"] for line in evaluations] == [0, 6, 12, 18]
+    else:
+        assert summary["budget"] == {"unit": "updates", "limit": 6.0, "spent": 2.0}
+        assert (
+            summary["reason"] == "4 generations in a row made no update, so that the rest of the budget is out of reach"
+        )
+        assert summary["reason"] in capsys.readouterr().err
+        assert [line["generation"] for line in evaluations] == [0, 6, 10]
 
 
 class Reading(Counting):

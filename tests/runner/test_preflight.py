@@ -10,7 +10,7 @@ from evotext.rollouts.task import TextTask
 from evotext.runner.preflight import check_prompts, choose_device
 
 
-def _outline(context_length: int) -> Outline:
+def outline(context_length: int) -> Outline:
     tokenizer = character_tokenizer()
     return Outline(chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]), context_length=context_length)
 
@@ -23,6 +23,7 @@ def _recall(delay: int) -> TextTask:
         max_turns=1002,
         success_return=None,
         strict=False,
+        step_seconds=60.0,
         delay=delay,
     )
 
@@ -39,17 +40,15 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_episodes_that_fit_are_let_through() -> None:
-    check_prompts(_outline(256), _recall(delay=16))
+    check_prompts(outline(256), _recall(delay=16))
 
 
 def test_a_prompt_longer_than_the_context_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"env: expected prompts of at most 2 tokens .* got one of 7"):
-        check_prompts(_outline(12), _recall(delay=0))
+    with pytest.raises(ValueError, match=r"expected prompts of at most 2 tokens .* got one of 7"):
+        check_prompts(outline(12), _recall(delay=0))
 
 
 def test_an_episode_that_outgrows_the_context_is_refused() -> None:
     """The first prompt is short; the turns that follow are too many."""
-    with pytest.raises(
-        ValueError, match=r"env: expected episodes of at most 256 tokens .* got a worked one of 2\d\d\d"
-    ):
-        check_prompts(_outline(256), _recall(delay=200))
+    with pytest.raises(ValueError, match=r"expected episodes of at most 256 tokens .* got a worked one of 2\d\d\d"):
+        check_prompts(outline(256), _recall(delay=200))

@@ -24,7 +24,7 @@ from tests.runner.small_runs import (
 )
 
 # One of each kind: what differs between processes differs by the noise, by the adapter, by the library, by the loss.
-POPULATIONS = ["eggroll", "openai_es", "lora_es", "cma_es"]
+POPULATIONS = ["eggroll", "openai_es", "lora_es", "cma_es", "scored_es"]
 GRADIENTS = ["grpo", "ppo", "rloo", "sft"]
 OPTIONS = {"generations": 3, "rows": 4}  # three batches a generation, one an evaluation
 
@@ -85,7 +85,7 @@ def test_a_population_exchanges_scalars_and_gradients_more(tmp_path: Path) -> No
         assert ended(*together(2, run_to_the_end, tmp_path / algorithm, algorithm, False, options)) == [0, 0]
     parameters = sum(weight.numel() for weight in whole_weights(tmp_path / "eggroll").values())
     scalars = bytes_and_waiting(tmp_path / "eggroll", "eggroll")
-    assert scalars < 1500, "6 numbers a row, 8 bytes a parameter tensor, and a few"
+    assert scalars < 1500, "5 numbers a row, 8 bytes a parameter tensor, and a few"
     assert bytes_and_waiting(tmp_path / "grpo", "grpo") > 4 * parameters
 
 

@@ -9,14 +9,16 @@ import torch
 from omegaconf import OmegaConf
 
 from evotext.rollouts.collector import Collector
+from evotext.run_folder import names
+from evotext.run_folder.writer import JsonLines
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
 from evotext.runner.preflight import check_split
 from evotext.runner.pruner import MedianPruner, NoPruner
-from evotext.trackers.files import JsonLines
 from tests.rollouts.test_collector import chatter
+from tests.runner.small_runs import Starting
 from tests.runner.test_loop import Counting, records
 from tests.scripts_in_process import status_of
 from tests.small_models import small_model
@@ -31,15 +33,26 @@ SETTING = {
 
 
 def neighbour(
-    sweep: Path, name: str, successes: list[float], unfinished: str = "", every: float = 0.25, **changes: object
+    sweep: Path,
+    name: str,
+    scores: list[float],
+    unfinished: str = "",
+    every: float = 0.25,
+    metrics: tuple[str, ...] = ("success", "return"),
+    **changes: object,
 ) -> Path:
     """A run that was measured before training and whenever so much of its budget was spent."""
     folder = sweep / name
-    (folder / ".hydra").mkdir(parents=True)
-    OmegaConf.save(SETTING | {"algorithm": {"lr": name}} | changes, folder / ".hydra" / "config.yaml")
-    records = [{"kind": "eval", "eval/success": s, "eval/spent": i * every} for i, s in enumerate(successes)]
-    lines = [json.dumps(record) + "\n" for record in records]
-    (folder / "metrics.jsonl").write_text('{"kind": "train"}\n'.join(["", *lines]) + unfinished)
+    (folder / names.HYDRA).mkdir(parents=True)
+    OmegaConf.save(SETTING | {"algorithm": {"lr": name}} | changes, folder / names.HYDRA / names.CONFIG)
+    lines = JsonLines(folder)
+    for i, score in enumerate(scores):
+        lines.log({"kind": "train", "generation": i})
+        measured = {f"eval/{metric}": score for metric in metrics}
+        lines.log({"kind": "eval", "generation": i, "eval/spent": i * every, **measured})
+    lines.close()
+    with (folder / names.METRICS).open("a") as file:
+        file.write(unfinished)
     return folder
 
 
@@ -70,6 +83,14 @@ def test_the_median_at_the_same_measurement_decides(tmp_path: Path, own: list[fl
         assert reason == "success 0.290 is below 0.300, the median of 3 runs so far"
 
 
+def test_without_a_success_the_return_decides(tmp_path: Path) -> None:
+    for i, last in enumerate((-30.0, -20.0, -10.0)):
+        neighbour(tmp_path, str(i), [-80.0, last], metrics=("return",))
+    reason = median().behind(neighbour(tmp_path, "own", [-80.0, -21.0], metrics=("return",)))
+    assert reason == "return -21.000 is below -20.000, the median of 3 runs so far"
+    assert not median().behind(neighbour(tmp_path, "better", [-80.0, -19.0], metrics=("return",)))
+
+
 def test_the_warm_up_is_left_to_every_run(tmp_path: Path) -> None:
     for i in range(3):
         neighbour(tmp_path, str(i), [0.1, 0.9, 0.9])
@@ -91,6 +112,15 @@ def test_a_neighbour_that_does_not_say_what_it_spent_is_none(tmp_path: Path) -> 
         folder = neighbour(tmp_path, str(i), [0.1, 0.9])
         (folder / "metrics.jsonl").write_text('{"kind": "eval", "eval/success": 0.9}\n')
     assert not median().behind(neighbour(tmp_path, "own", [0.1, 0.0]))
+
+
+def test_a_damaged_neighbour_ends_no_other_run(tmp_path: Path) -> None:
+    for i in range(3):
+        neighbour(tmp_path, str(i), [0.1, 0.9], unfinished='{"kind": "eval", "eval/spent"\n[1]\n')
+    broken = neighbour(tmp_path, "broken", [0.1, 0.9])
+    (broken / names.HYDRA / names.CONFIG).write_text("[a")
+    reason = median().behind(neighbour(tmp_path, "own", [0.1, 0.0]))
+    assert reason == "success 0.000 is below 0.900, the median of 3 runs so far"
 
 
 def test_a_neighbour_of_an_older_version_is_none(tmp_path: Path) -> None:
@@ -123,7 +153,7 @@ class EndsAtOnce:
 def run(folder: Path) -> Run:
     model = small_model("llama", torch.float32)
     return Run(
-        algorithm=Counting(),
+        algorithm=Starting(Counting),
         model=model,
         collector=Collector(model, chatter(), rows=8),
         budget=Budget(unit="updates", limit=6),
@@ -158,12 +188,12 @@ def test_train_py_ends_a_run_that_falls_behind(
 ) -> None:
     """Its model knows nothing and scores 0; the neighbours are copies of its records with better scores."""
     words = [
-        "model=1M",
+        "model=random",
         "env=sort",
         "algorithm=grpo",
         "algorithm.prompts=1",
-        "budget=updates",
-        "budget.limit=4",
+        "budget=episodes",
+        "budget.limit=32",
         "threads=1",
     ]
     words += ["evaluation.split=validation", "evaluation.episodes=4", "evaluation.points=4", "evaluation.samples=0"]
@@ -176,5 +206,5 @@ def test_train_py_ends_a_run_that_falls_behind(
     words += ["pruner=median", "pruner.fewest=2", "pruner.warm_up=0.5", f"hydra.run.dir={tmp_path / '2'}"]
     assert status_of("train", *words, monkeypatch=monkeypatch) == 0
     summary = json.loads((tmp_path / "2" / "summary.json").read_text())
-    assert summary["status"] == "pruned" and summary["budget"]["spent"] == 2
+    assert summary["status"] == "pruned" and summary["budget"]["spent"] == 16
     assert summary["reason"] == "success 0.000 is below 0.500, the median of 2 runs so far"

@@ -13,8 +13,11 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from evotext.runner.hyperparameters import hyperparameters
-from evotext.trackers.files import TensorBoard, figures
+from evotext.run_folder.configuration import hyperparameters
+from evotext.run_folder.schema import Status, Summary
+from evotext.run_folder.writer import write_summary
+from evotext.trackers.figures import figures
+from evotext.trackers.tensorboard import TensorBoard
 
 CONFIG = {
     "algorithm": {"_target_": "optimizers.Eggroll", "sigma": 0.02, "exclude": [], "optimizer": {"lr": 0.001}},
@@ -50,12 +53,12 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     return
 
 
-def report(tracker: Any, folder: Path, status: str = "completed") -> None:
+def report(tracker: Any, folder: Path, status: Status = "completed") -> None:
     """What a run does with a tracker."""
     tracker.log_transcripts(0, ["env> 21\nllm> 12", "env> 43\nllm> 43"])
     tracker.log(TRAIN)
     tracker.log(EVAL)
-    (folder / "summary.json").write_text(json.dumps({"status": status}))
+    write_summary(folder, Summary(status=status))
     tracker.close()
 
 
@@ -190,7 +193,8 @@ def test_a_lost_server_does_not_end_a_run(folder: Path, capsys: pytest.CaptureFi
 def test_without_its_package_a_tracker_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from omegaconf import OmegaConf
 
-    from evotext.cli.errors import ConfigError, build
+    from evotext.cli.errors import ConfigError
+    from evotext.cli.targets import build
 
     monkeypatch.setitem(sys.modules, name, None)
     conf = Path(__file__).parents[2] / "conf" / "tracker" / f"{name}.yaml"

@@ -48,7 +48,7 @@ class LoRA:
             try:
                 tuner = self._peft.LoraModel(model.network, config, "default")
             except ValueError as error:
-                raise ValueError(f"adapter.targets: {error}") from error
+                raise ValueError(f"targets: {error}") from error
         model.network.eval()  # the new layers, too
         return replace(model, adapter=_Attached(tuner))
 

@@ -1,0 +1,142 @@
+"""Optimizer steps on rows whose advantages are known: epochs, minibatches, and what ratios are taken to.
+
+Shapes: B rows, K rows of a part, N actions (a row's policy tokens, padded on the right).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from evotext.distributed import collectives
+from evotext.policy.actions import Actions
+
+from .inner_loop import Figures, MicroBatches, minibatches
+from .losses import Normalisation, token_weights
+from .objective import Objective, Rows, truncated_ratio
+from .policy import Scorer
+from .rollout_metrics import add_gap
+from .stepper import Stepper, Steps
+
+OldLogprobs = Literal["sampler", "trainer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyUpdate:
+    """Hyperparameters are those of conf/algorithm/grpo.yaml.
+
+    penalty: the coefficient of the KL in the loss, 0 without a reference.
+    """
+
+    policy: Scorer
+    reference: Scorer | None
+    stepper: Stepper
+    micro: MicroBatches
+    seed: int
+    objective: Objective
+    penalty: float
+    temperature: float
+    epochs: int
+    minibatches: int
+    normalisation: Normalisation
+    max_tokens: int
+    old_logprobs: OldLogprobs
+    sampler_cap: float | None
+
+    @property
+    def one_step(self) -> bool:
+        """Whether a batch makes a single step, in which the policy is the one that sampled."""
+        return self.epochs == self.minibatches == 1
+
+    @property
+    def reads_sampler(self) -> bool:
+        """Whether ratios are to the sampler's log-probabilities."""
+        return self.old_logprobs == "sampler" and not self.one_step
+
+    def __call__(self, rows: Rows, *, generation: int, figures: Figures) -> Steps:
+        """All steps that the rows are good for."""
+        steps, counts_B = Steps(), rows.counts_B
+        learns_B = counts_B & ((rows.advantage_B != 0) | (self.penalty > 0)) & rows.actions.mask_BN.any(1)
+        epochs = [self._parts(learns_B, generation, epoch) for epoch in range(self.epochs)]
+        rows, correction_BN = self._with_old_logprobs(rows, [part_K[learns_B[part_K]] for part_K in epochs[0]], figures)
+        for part_K in (part_K for parts in epochs for part_K in parts):
+            weight_BN = self._weights(rows.actions, part_K, counts_B)
+            if correction_BN is not None:
+                weight_BN = weight_BN * correction_BN
+            untouched = steps.taken == 0  # no step taken: this is the policy that the sampler was
+            work = partial(self._accumulate, rows, weight_BN, figures, untouched)
+            self.micro.run(part_K[learns_B[part_K]], rows.actions.length_B, work, figures, self.stepper.forget)
+            steps.take(self.stepper, figures)
+        return steps
+
+    def _parts(self, learns_B: Tensor, generation: int, epoch: int) -> list[Tensor]:
+        """The minibatches that teach something."""
+        parts = minibatches(len(learns_B), self.minibatches, seed=self.seed, generation=generation, epoch=epoch)
+        return [part_K for part_K in (part_K.to(learns_B.device) for part_K in parts) if learns_B[part_K].any()]
+
+    def _weights(self, actions: Actions, part_K: Tensor, counts_B: Tensor) -> Tensor:
+        """(B, N): what each action counts in the loss of this minibatch; 0 outside it."""
+        inside_B = torch.zeros_like(counts_B)
+        inside_B[part_K] = True
+        mask_BN = actions.mask_BN & (inside_B & counts_B)[:, None]
+        return token_weights(mask_BN, self.normalisation, rows=len(part_K), max_tokens=self.max_tokens)
+
+    @torch.no_grad()
+    def _with_old_logprobs(self, rows: Rows, parts: Sequence[Tensor], figures: Figures) -> tuple[Rows, Tensor | None]:
+        """The rows with the trainer's log-probabilities if asked for, and by how much the sampler's differed.
+
+        parts: the rows of each step of the first epoch. They are computed together as they will be then: in a narrow type
+        other rows beside them round otherwise, by more than the narrowest clips.
+        """
+        if self.old_logprobs == "sampler" or self.one_step:
+            return rows, None
+        actions, old_BN = rows.actions, torch.zeros_like(rows.actions.old_logprob_BN)
+
+        def work(some_K: Tensor) -> None:
+            part = actions.select(some_K)
+            logprob_KN = self.policy.score(part, self.temperature).logprob_BN
+            add_gap(figures, part, logprob_KN)
+            old_BN[some_K, : part.mask_BN.shape[1]] = logprob_KN.to(old_BN.dtype)
+
+        for row_K in parts:
+            self.micro.run(row_K, actions.length_B, work, figures)
+        collectives.all_reduce([old_BN])
+        correction_BN = None if self.sampler_cap is None else self._correction(actions, old_BN, figures)
+        return dataclasses.replace(rows, actions=dataclasses.replace(actions, old_logprob_BN=old_BN)), correction_BN
+
+    def _correction(self, part: Actions, trainer_KN: Tensor, figures: Figures) -> Tensor:
+        assert self.sampler_cap is not None
+        ratio_KN = truncated_ratio(trainer_KN, part.old_logprob_BN, part.mask_BN, self.sampler_cap)
+        figures.mean([("sampling/importance_ratio", float(ratio_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
+        return ratio_KN
+
+    def _accumulate(self, rows: Rows, weight_BN: Tensor, figures: Figures, untouched: bool, row_K: Tensor) -> None:
+        """Add the gradient of some rows."""
+        part, objective = rows.actions.select(row_K), self.objective
+        scores = self.policy.score(part, self.temperature)
+        logprob_KN, mask, count = scores.logprob_BN, part.mask_BN, float(part.mask_BN.sum())
+        weight_KN = weight_BN[row_K, : mask.shape[1]].to(logprob_KN.dtype)
+        advantage_KN = rows.advantage_B[row_K, None].to(logprob_KN.dtype).expand_as(logprob_KN)
+        old_KN = logprob_KN.detach() if self.one_step else part.old_logprob_BN.to(logprob_KN.dtype)
+        if self.one_step and self.sampler_cap is not None:
+            weight_KN = weight_KN * self._correction(part, old_KN, figures)
+        log_ratio_KN = objective.log_ratio(part, logprob_KN, old_KN)
+        if untouched and (self.one_step or self.reads_sampler):
+            add_gap(figures, part, logprob_KN.detach())
+        if untouched and self.reads_sampler:
+            figures.mean([("sampling/ratio_gap", float(log_ratio_KN.detach()[mask].abs().mean()))], count)
+        loss_KN = objective.loss(log_ratio_KN, logprob_KN, advantage_KN)
+        if self.penalty > 0:
+            assert self.reference is not None
+            with torch.no_grad():
+                reference_KN = self.reference.score(part, self.temperature).logprob_BN
+            kl_KN = objective.kl(part, logprob_KN, old_KN, reference_KN)
+            loss_KN = loss_KN + self.penalty * kl_KN
+            figures.mean([("kl", float(kl_KN.detach()[mask].mean()))], count)
+        (loss_KN * weight_KN).sum().backward()
+        entropy = float(scores.entropy_BN[mask].nanmean())
+        figures.mean([("entropy", entropy), *objective.clipped(part, log_ratio_KN.detach(), advantage_KN)], count)

@@ -1,0 +1,5 @@
+"""`python -m evotext COMMAND ...`, and `torchrun -m evotext train ...`."""
+
+from evotext.cli.main import main
+
+main()

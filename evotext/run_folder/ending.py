@@ -1,0 +1,28 @@
+"""How a run ended, by its own records."""
+
+import math
+from pathlib import Path
+
+from evotext.run_folder.reader import read_summary
+from evotext.run_folder.record import RunRecord
+
+
+def is_completed(folder: Path, limit: float) -> bool:
+    """Return whether the folder's run has come to the end of a budget of this limit."""
+    summary = read_summary(folder, [])
+    return summary is not None and summary.status == "completed" and (summary.budget.spent or 0.0) >= limit
+
+
+def ended_well(folder: Path) -> bool:
+    """Return whether the run did what it was to do: it was completed, or a pruner ended it."""
+    summary = read_summary(folder, [])
+    return summary is not None and summary.status in ("completed", "pruned")
+
+
+def final_score(run: RunRecord) -> float | None:
+    """Return what a run is chosen by: success where its budget ended, as reports show it; None if it was not measured.
+
+    The return stands in where the task knows no success.
+    """
+    found = (run.after.get("success", math.nan), run.after.get("return", math.nan))
+    return next((score for score in found if math.isfinite(score)), None)

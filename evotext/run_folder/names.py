@@ -1,0 +1,29 @@
+"""What lies where in a run's folder."""
+
+HYDRA = ".hydra"
+"""How the run was started: the three YAML files below."""
+CONFIG, OVERRIDES, HYDRA_CONFIG = "config.yaml", "overrides.yaml", "hydra.yaml"
+
+SUMMARY = "summary.json"
+METRICS = "metrics.jsonl"
+EPISODES = "episodes.jsonl"
+"""A few sample episodes as text, one line a measurement."""
+ERROR = "error.txt"
+"""The traceback of a run that failed, or the line about one that never began."""
+FAULTS = "faults"
+"""The first traceback of each kind of fault of the environment, in a file of its name."""
+
+CHECKPOINTS = "checkpoints"
+MODEL = "model"
+TENSORBOARD = "tensorboard"
+EVALUATION = "evaluation.json"
+"""What `evotext evaluate` measured afterwards."""
+
+LOCK = "run.lock"
+WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"
+"""Under which a tracker knows the run, for one that is taken up again."""
+WORDS, LOG = "words.json", "log.txt"
+"""Of a head-to-head's job: the words that it was completed with, and what it printed."""
+
+MARKS = (SUMMARY, METRICS, HYDRA)
+"""Any of these makes a folder a run's."""

@@ -1,0 +1,91 @@
+"""What is known of a run: frozen records, with NaN or an empty string where a run's files do not say."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from evotext.run_folder.cost import Axis
+from evotext.run_folder.schema import EvaluationSplit, Phase, Status
+
+NAN = float("nan")
+
+Metric = Literal["success", "return"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPoint:
+    """One measurement, and what training had cost by then."""
+
+    generation: int
+    """Counts from 0, which is before training."""
+    cost: Mapping[Axis, float]
+    """Training cost so far on every axis; NaN where the line does not say."""
+    score: Mapping[Metric, float]
+    """What was measured; NaN where the line does not say."""
+    spent: float = NAN
+    """Share of the budget; NaN where the line, of an older version, does not say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeSample:
+    """A few episodes as text, from one evaluation."""
+
+    generation: int
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run's folder, read as far as it can be read."""
+
+    folder: Path
+    algorithm: str = ""
+    env: str = ""
+    model: str = ""
+    seed: int | None = None
+    phase: Phase = "reporting"
+    status: Status | Literal["unfinished"] = "unfinished"
+    """`unfinished` means that there is no readable summary: the run goes on, or was killed."""
+    reason: str = ""
+    """Why it failed, was interrupted or pruned."""
+    budget_unit: str = ""
+    budget_limit: float = NAN
+    budget_spent: float = NAN
+    before: Mapping[Metric, float] = field(default_factory=dict)
+    """Scores before training."""
+    after: Mapping[Metric, float] = field(default_factory=dict)
+    """Scores when the budget was spent (`evotext.run_folder.at_budget`)."""
+    compared_at: float = NAN
+    """What had been spent then: the budget's limit, or all that was, where that cannot be said."""
+    passes_before: Mapping[int, float] = field(default_factory=dict)
+    """pass@k of sampled answers before training, by k."""
+    passes_after: Mapping[int, float] = field(default_factory=dict)
+    """The same at the end."""
+    eval_episodes: float = NAN
+    decoding: str = ""
+    split: EvaluationSplit | Literal[""] = ""
+    """Which instances its scores are of."""
+    cost: Mapping[str, float] = field(default_factory=dict)
+    """Totals, by the names of `COSTS` and `EVALUATION_COSTS`."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Training episodes that a fault of the environment ended, by kind."""
+    evaluation_faults: Mapping[str, int] = field(default_factory=dict)
+    """The same of measured episodes."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
+    progress: float = NAN
+    """Share of the budget that was spent by the last line that was logged."""
+    overrides: tuple[str, ...] = ()
+    """The words on the command line that made the run."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """The configuration's leaves, by dotted key."""
+    points: tuple[EvaluationPoint, ...] = ()
+    """Evaluations in order of generation."""
+    samples: tuple[EpisodeSample, ...] = ()
+    problems: tuple[str, ...] = ()
+    """What was wrong with the files, in words."""
+
+    def settings_of(self, group: str) -> dict[str, str]:
+        """Return the leaves below a config group, without the group's name."""
+        return {key[len(group) + 1 :]: value for key, value in self.settings.items() if key.startswith(group + ".")}

@@ -1,0 +1,173 @@
+"""What `summary.json` and a line of `metrics.jsonl` and of `episodes.jsonl` hold.
+
+Any field may be absent: older runs did not write all of them. Unknown fields are let pass: newer runs may write more.
+Validation is strict, so that writing and reading agree. With a list as pydantic's `context` it forgives instead: what is
+wrong with a value goes into that list, in words, and the value is left out.
+
+    Summary.model_validate(record)                      raises pydantic.ValidationError
+    Summary.model_validate(record, context=problems)    raises it for what is no mapping alone
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+from evotext.run_folder.older import newer
+from evotext.run_folder.text import clean
+
+Status = Literal["completed", "interrupted", "pruned", "failed"]
+"""How a run ended."""
+Phase = Literal["reporting", "tuning"]
+"""What a run is for: to be compared, or to choose hyperparameters, in which case it is in no comparison."""
+EvaluationSplit = Literal["test", "validation"]
+"""Which instances were measured: the held-out ones, or those that hyperparameters are chosen by."""
+INSTANCES: Mapping[EvaluationSplit, str] = {"test": "held-out", "validation": "validation"}
+"""A split in words."""
+
+
+def _finite(value: float) -> float:
+    try:
+        if math.isfinite(float(value)):
+            return value
+    except OverflowError:  # an integer of hundreds of digits
+        pass
+    raise ValueError("expected a finite number")
+
+
+# Integers stay integers, so that counts are written as such.
+Number = Annotated[int | float, AfterValidator(_finite)]
+Amount = Annotated[Number, Field(ge=0)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Strict, or forgiving where a list of problems is the context."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _forgiven(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            if info.context is None:
+                raise
+            assert info.field_name is not None
+            field = cls.model_fields[info.field_name]
+            wrong = {place["loc"][0] for place in error.errors() if place["loc"]}
+            if isinstance(value, dict) and wrong & value.keys():  # of a mapping the rest stays
+                for key in (key for key in value if key in wrong):
+                    info.context.append(_complaint(key, value[key]))
+                return handler({key: item for key, item in value.items() if key not in wrong})
+            info.context.append(_complaint(field.alias or info.field_name, value))
+            return field.get_default(call_default_factory=True)
+
+
+def _complaint(name: object, value: object) -> str:
+    return f"{clean(name)} is {clean(value) or type(value).__name__}, which it cannot be"
+
+
+class BudgetRecord(Record):
+    """What a run might spend."""
+
+    unit: str | None = None
+    limit: Amount | None = None
+    spent: Amount | None = None
+    """A generation is never cut short: it can be more than the limit."""
+
+
+class EvaluationRecord(Record):
+    """Measurements before training and at the end; null where there was none, or where the task knows no success."""
+
+    return_before: Number | None = None
+    return_after: Number | None = None
+    success_before: Share | None = None
+    success_after: Share | None = None
+    episodes: Count | None = None
+    decoding: str | None = None
+    """`greedy` or `temperature T`."""
+    split: EvaluationSplit | None = None
+    samples: Count | None = None
+    """Further answers to each instance, for pass@k."""
+    pass_at_before: dict[Annotated[int, Strict(False), Field(gt=0)], Share] = Field(default_factory=dict)
+    """By k, which JSON writes as text."""
+    pass_at_after: dict[Annotated[int, Strict(False), Field(gt=0)], Share] = Field(default_factory=dict)
+    sampled_return_before: Number | None = None
+    sampled_return_after: Number | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_run(cls, record: Any) -> Any:
+        return newer(record) if isinstance(record, dict) else record
+
+
+class Summary(Record):
+    """`summary.json`: what a run was, how it ended and what it cost."""
+
+    algorithm: str | None = None
+    env: str | None = None
+    model: str | None = None
+    seed: int | None = None
+    phase: Phase | None = None
+    status: Status | None = None
+    reason: str | None = None
+    """Why it was not completed."""
+    budget: BudgetRecord = Field(default_factory=BudgetRecord)
+    eval: EvaluationRecord = Field(default_factory=EvaluationRecord)
+    cost: dict[str, Amount] = Field(default_factory=dict)
+    """By the names of `evotext.run_folder.cost.COSTS`."""
+    evaluation_cost: dict[str, Amount] = Field(default_factory=dict)
+    """By those of `AXES`."""
+    faults: dict[str, Count] = Field(default_factory=dict)
+    """Training episodes that a fault of the environment ended, by kind."""
+    evaluation_faults: dict[str, Count] = Field(default_factory=dict)
+    """The same of measured episodes."""
+    dropped_generations: Count | None = None
+    resumes: Count | None = None
+    processes: Count | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str | None = None
+
+
+class Line(Record):
+    """A line of `metrics.jsonl`: a generation, or a measurement. Whatever else is in it is a figure under its own name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Any]
+
+    kind: str | None = None
+    """`train` or `eval`."""
+    generation: Count | None = None
+    """Generations finished."""
+    updates: Count | None = None
+    """Changes of the weights until then."""
+    episodes: Amount | None = None
+    generated_tokens: Amount | None = None
+    seconds: Amount | None = None
+    flops: Amount | None = None
+    success: Share | None = Field(default=None, alias="eval/success")
+    mean_return: Number | None = Field(default=None, alias="eval/return")
+    spent: Amount | None = Field(default=None, alias="eval/spent")
+    """Share of the budget."""
+
+
+class EpisodesLine(Record):
+    """A line of `episodes.jsonl`."""
+
+    generation: Count | None = None
+    texts: list[str] = Field(default_factory=list)

@@ -1,0 +1,18 @@
+"""Episodes as text for people."""
+
+from evotext.types import Ending, Transcript
+
+ENDINGS = {
+    Ending.ENVIRONMENT_LIMIT: "a limit of the environment",
+    Ending.TURN_LIMIT: "env.max_turns was reached",
+    Ending.CONTEXT: "the model's context was full",
+}
+
+
+def readable(transcript: Transcript) -> str:
+    """One episode as lines: what was said and answered, the return, and what ended it if not the task."""
+    lines = []
+    for said, answered in transcript.turns:
+        lines += [f"env> {said}", f"llm> {answered}"]
+    why = str(transcript.fault) if transcript.fault else ENDINGS.get(transcript.ending, "")
+    return "\n".join([*lines, f"return {transcript.episode_return:g}" + (f" ({why})" if why else "")])

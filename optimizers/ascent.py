@@ -1,0 +1,97 @@
+"""Steps uphill by any torch.optim optimizer, one parameter after another, so that never more than one direction exists."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evotext.optimization.factory import OptimizerFactory
+from evotext.optimization.learning_rate import LearningRate
+from evotext.optimization.master_weights import MasterWeights, NarrowWeights
+
+from .decay import Decay, NoDecay
+
+# Of a parameter with more entries than this, so many, evenly spread, stand for all in the distance from the start.
+SAMPLED = 2**16
+
+
+class Ascent:
+    """Some parameters of a network on their way up.
+
+    parameters: by name. factory: makes the optimizer, which has to treat each parameter by itself, as all of torch's
+    but LBFGS do. schedule: of its learning rate. decay: pulls after each step. narrow: what keeps small updates of weights
+    stored in less than float32. seed: of stochastic rounding.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        factory: OptimizerFactory,
+        *,
+        schedule: Callable[[int], float] | None = None,
+        decay: Decay | None = None,
+        narrow: NarrowWeights = "masters",
+        seed: int = 0,
+    ) -> None:
+        self._decay = decay or NoDecay()
+        self._anchors = {n: p.detach().clone() for n, p in parameters.items()} if self._decay.needs_start else {}
+        self._weights = MasterWeights(parameters, narrow=narrow, seed=seed)
+        self._start = {name: _sample(self._weights.values(name)).clone() for name in parameters}
+        self._steps = 0
+        self.optimizer = factory(list(self._weights.masters.values()))
+        self.learning_rate = LearningRate(self.optimizer, schedule)
+
+    @torch.no_grad()
+    def step(self, directions: Iterable[tuple[str, Tensor]]) -> float:
+        """Take one optimizer step that raises what `directions` is the gradient of; return the norm of the change.
+
+        directions: each parameter's name with the direction, which is taken over; asked for one after another.
+        """
+        change = 0.0
+        for name, direction in directions:
+            master = self._weights.open(name)
+            before = master.detach().clone()
+            master.grad = direction.to(master.dtype).neg_()
+            self.optimizer.step()  # skips parameters without a gradient: all others
+            master.grad = None
+            if self._decay.needs_start:
+                self._decay.pull(master, self._anchors[name], self.learning_rate.now)
+            change += float(torch.linalg.vector_norm(before.sub_(master))) ** 2
+            self._weights.close(name, step=self._steps)
+        self._steps += 1
+        return change**0.5
+
+    @property
+    def drift(self) -> float:
+        """Euclidean distance of the weights from where they started; estimated where a parameter is only sampled."""
+        square = 0.0
+        for name, start in self._start.items():
+            weights = self._weights.values(name)
+            now = _sample(weights)
+            square += float((now - start).double().square().sum()) * weights.numel() / now.numel()
+        return square**0.5
+
+    def state_dict(self) -> dict[str, object]:
+        """Return masters that are not the stored weights themselves, starting weights and the optimizer's state."""
+        return {
+            "masters": self._weights.state_dict(),
+            "start": self._start,
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self._steps,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo `state_dict`. What decay pulls to is not in it: it is what the run's model was made with."""
+        self._weights.load_state_dict(state["masters"])
+        for name, value in state["start"].items():
+            self._start[name].copy_(value)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._steps = int(state["steps"])
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    """Entries that stand for all, in float32 or wider."""
+    entries = parameter.flatten()[:: -(-parameter.numel() // SAMPLED)]
+    return entries.to(torch.promote_types(entries.dtype, torch.float32))

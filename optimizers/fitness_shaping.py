@@ -1,0 +1,66 @@
+"""From returns to the weights of the members in the pseudo-gradient.
+
+Each function maps returns (P members, Q instances, each answered by every member) to one weight a member (P,), in float64:
+larger for the better. With f the member's mean return over its instances:
+
+    raw             w = f
+    z_score         w = (f - mean f) / std f over the population
+    centered_ranks  w = rank of f, scaled to [-0.5, 0.5], ties sharing their mean rank
+    task_z_score    w = mean over instances of (R - mean of the instance) / std of all R so centred
+
+Equal returns give exactly 0 in all of them but `raw`, whose weights are the returns themselves.
+"""
+
+import torch
+from torch import Tensor
+
+
+def raw(return_PQ: Tensor) -> Tensor:
+    """The member's mean return as it is. High variance unless mirrored: for comparison with theory."""
+    return return_PQ.double().mean(1)
+
+
+def z_score(return_PQ: Tensor) -> Tensor:
+    """Deviations from the population's mean in standard deviations (of the population), as in ES at scale (2509.24372).
+
+    Invariant to affine changes of the reward.
+    """
+    fitness_P = return_PQ.double().mean(1)
+    centred_P = _without_rounding(fitness_P - fitness_P.mean(), return_PQ)
+    return _over(centred_P, centred_P.std(unbiased=False))
+
+
+def centered_ranks(return_PQ: Tensor) -> Tensor:
+    """By rank alone, as in OpenAI-ES (1703.03864), which ranks ties by order: that moves weights where all returns are equal.
+
+    Invariant to monotone changes of f.
+    """
+    fitness_P = _without_rounding(return_PQ.double().mean(1), return_PQ)
+    _, place_P, count_U = fitness_P.unique(return_inverse=True, return_counts=True)
+    below_U = count_U.cumsum(0) - count_U
+    rank_P = (below_U + (count_U - 1) / 2)[place_P]
+    return rank_P.double() / max(1, len(fitness_P) - 1) - 0.5
+
+
+def task_z_score(return_PQ: Tensor) -> Tensor:
+    """Relative to each task instance's own mean, over the deviation of all.
+
+    An instance that every member solves, or none, says nothing and adds no noise; hard and easy instances count alike.
+    """
+    returns = return_PQ.double()
+    centred_PQ = _without_rounding(returns - returns.mean(0), return_PQ)
+    return _over(_without_rounding(centred_PQ.mean(1), return_PQ), centred_PQ.std(unbiased=False))
+
+
+def _without_rounding(values: Tensor, return_PQ: Tensor) -> Tensor:
+    """Round to 2**-32 of the largest return, far above float64's rounding errors and far below any real difference.
+
+    An optimizer such as Adam would blow the rounding error of a mean, where all returns are equal, up to a full step.
+    """
+    step = float(return_PQ.abs().max()) * 2.0**-32
+    return (values / step).round() * step if step > 0 else torch.zeros_like(values)
+
+
+def _over(centred: Tensor, spread: Tensor) -> Tensor:
+    """The quotient; 0 where nothing differs."""
+    return centred / spread if spread > 0 else torch.zeros_like(centred)

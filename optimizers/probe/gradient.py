@@ -1,0 +1,197 @@
+"""Where the policy gradient's energy lies, and how near to it each estimator comes.
+
+The episodes are the unperturbed policy's own; the gradient is theirs, by backward passes over a few rows at a time. An
+estimator is drawn several times from the same episodes, so that its cosine comes with a standard error.
+
+Shapes: B episodes, A actions.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from evotext.models.perturbed import PerturbedNetwork
+from evotext.noise import NoiseKey, Perturbation
+from evotext.policy.actions import Actions
+from evotext.rollouts.scoring import Scoring
+from evotext.types import Trajectories
+
+from ..guide import Guide
+from ..scores import deltas, episodes_to_score, member_weights
+from ..selection import Energy, choose, energies_of, excluding
+
+# The policy's KL, in nats an episode, that gains are compared at; and episodes that it is measured on.
+KL, KL_EPISODES = 0.1, 64
+# Euclidean length of the first step that is tried, and the greatest KL that is taken for small.
+LENGTH, SMALL_KL = 0.5, 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """How near an estimator's pseudo-gradient comes to the gradient."""
+
+    name: str
+    """What it is called."""
+    cosine: float
+    """Mean over draws of noise."""
+    error: float
+    """Standard error of the mean."""
+    signal: float
+    """Share of the variance of a member's delta that the gradient explains, from 0 to 1; not above 1 by more than noise."""
+    dimensions: int
+    """Of the space in which the noise is."""
+    energy: float
+    """Share of the gradient's energy that lies in it."""
+    gain: float
+    """To first order, how much a step along it that moves the policy by KL nats an episode raises the mean advantage-weighted
+    log-probability, which is the rise of the mean return; 0 where the step could not be measured."""
+
+
+def group_of(name: str) -> str:
+    """The group of parameters that a parameter belongs to: the embedding, a layer's attention, a layer's MLP, ..."""
+    layer = re.search(r"\.(\d+)\.(.+)", name)
+    if layer is None:
+        return "embedding" if re.search(r"emb|wte|wpe", name) else "head" if "head" in name else "other"
+    inner = layer[2]
+    kind = (
+        "attention"
+        if "attn" in inner or "attention" in inner
+        else "mlp"
+        if "mlp" in inner or "fc" in inner
+        else "other"
+    )
+    return f"layer {int(layer[1])} {kind}"
+
+
+def by_group(energies: Mapping[str, Energy]) -> dict[str, Energy]:
+    """Energies added up, the group of most energy first."""
+    groups: dict[str, Energy] = {}
+    for name, entry in energies.items():
+        before = groups.get(group_of(name), Energy(energy=0.0, dimensions=0))
+        groups[group_of(name)] = Energy(
+            energy=before.energy + entry.energy, dimensions=before.dimensions + entry.dimensions
+        )
+    return dict(sorted(groups.items(), key=lambda item: -item[1].energy))
+
+
+class Estimators:
+    """Estimates by scores of one batch of episodes, compared with its gradient.
+
+    gradient: of (1 / B) sum_j A_j l_j, as `optimizers.selection.policy_gradient` gives it.
+    """
+
+    def __init__(
+        self,
+        scoring: Scoring,
+        batch: Trajectories,
+        actions: Actions,
+        advantage_B: Tensor,
+        gradient: Mapping[str, Tensor],
+        *,
+        temperature: float,
+        members: int,
+        sigma: float,
+        draws: int,
+        seed: int,
+    ) -> None:
+        self._scoring, self._batch, self._actions, self._advantage_B = scoring, batch, actions, advantage_B
+        self._gradient, self._temperature = gradient, temperature
+        self._members, self._sigma, self._draws, self._seed = members, sigma, draws, seed
+        self._scored_M = (advantage_B != 0).nonzero()[:, 0]
+        self._weight_BA = advantage_B[:, None] * actions.mask_BN.cpu()
+        self._base_B = torch.zeros(actions.rows, dtype=torch.float64)
+        for part in scoring.score(actions, self._scored_M[:, None], temperature=temperature):
+            row_P, logprob_PA = part.row_PK[:, 0], part.logprob_PKN[:, 0].cpu().double()
+            self._base_B[row_P] = (self._weight_BA[row_P][:, : logprob_PA.shape[1]] * logprob_PA).sum(1)
+        self._square = sum(float(part.square().sum()) for part in gradient.values())
+
+    def of(
+        self, name: str, perturbation: Perturbation, *, exclude: Sequence[str], share: float | None = None
+    ) -> Estimate:
+        """The estimate with this noise; share: of the energy, on whose densest matrices alone it is drawn."""
+        guide = self._guide(perturbation, exclude)
+        if share is not None:
+            energies = energies_of(self._gradient, guide.network, perturbation, guide.basis)
+            chosen = choose(energies, share)
+            guide = self._guide(perturbation, [*exclude, *excluding(list(guide.network.parameters), chosen)])
+        energies = energies_of(self._gradient, guide.network, perturbation, guide.basis)
+        cosines, signals, gains = zip(*(self._draw(guide, draw) for draw in range(self._draws)), strict=True)
+        cosine_D = torch.tensor(cosines, dtype=torch.float64)
+        return Estimate(
+            name=name,
+            cosine=float(cosine_D.mean()),
+            error=float(cosine_D.std() / len(cosine_D) ** 0.5) if len(cosine_D) > 1 else 0.0,
+            signal=sum(signals) / len(signals),
+            dimensions=sum(entry.dimensions for entry in energies.values()),
+            energy=sum(entry.energy for entry in energies.values()) / self._square,
+            gain=sum(gains) / len(gains),
+        )
+
+    def _guide(self, perturbation: Perturbation, exclude: Sequence[str]) -> Guide:
+        guide = Guide(network=PerturbedNetwork(self._scoring.network, exclude=list(exclude)), perturbation=perturbation)
+        guide.look(self._batch)
+        return guide
+
+    def exact(self) -> float:
+        """The gain of a step along the gradient itself."""
+        network = PerturbedNetwork(self._scoring.network)
+        return self._gain(network, list(self._gradient.items()), self._square**0.5)
+
+    def _draw(self, guide: Guide, draw: int) -> tuple[float, float, float]:
+        """Of one draw of noise: the cosine, the energy that members see over what their deltas vary by, and the gain."""
+        key = NoiseKey(seed=self._seed, generation=draw, population=self._members, antithetic=False, sigma=self._sigma)
+        noise = guide.draw(key)
+        row_NK = episodes_to_score(self._scored_M, self._actions.length_B.cpu(), key, 1)
+        delta_N = deltas(
+            self._scoring,
+            self._actions,
+            self._weight_BA,
+            row_NK,
+            key,
+            noise,
+            temperature=self._temperature,
+            base_B=self._base_B,
+        )
+        weight_P, _ = member_weights(delta_N, key, None)
+        directions = [(name, guide.network.in_stored_layout(name, whole)) for name, whole in noise.combine(weight_P)]
+        dot = sum(float((whole * self._gradient[name]).sum()) for name, whole in directions)
+        norm = sum(float(whole.square().sum()) for _, whole in directions) ** 0.5
+        seen = energies_of(self._gradient, guide.network, guide.perturbation, guide.basis)
+        # Deltas are of an episode's own A_j l_j; the gradient is a mean over all episodes, most of them with A_j = 0.
+        scale = self._actions.rows / len(self._scored_M)
+        signal = sum(entry.energy for entry in seen.values()) * scale**2 / max(float(delta_N.var()), 1e-300)
+        return dot / (norm * self._square**0.5), signal, self._gain(guide.network, directions, dot / norm)
+
+    @torch.no_grad()
+    def _gain(self, network: PerturbedNetwork, directions: Sequence[tuple[str, Tensor]], slope: float) -> float:
+        """Of a step along these directions, of which the KL per length is measured by a small one. slope: per length."""
+        weights = dict(network.network.named_parameters())
+        before = {name: weights[name].detach().clone() for name, _ in directions}
+        norm = sum(float(whole.square().sum()) for _, whole in directions) ** 0.5
+        length, kl = LENGTH, 0.0
+        for _ in range(5):
+            for name, whole in directions:
+                weights[name].copy_(before[name] + (length / norm) * whole.to(before[name].dtype))
+            kl = self._divergence()
+            if kl <= SMALL_KL:
+                break
+            length *= max(0.1, (SMALL_KL / kl) ** 0.5 / 2)
+        for name, kept in before.items():
+            weights[name].copy_(kept)
+        return slope * length * (KL / kl) ** 0.5 if 0 < kl <= SMALL_KL else 0.0
+
+    def _divergence(self) -> float:
+        """KL of the sampling policy from the present one, nats an episode (k3)."""
+        count = min(KL_EPISODES, self._actions.rows)
+        row_P = torch.arange(count) * self._actions.rows // count
+        total = 0.0
+        for part in self._scoring.score(self._actions, row_P[:, None], temperature=self._temperature):
+            rows, logprob_PA = part.row_PK[:, 0], part.logprob_PKN[:, 0].cpu().double()
+            width = logprob_PA.shape[1]
+            old_PA = self._actions.old_logprob_BN.cpu()[rows, :width].double()
+            d_PA = torch.where(self._actions.mask_BN.cpu()[rows, :width], logprob_PA - old_PA, 0.0)
+            total += float((d_PA.exp() - d_PA - 1).sum())
+        return total / count

@@ -1,0 +1,271 @@
+"""Scored ES: members of a population score episodes that the unperturbed policy has played; forward passes only.
+
+No paper: the estimator is that of evolution strategies, the objective that of policy gradients. Each generation the stored
+weights W play Q instances G times. With A_j the advantage of episode j among those of its instance
+(evotext/policy/advantages.py) and l_j the sum of its policy tokens' log-probabilities, pair n scores k of the M episodes with
+A_j != 0 by teacher forcing, both its members the same ones:
+
+    delta_n = (1 / k) sum_j A_j (l_j(W + sigma E_n) - l_j(W - sigma E_n)) / (2 sigma)
+    g = (M / B) mean_n clip(delta_n) E_n        W <- optimizer step along g (we maximise)
+
+Without mirrored pairs l_j(W), one pass for all members, takes the place of l_j(W - sigma E_n), and 2 sigma becomes sigma; from
+deltas their mean is taken off, which is curvature and no slope.
+
+As sigma falls, the expectation of g tends to the gradient of (1 / B) sum_j A_j l_j, which is the policy gradient of REINFORCE
+and of GRPO's objective with normalisation=constant, B being the number of episodes. A return is needed of no member: where
+rewards are sparse and late, as over several turns, all members of EGGROLL fail alike and have nothing to tell apart, while a
+score tells every two members apart.
+
+In the second and later steps that are taken from one generation's episodes, each token's term is weighed by its ratio
+rho = pi_W / pi_old, and drops out where PPO's clip would drop it: the estimate is that of the clipped surrogate's gradient.
+The step's length follows the KL per episode: a step is longer or shorter than the optimizer's by a factor that grows while
+the KL is below its target and shrinks while it is above; one that leads much too far is taken back in part at once.
+
+Shapes: P members, N draws (pairs, or members), K episodes a member, B episodes, M those that are scored, T tokens, A actions (a
+row's policy tokens).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from evotext.distributed import collectives
+from evotext.keys.instances import train_instances
+from evotext.models.language_model import LanguageModel
+from evotext.models.perturbed import PerturbedNetwork
+from evotext.noise import NoiseKey, Perturbation
+from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.optimization.master_weights import NarrowWeights
+from evotext.policy.actions import Actions, actions_of
+from evotext.policy.advantages import Baseline, group_advantages
+from evotext.rollouts.scoring import Scoring
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+
+from .guide import Guide
+from .perturbations.guided import GuidedNoise
+from .pseudo_gradient import PseudoGradient
+from .scores import deltas, episodes_to_score, member_weights, score_weights
+from .selection import choose, energies_of, excluding, policy_gradient
+from .small_space import SmallSpaceWeights
+
+# Episodes that the KL of a step is measured on.
+KL_EPISODES = 64
+# A step is taken back in part, so many times at most, when its KL is more than so many times the target.
+TOO_FAR, CORRECTIONS = 2.0, 3
+# Bounds of a factor's change from one step to the next.
+LEAST_CHANGE, MOST_CHANGE = 0.5, 1.5
+
+
+@checked_record
+class ScoredES:
+    """Hyperparameters; conf/algorithm/scored_es.yaml says of each what it is and in which unit."""
+
+    prompts: PositiveInt
+    group_size: Annotated[int, Field(ge=2)]
+    temperature: PositiveFloat
+    baseline: Baseline
+    negative_weight: NonNegativeFloat
+    unfinished: Literal["masked", "counted"]
+    population: Annotated[int, Field(ge=2)]
+    antithetic: bool
+    scored_episodes: PositiveInt
+    sigma: PositiveFloat
+    perturbation: Perturbation
+    exclude: list[str]
+    select: Annotated[float, Field(gt=0, le=1)] | None
+    clip_deviations: PositiveFloat | None
+    steps: PositiveInt
+    clip_low: NonNegativeFloat
+    clip_high: NonNegativeFloat
+    kl_target: PositiveFloat | None
+    micro_rows: PositiveInt
+    narrow_weights: NarrowWeights
+    optimizer: OptimizerFactory
+    sigma_schedule: Callable[[int], float]
+    learning_rate_schedule: Callable[[int], float]
+
+    def __post_init__(self) -> None:
+        if self.antithetic and self.population % 2:
+            raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
+        check_optimizer(self.optimizer)
+
+    def start(self, model: LanguageModel, seed: int) -> "ScoredESLearner":
+        """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
+        return ScoredESLearner(self, model, seed)
+
+
+class ScoredESLearner:
+    """The weights on their way, with the optimizer's state and the basis of guided noise."""
+
+    def __init__(self, hyper: ScoredES, model: LanguageModel, seed: int) -> None:
+        self._hyper, self._model, self._seed = hyper, model, seed
+        self._scoring = Scoring(model.network, rows=hyper.micro_rows)
+        self._length = 1.0
+        self._selected: list[str] | None = None
+        self._settle(None)
+
+    def _settle(self, selected: list[str] | None) -> None:
+        """Begin with these matrices alone, with all that may move if None."""
+        hyper = self._hyper
+        network = PerturbedNetwork(self._model.network, exclude=hyper.exclude)
+        if selected is not None:
+            network = PerturbedNetwork(
+                self._model.network, exclude=[*hyper.exclude, *excluding(list(network.parameters), selected)]
+            )
+        self._selected = selected
+        self._guide = Guide(network=network, perturbation=hyper.perturbation)
+        self._weights = SmallSpaceWeights(
+            network,
+            {name: spec for name, spec in network.parameters.items() if hyper.perturbation.moves(spec)},
+            hyper.optimizer,
+            schedule=hyper.learning_rate_schedule,
+            narrow=hyper.narrow_weights,
+            seed=self._seed,
+            basis=None,
+        )
+
+    def ask(self, generation: int) -> RolloutPlan:
+        """Return a plan of Q fresh instances, each answered by G rows; no row is perturbed."""
+        hyper = self._hyper
+        instances = train_instances(self._seed, generation, hyper.prompts)
+        return RolloutPlan(
+            seed=self._seed,
+            generation=generation,
+            instances=tuple(instance for instance in instances for _ in range(hyper.group_size)),
+            groups=tuple(group for group in range(hyper.prompts) for _ in range(hyper.group_size)),
+            sampling=Sampling(temperature=hyper.temperature),
+            logprobs=True,
+        )
+
+    def tell(self, batch: Trajectories) -> UpdateReport:
+        """Score and move, once or more; a generation without signal changes nothing."""
+        begin = time.perf_counter()
+        generation = batch.plan.generation
+        advantage_B = self._advantages(batch)
+        scored_M = ((advantage_B != 0) & batch.policy_mask_BT.any(1)).nonzero()[:, 0]
+        self._weights.follow(generation)
+        metrics = {
+            "learning_rate": self._weights.learning_rate,
+            "sigma": self._sigma(generation),
+            "scored/episodes": float(len(scored_M)),
+        }
+        cost, flops, steps = Cost(), 0.0, 0
+        if len(scored_M):
+            actions = actions_of(batch, self._model.device)
+            flops += self._guide.look(batch)
+            if self._hyper.select is not None and self._selected is None:
+                cost += self._select(actions, advantage_B, self._hyper.select)
+                flops += self._guide.look(batch)
+                self._weights.follow(generation)
+            self._weights.move_to(self._guide.basis)
+            for step in range(self._hyper.steps):
+                figures, spent = self._step(actions, advantage_B, scored_M, generation, step)
+                metrics |= figures
+                flops, steps = flops + spent, steps + 1
+        metrics |= {"drift": self._weights.drift, "scored/steps": float(steps)}
+        flops += self._scoring.spent()
+        cost += Cost(update_seconds=time.perf_counter() - begin, updates=steps, flops=flops)
+        outcome = Outcome.CHANGED if steps else Outcome.NO_SIGNAL
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=self._scoring.take_notes())
+
+    def state_dict(self) -> dict[str, object]:
+        """Return the optimizer's state, the masters, the basis, the step's length and what was selected."""
+        return {
+            "weights": self._weights.state_dict(),
+            "guide": self._guide.state_dict(),
+            "length": self._length,
+            "selected": self._selected,
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Undo `state_dict`."""
+        self._settle(state["selected"])  # type: ignore[arg-type]
+        self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
+        self._weights.load_state_dict(state["weights"], self._guide.basis)  # type: ignore[arg-type]
+        self._length = float(state["length"])  # type: ignore[arg-type]
+
+    def _select(self, actions: Actions, advantage_B: Tensor, share: float) -> Cost:
+        """Choose the matrices that move from here on, by the gradient of these episodes."""
+        gradient, cost = policy_gradient(self._model.network, actions, advantage_B, temperature=self._hyper.temperature)
+        energies = energies_of(gradient, self._guide.network, self._hyper.perturbation, self._guide.basis)
+        self._settle(list(choose(energies, share)))
+        return cost
+
+    def _sigma(self, generation: int) -> float:
+        return self._hyper.sigma * self._hyper.sigma_schedule(generation)
+
+    def _advantages(self, batch: Trajectories) -> Tensor:
+        """(B,), float64; 0 for episodes that are not compared, or whose group has a return that is not finite."""
+        compared_B = ~(batch.faulty_B if self._hyper.unfinished == "counted" else batch.truncated_B)
+        groups = torch.tensor(batch.plan.groups)
+        advantage_B = torch.zeros(len(groups), dtype=torch.float64)
+        advantage_B[compared_B] = group_advantages(batch.return_B[compared_B], groups[compared_B], self._hyper.baseline)
+        advantage_B = advantage_B.nan_to_num(0.0, 0.0, 0.0)
+        return torch.where(advantage_B < 0, self._hyper.negative_weight * advantage_B, advantage_B)
+
+    def _step(
+        self, actions: Actions, advantage_B: Tensor, scored_M: Tensor, generation: int, step: int
+    ) -> tuple[dict[str, float], float]:
+        """One draw of noise and one optimizer step: figures and operations, scoring left out."""
+        hyper = self._hyper
+        key = NoiseKey(
+            seed=self._seed,
+            generation=generation * hyper.steps + step,
+            population=hyper.population,
+            antithetic=hyper.antithetic,
+            sigma=self._sigma(generation),
+        )
+        noise = self._guide.draw(key)
+        row_NK = episodes_to_score(scored_M, actions.length_B.cpu(), key, hyper.scored_episodes)
+        weight_BA, base_B = advantage_B[:, None] * actions.mask_BN.cpu(), torch.zeros(actions.rows).double()
+        if step or not hyper.antithetic:
+            logprob_BA = self._logprobs(actions, scored_M)
+            old_BA = actions.old_logprob_BN.cpu().double() if step else logprob_BA
+            weight_BA = score_weights(logprob_BA, old_BA, weight_BA, hyper.clip_low, hyper.clip_high)
+            base_B = (weight_BA * logprob_BA).sum(1)
+        delta_N = deltas(
+            self._scoring, actions, weight_BA, row_NK, key, noise, temperature=hyper.temperature, base_B=base_B
+        )
+        weight_P, figures = member_weights(delta_N, key, hyper.clip_deviations)
+        combine = noise.small.combine if isinstance(noise, GuidedNoise) else noise.combine
+        gradient = PseudoGradient(combine, weight_P, len(scored_M) / (actions.rows * key.population))
+        figures["update_norm"] = self._weights.ascend(gradient, self._length)
+        figures |= gradient.figures | {"dimensions": float(self._weights.dimensions)}
+        if hyper.kl_target is not None:
+            figures |= self._keep_near(actions, hyper.kl_target * (step + 1))
+        return figures, noise.combine_flops
+
+    def _keep_near(self, actions: Actions, target: float) -> dict[str, float]:
+        """Take back of the last step what leads much too far, and set the next one's length."""
+        for correction in range(CORRECTIONS + 1):
+            kl = self._divergence(actions)
+            if kl <= TOO_FAR * target or correction == CORRECTIONS:
+                break
+            factor = max((target / kl) ** 0.5, LEAST_CHANGE / 2)
+            self._weights.shorten(factor)
+            self._length *= factor
+        figures = {"kl": kl, "scored/length": self._length}
+        self._length *= min(max((target / max(kl, 1e-12)) ** 0.5, LEAST_CHANGE), MOST_CHANGE)
+        return figures
+
+    def _logprobs(self, actions: Actions, row_M: Tensor) -> Tensor:
+        """(B, A), float64: of the unperturbed network at the sampling temperature; 0 for other rows."""
+        logprob_BA = torch.zeros(actions.mask_BN.shape, dtype=torch.float64)
+        for part in self._scoring.score(actions, row_M[:, None], temperature=self._hyper.temperature):
+            logprob_PA = part.logprob_PKN[:, 0].cpu().double()
+            logprob_BA[part.row_PK[:, 0], : logprob_PA.shape[1]] = logprob_PA
+        collectives.all_reduce([logprob_BA])
+        return logprob_BA
+
+    def _divergence(self, actions: Actions) -> float:
+        """KL of the sampling policy from the present one, nats an episode, on some of all episodes (k3)."""
+        rows = min(KL_EPISODES, actions.rows)
+        some_M = torch.arange(rows) * actions.rows // rows
+        d_MA = (self._logprobs(actions, some_M) - actions.old_logprob_BN.cpu().double())[some_M]
+        d_MA = torch.where(actions.mask_BN.cpu()[some_M], d_MA, 0.0)
+        return float((d_MA.exp() - d_MA - 1).sum(1).mean())

@@ -1,1 +1,0 @@
-"""The suites of scripts/benchmark.py, one a file."""

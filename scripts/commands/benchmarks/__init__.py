@@ -1,0 +1,1 @@
+"""The suites of `evotext benchmark`, one a file."""

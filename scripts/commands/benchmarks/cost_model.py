@@ -1,0 +1,128 @@
+"""What a generation costs on many devices, and where more of them stop helping.
+
+    T(N) = s(N) R + U(N) + X(N)          efficiency(N) = T(1) / (N T(N))
+
+R, U are the seconds of rollouts and update of one device, s(N) the largest share of the rows that a device gets, and X(N) the
+exchange. Evolution strategies: U(N) = U, since every device computes the whole update from the keys, and X is a few bytes a
+row. Policy gradients: U(N) = s(N) U, and X has the gradients of every parameter.
+
+Messages go around a ring, as gloo sends them: a gather of b bytes from each takes N - 1 steps of b bytes, a sum of b bytes
+2 (N - 1) steps of b / N bytes; a step takes latency + bytes / bandwidth. What it leaves out: memory bandwidth and clock
+rate that processes on one machine share, fewer rows a batch, stragglers (`processes/waiting` measures them).
+"""
+
+from dataclasses import dataclass
+
+from evotext.rollouts.collector import even_batch
+
+# What `processes` exchanges for each row: return, length, ending and two flags, in 8 bytes each.
+ROW_BYTES = 5 * 8
+# Of a token: id, mask, turn, reward, log-probability.
+TOKEN_BYTES = 8 + 1 + 8 + 4 + 4
+COST_BYTES = 9 * 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A generation on one device."""
+
+    rollout_seconds: float
+    """R."""
+    update_seconds: float
+    """U."""
+    rows: int
+    """Episodes."""
+    whole: int
+    """Rows that stay together: those of a member."""
+    at_once: int
+    """Rows of a batch at most."""
+    tensors: int
+    """Parameter tensors."""
+    parameters: int = 0
+    """Numbers whose gradients are added up at each step; 0 for evolution strategies."""
+    steps: int = 0
+    """Optimizer steps a generation that add up gradients."""
+    width: int = 0
+    """Tokens of the longest conversation, where tokens are exchanged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """Between two devices."""
+
+    latency: float
+    """Seconds of a step without content."""
+    bandwidth: float
+    """Bytes a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """Bytes that each device gives in a generation, message by message."""
+
+    gathers: tuple[int, ...]
+    """To all others."""
+    sums: tuple[int, ...]
+    """To be added up."""
+
+    @property
+    def bytes(self) -> int:
+        """As `processes/bytes` counts them: each message once."""
+        return sum(self.gathers) + sum(self.sums)
+
+    def seconds(self, devices: int, link: Link) -> float:
+        """Of all messages, one after another."""
+        steps = devices - 1
+        gathered = sum(steps * (link.latency + size / link.bandwidth) for size in self.gathers)
+        return gathered + sum(2 * steps * (link.latency + size / devices / link.bandwidth) for size in self.sums)
+
+
+def largest_share(work: Work, devices: int) -> int:
+    """Rows of the device that has most: batches are dealt out in turn, of one size as nearly as whole members allow."""
+    size = work.at_once
+    if devices > 1:
+        size = even_batch(work.rows, work.whole, devices, most=work.at_once)
+    if work.whole <= size:
+        size -= size % work.whole
+        batches = _cut(work.rows, size)
+    else:
+        batches = _cut(work.whole, size) * (work.rows // work.whole)
+    return max(sum(batches[device::devices]) for device in range(devices))
+
+
+def _cut(rows: int, size: int) -> list[int]:
+    """Pieces of this size and what is left."""
+    return [size] * (rows // size) + [rows % size] * (rows % size > 0)
+
+
+def exchange(work: Work, devices: int) -> Exchange:
+    """What is sent in a generation of an evolution strategy or, if `parameters` is set, of policy gradients."""
+    most = largest_share(work, devices)
+    gathers = [ROW_BYTES * most, 8, COST_BYTES, 8, COST_BYTES, 8 * work.tensors]
+    sums: list[int] = []
+    if work.parameters:
+        gathers.append(TOKEN_BYTES * most * work.width)
+        # float32 gradients, tensor by tensor, and one number a tensor that says whether it has any.
+        each = work.parameters // work.tensors
+        sums += work.steps * [4 * work.tensors, *[4 * each] * work.tensors]
+    return Exchange(gathers=tuple(gathers), sums=tuple(sums))
+
+
+def generation_seconds(work: Work, devices: int, link: Link) -> float:
+    """T(N)."""
+    if devices == 1:
+        return work.rollout_seconds + work.update_seconds
+    share = largest_share(work, devices) / work.rows
+    update = work.update_seconds * (share if work.parameters else 1.0)
+    return share * work.rollout_seconds + update + exchange(work, devices).seconds(devices, link)
+
+
+def efficiency(work: Work, devices: int, link: Link) -> float:
+    """The share of N times one device's speed."""
+    return generation_seconds(work, 1, link) / (devices * generation_seconds(work, devices, link))
+
+
+def fastest(work: Work, link: Link, most: int) -> int:
+    """The number of devices, of powers of two up to `most`, from which on more are no faster."""
+    counts = [2**k for k in range(most.bit_length()) if 2**k <= most]
+    return min(counts, key=lambda devices: generation_seconds(work, devices, link))

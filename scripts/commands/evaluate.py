@@ -1,0 +1,117 @@
+"""Measure a model on held-out instances: `evotext evaluate run=RUN_DIR`, or `model=... env=...`."""
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from evotext.cli.command import run_hydra
+from evotext.cli.errors import configuration
+from evotext.cli.messages import one_line
+from evotext.cli.targets import build, check_targets
+from evotext.models.huggingface import HuggingFaceModel
+from evotext.models.source import ModelSource
+from evotext.rollouts.collector import Collector
+from evotext.rollouts.task import TextTask
+from evotext.run_folder import names
+from evotext.run_folder.atomic import write_json
+from evotext.run_folder.configuration import read_config
+from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.runner.faults import listed
+from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
+from evotext.runner.summary import device_name, versions
+
+from .fitting import fitting_model
+
+
+def evaluate(config: DictConfig) -> None:
+    """One evaluation, from configuration to table and JSON."""
+    with configuration():
+        prepare_torch(config.threads)
+        device = choose_device(config.device)
+        rows = rows_at_once(config.rows, device)
+        evaluator: Evaluator = build(config, "evaluation")
+        source, task = model_and_task(config)
+        model = fitting_model(config, source, task, device)
+    collector = Collector(model, task, rows=rows, graphs=config.cuda_graphs)
+    evaluation = evaluator.measure(collector, sampled=True)
+    for note in collector.take_notes():
+        print(note, file=sys.stderr)
+    for fault in evaluation.fault_examples:
+        print(f"warning: {one_line(str(fault))} (environment seed {fault.instance})", file=sys.stderr)
+    if evaluation.faults:
+        ended = f"{evaluation.faults.total():,} of {evaluation.cost.episodes:,} episodes ({listed(evaluation.faults)})"
+        print(f"warning: faults of the environment ended {ended}; scores take them for failures", file=sys.stderr)
+    record = {
+        "model": model.name,
+        "env": task.name,
+        "episodes": evaluation.episodes,
+        "decoding": evaluator.decoding,
+        "split": evaluator.split,
+        "success": evaluation.success,
+        "return": evaluation.mean_return,
+        "mean_length": evaluation.mean_tokens,
+        "faults": dict(evaluation.faults),
+        "pass_at": {str(k): share for k, share in evaluation.pass_at.items()},
+        "seconds": evaluation.cost.seconds,
+        "generated_tokens": evaluation.cost.generated_tokens,
+        "flops": evaluation.cost.flops,
+        "versions": versions(),
+        "device": device_name(device),
+    }
+    out = Path(config.out or Path(config.run or ".") / names.EVALUATION)
+    with configuration():
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_json(out, record)
+        except OSError as error:
+            raise ValueError(f"out: expected a file that can be written, got {str(out)!r}: {error.strerror}") from error
+    show(record, evaluation, evaluator.instances)
+    print(out)
+
+
+def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
+    """Those of the run, or those of the configuration. Raises ValueError for a folder that holds no finished run."""
+    if config.run is None:
+        return build(config, "model"), build(config, "env")
+    folder = Path(config.run)
+    recorded, weights = read_config(folder), folder / names.MODEL
+    if not recorded or not weights.is_dir():
+        raise ValueError(f"run: expected a run's folder with .hydra/config.yaml and model/, got {config.run!r}")
+    of_run = OmegaConf.create(dict(recorded))
+    named = any(word.startswith("env") for word in HydraConfig.get().overrides.task)
+    path = str(weights.resolve())
+    source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None)
+    if named:
+        return source, build(config, "env")
+    recorded_task = OmegaConf.select(of_run, "env")
+    if isinstance(recorded_task, DictConfig) and not config.allow_custom_targets:
+        check_targets({"env": OmegaConf.to_container(recorded_task, resolve=True)})
+    return source, build(of_run, "env")
+
+
+def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> None:
+    """A table of the figures and a few episodes."""
+    passes = {f"pass@{k}": f"{share:.3f}" for k, share in evaluation.pass_at.items()}
+    table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
+    for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode", *passes):
+        table.add_column(column, justify="right")
+    table.add_row(
+        f"{evaluation.episodes:,}",
+        instances,
+        str(record["decoding"]),
+        "unknown" if evaluation.success is None else f"{evaluation.success:.3f}",
+        f"{evaluation.mean_return:.3f}",
+        f"{evaluation.mean_tokens:.1f}",
+        *passes.values(),
+    )
+    Console().print(table)
+
+
+def main(words: list[str]) -> NoReturn:
+    """The command line."""
+    run_hydra(evaluate, words, config_name="evaluate")

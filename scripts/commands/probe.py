@@ -1,0 +1,51 @@
+"""Measure whether evolution strategies can tune this model on this task: `evotext probe model=tiny env=recall`."""
+
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from evotext.cli.command import run_hydra
+from evotext.cli.errors import configuration
+from evotext.cli.targets import build
+from evotext.optimizers import probe
+from evotext.rollouts.collector import Collector
+from evotext.run_folder.atomic import write_json
+from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
+from evotext.runner.summary import versions
+
+from .fitting import fitting_model
+
+
+def measure(config: DictConfig) -> None:
+    """The measurements, from configuration to tables, picture and JSON."""
+    choices = HydraConfig.get().runtime.choices
+    with configuration():
+        prepare_torch(config.threads)
+        device = choose_device(config.device)
+        rows = rows_at_once(config.rows, device)
+        settings = build(config, "probe")
+        task, source, adapter = build(config, "env"), build(config, "model"), build(config, "adapter")
+        if task.success_return is None:
+            raise ValueError(
+                f"env.success_return: expected a number, since a probe counts successes and {task.id} registers no "
+                "reward_threshold, got null"
+            )
+        model = adapter.attach(fitting_model(config, source, task, device))
+    collector = Collector(model, task, rows=rows, even=config.rows is None)
+    found = probe.report.probe(model, collector, settings, words=(f"model={choices['model']}", f"env={choices['env']}"))
+    for shown in probe.tables.tables(found):
+        Console().print(shown)
+    if config.out:
+        out = Path(config.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(out, {"env": task.name, "model": model.name, "versions": versions(), **found})
+        probe.picture.picture(found, out.with_suffix(".svg"), title=f"{model.name} on {task.name}")
+        print(out)
+
+
+def main(words: list[str]) -> NoReturn:
+    """The command line."""
+    run_hydra(measure, words, config_name="probe")

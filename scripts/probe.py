@@ -1,0 +1,5 @@
+"""`python scripts/probe.py ...` in a clone is `evotext probe ...`."""
+
+from evotext.cli.main import script
+
+script()
