@@ -1,4 +1,4 @@
-"""Whether a family runs perturbed and in the rollout engine, and whether what it computes is right.
+"""Checks of whether a family runs perturbed and in the rollout engine, and computes the right thing.
 
     network     a tiny random one, every parameter random, biases and norms too, in float64 throughout
     perturbed   each member's rows get the logits of its own network, with W + sigma E written into it, to 1e-10
@@ -44,21 +44,21 @@ class Wrong(AssertionError):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one family."""
+    """The outcome of one family's checks."""
 
     family: str
     runs: bool
-    """Whether the engine runs it, and then rightly."""
+    """True if the engine runs it, and then rightly."""
     reason: str = ""
     """Why it does not, in a line."""
     exclude: tuple[str, ...] = ()
-    """What `algorithm.exclude` has to leave out."""
+    """Patterns that `algorithm.exclude` has to leave out."""
     reasons: tuple[str, ...] = ()
     """Why, one for each."""
     besides: tuple[str, ...] = ()
-    """What is perturbed besides linear layers, embeddings and norms: `experts`, and parameters that other code reads."""
+    """What else is perturbed than linear layers, embeddings and norms: `experts`, and parameters that other code reads."""
     weights: int = 0
-    """Of the tiny network."""
+    """Numbers in the tiny network."""
     difference: float = 0.0
     """Largest difference of a logit from that of the member's own network."""
     seconds: float = 0.0
@@ -139,7 +139,7 @@ def _rows() -> list[int]:
 
 @torch.no_grad()
 def _largest_difference(network: PreTrainedModel, noise: PopulationNoise, own: dict[int, PreTrainedModel]) -> float:
-    """Of a prompt's logits, every member's from those of its own network."""
+    """Compare a prompt's logits, every member's with those of its own network."""
     ids_BT = torch.randint(3, VOCABULARY, (len(MEMBERS) * ROWS_EACH, 6), generator=torch.Generator().manual_seed(1))
     with noise.active(MEMBERS, ROWS_EACH):
         together = network(input_ids=ids_BT).logits

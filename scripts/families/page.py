@@ -1,4 +1,4 @@
-"""docs/models.md: what came of every family, as tables."""
+"""docs/models.md: the outcome of every family, as tables."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,8 @@ Written by `python scripts/model_families.py`, which builds a tiny random networ
 * conversations of two turns in the batched, cached engine against a loop without cache or batch: the same tokens, and their
   log-probabilities to {logprobs:g}, plain and perturbed.
 
-Of {all} families and variants {whole} run with every parameter perturbed, {part} with some left out, and {refused} are refused.
+{whole} of {all} families and variants run with every parameter perturbed, {part} more with some left out; {refused} are
+refused.
 
 A model whose family is refused stops the run before it costs anything, in a line that says why. Take another model: those of
 the first table differ in nothing that matters here. A model with code of its own (`model.trust_remote_code=true`) is tried when

@@ -1,4 +1,4 @@
-"""What makes a network run perturbed: replaced `forward`s and parameters, put in place for a while.
+"""Replaced `forward`s and parameters, put in place while a network runs perturbed.
 
 Shapes: B rows (= P members x K rows).
 """

@@ -119,7 +119,7 @@ def _made(
 
 
 def _computed(value_P: Tensor, source: ByMember) -> ByMember:
-    """What was computed with `source` alone, (P, *shape)."""
+    """Wrap a result that was computed with `source` alone, (P, *shape)."""
     return _made(value_P[0], value_P.dtype, source.spec_name, source.active, lambda: value_P, None)
 
 
@@ -128,7 +128,7 @@ def _cast(own: ByMember, dtype: torch.dtype) -> ByMember:
 
 
 def _with_shared_weights(function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Tensor | None:
-    """What a linear layer, an embedding or W x^T gives; None for other functions, and where W was computed from a parameter."""
+    """Return the result of a linear layer, an embedding or W x^T, W being a parameter itself; None for all else."""
     if len(args) < 2:
         return None
     first, second = args[:2]
@@ -143,7 +143,7 @@ def _with_shared_weights(function: Callable[..., Any], args: Sequence[Any], kwar
 
 
 def _linear(x: Tensor, weight: ByMember, parameter: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x W^T + b, the stored weights' product being shared. The noise has the dtype in which they are stored."""
+    """Return x W^T + b, the stored weights' product being shared. The noise has the dtype in which they are stored."""
     name, active = weight.spec_name, weight.active
     y = F.linear(x, parameter.to(weight.dtype), None if isinstance(bias, ByMember) else bias)
     noise_PKO = active.noise.linear(name, active.by_member(x, name).to(parameter.dtype))
@@ -154,7 +154,7 @@ def _linear(x: Tensor, weight: ByMember, parameter: Tensor, bias: Tensor | None 
 
 
 def _is_led(leaf: object, own: ByMember) -> bool:
-    """Whether this is a tensor that the batch's rows lead. One that others lead, and not a single one, has no place here."""
+    """Return whether the batch's rows lead this tensor. Raise CannotPerturbError where something else than 1 leads it."""
     if not isinstance(leaf, Tensor) or isinstance(leaf, ByMember) or leaf.dim() < 2:
         return False
     if not own.active.leads(leaf) and leaf.shape[0] != 1:
@@ -163,12 +163,12 @@ def _is_led(leaf: object, own: ByMember) -> bool:
 
 
 def _by_members(rows: Tensor, own: ByMember) -> Tensor:
-    """Rows (B, ...), or (B * T, ...), by member: (P, K, ...), or (P, K * T, ...)."""
+    """Split rows (B, ...), or (B * T, ...), by member: (P, K, ...), or (P, K * T, ...)."""
     return rows.reshape(own.active.members, -1, *rows.shape[1:])
 
 
 def _aligned(args: Sequence[Any], own: ByMember) -> list[Any]:
-    """Arguments whose entries meet by broadcasting: values, and rows where there are any. Empty where it takes more."""
+    """Return arguments whose entries meet by broadcasting: values, and rows where there are any. Empty where it takes more."""
     others = [leaf for leaf in args if isinstance(leaf, Tensor) and not isinstance(leaf, ByMember) and leaf.dim() > 0]
     if own.dim() == 0 or {leaf.dim() for leaf in args if isinstance(leaf, ByMember)} != {own.dim()}:
         return []
@@ -187,7 +187,7 @@ def _aligned(args: Sequence[Any], own: ByMember) -> list[Any]:
 
 
 def _member_by_member(function: Callable[..., Any], args: Sequence[Any], kwargs: Any, own: ByMember) -> Any:
-    """The function of each member's rows, by torch.vmap. Its result is led by rows if some argument is."""
+    """Run the function on each member's rows, by torch.vmap. Rows lead its result if they lead some argument."""
     what, rows, rows_each = function.__name__, own.active.rows, own.active.rows // own.active.members
     if what.endswith("_") and not what.endswith("__"):
         raise CannotPerturbError(own.spec_name, f"used by {what}, which writes in place")
