@@ -83,7 +83,7 @@ def check(family: str) -> Outcome:
         perturbed, refusal = _perturbed(network)
         noise = LowRank(rank=2, vectors="full").draw(perturbed, KEY)
         own = {m: own_network(perturbed, noise, m, population=KEY.population, sigma=KEY.sigma) for m in MEMBERS}
-        difference = _largest_difference(network, noise, own)
+        difference = largest_difference(network, noise, own)
         if not difference <= LOGITS:
             raise Wrong(f"{family}: a member's logits differ by {difference:.1e} from those of its own network")
         for members, of_member, drawn in (([0] * 6, {0: network}, None), (_rows(), own, noise)):
@@ -138,8 +138,8 @@ def _rows() -> list[int]:
 
 
 @torch.no_grad()
-def _largest_difference(network: PreTrainedModel, noise: PopulationNoise, own: dict[int, PreTrainedModel]) -> float:
-    """Compare a prompt's logits, every member's with those of its own network."""
+def largest_difference(network: PreTrainedModel, noise: PopulationNoise, own: dict[int, PreTrainedModel]) -> float:
+    """Return how far a prompt's logits lie from those of each member's own network, at most."""
     ids_BT = torch.randint(3, VOCABULARY, (len(MEMBERS) * ROWS_EACH, 6), generator=torch.Generator().manual_seed(1))
     with noise.active(MEMBERS, ROWS_EACH):
         together = network(input_ids=ids_BT).logits
