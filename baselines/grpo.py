@@ -170,8 +170,9 @@ class GRPOLearner:
         self._stepper.learning_rate.follow(batch.plan.generation)
         figures, steps = Figures(), Steps()
         self._tokens_seen += int(batch.length_B.sum())
-        metrics = rollout_metrics(batch) | group_metrics(batch)
-        rows = self._rows_of(batch, figures)
+        compared_B = compared_rows(batch, self._hyper.unfinished) & batch.return_B.isfinite()
+        metrics = rollout_metrics(batch) | group_metrics(batch, compared_B)
+        rows = self._rows_of(batch, compared_B, figures)
         if self._gathered is not None:
             metrics["groups/held"] = float(self._gathered.gathered)
         if rows is not None:
@@ -189,12 +190,12 @@ class GRPOLearner:
         outcome = Outcome.HELD if rows is None and held else steps.outcome
         return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
 
-    def _rows_of(self, batch: Trajectories, figures: Figures) -> Rows | None:
+    def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> Rows | None:
         """What there is to learn from; None while more groups are to be gathered."""
         device = self._device
         actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
         return_B = self._shaped(batch, actions, figures)
-        compared_B = compared_rows(batch, self._hyper.unfinished) & return_B.isfinite()
+        compared_B = compared_B & return_B.isfinite()
         advantage_B = self._advantages(return_B, groups, compared_B)
         counts_B = advantage_B.isfinite() & compared_B  # finite returns can still have a sum that is not
         if self._hyper.mask_overlong:

@@ -20,22 +20,25 @@ def rollout_metrics(batch: Trajectories) -> dict[str, float]:
         "completions/mean_length": float(length_B.mean()),
         "completions/max_length": float(length_B.max()),
         "completions/clipped_ratio": float(batch.overlong_B.double().mean()),
-        "completions/unfinished_ratio": float(batch.truncated_B.double().mean()),
+        "completions/unfinished_ratio": float((batch.truncated_B & ~batch.faulty_B).double().mean()),
     }
 
 
-def group_metrics(batch: Trajectories) -> dict[str, float]:
-    """Of groups: those that carry no signal (equal returns), told apart by success if the task knows it; the spread within."""
+def group_metrics(batch: Trajectories, compared_B: Tensor) -> dict[str, float]:
+    """Of groups: those that carry no signal (equal returns), told apart by success if the task knows it; the spread within.
+
+    compared_B: the rows that groups are made of; one that is left without any carries no signal and counts as neither.
+    """
     group_B = torch.tensor(batch.plan.groups)
     flat = solved = failed = 0
     spread = 0.0
     groups = group_B.unique()
     for group in groups:
-        mine = group_B == group
+        mine = (group_B == group) & compared_B
         returns = batch.return_B[mine]
-        flat += bool((returns == returns[0]).all())
+        flat += bool((returns == returns[:1]).all())
         spread += float(returns.std()) if len(returns) > 1 else 0.0
-        if batch.success_B is not None:
+        if batch.success_B is not None and len(returns):
             solved += bool(batch.success_B[mine].all())
             failed += not bool(batch.success_B[mine].any())
     metrics = {

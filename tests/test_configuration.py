@@ -148,6 +148,10 @@ def test_any_value_of_any_key_starts_a_run_or_is_one_line(
             ["env.max_new_tokens=100000000"],
             "env.max_new_tokens: expected fewer than the model's context of 512 tokens, got 100000000",
         ),
+        (
+            ["env=gym", "env.id=CliffWalking-v1", "+env.render_mode=ansi", "env.wrappers.as_text.nonsense_cost=-1"],
+            "env.wrappers.as_text.nonsense_cost: expected a number of at least 0, got -1",
+        ),
         (["pruner=median"], "pruner: expected evaluation.split=validation, got test"),
         (["evaluation.episodes=1e30"], "evaluation.episodes"),
     ],

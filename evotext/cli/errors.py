@@ -24,8 +24,11 @@ def configuration(place: str = "", values: Mapping[Any, object] | None = None) -
         raise
     except pydantic.ValidationError as error:
         own = own_check(error)
-        line = placed(one_line(str(own)), place, values or {}) if own else explain_validation(error, place)
-        raise ConfigError(line) from error
+        if own:
+            raise ConfigError(placed(one_line(str(own)), place, values or {})) from error
+        key = str(next(iter(error.errors()[0]["loc"]), ""))
+        above = _above(key, values or {}) if place else None
+        raise ConfigError(explain_validation(error, ".".join([place, *(above or [])]))) from error
     except ValueError as error:
         raise ConfigError(placed(one_line(str(error)), place, values or {})) from error
 

@@ -1,4 +1,4 @@
-"""What a network keeps of the tokens it has read, by its configuration."""
+"""The layers in which a network keeps what it has read, by its configuration."""
 
 import inspect
 from typing import Any

@@ -51,21 +51,21 @@ class ForwardFlops:
 
 
 def _is_stack(weight: Tensor) -> bool:
-    """Whether these are matrices of experts, rather than one, or the kernels of a convolution by channels."""
+    """Return whether these are matrices of experts, rather than one, or the kernels of a convolution by channels."""
     return weight.ndim == 3 and weight.shape[1] > 1
 
 
 def _matrices(weight: Tensor, active_experts: int | None) -> int:
-    """Matrices among these weights that one position is multiplied with."""
+    """Count the matrices among these weights that one position is multiplied with."""
     return min(len(weight), active_experts or len(weight)) if _is_stack(weight) else 1
 
 
 def _used(weight: Tensor, active_experts: int | None) -> int:
-    """Weights that one position is multiplied with: a stack of experts' matrices is not used whole."""
+    """Count the weights that one position is multiplied with: a stack of experts' matrices is not used whole."""
     return weight[0].numel() * _matrices(weight, active_experts) if _is_stack(weight) else weight.numel()
 
 
 def _active_experts(config: PreTrainedConfig) -> int | None:
-    """Experts that a token is sent to, by whichever name the configuration has for them."""
+    """Return how many experts a token is sent to, by whichever name the configuration has for it."""
     counts = (getattr(config, name, None) for name in ACTIVE_EXPERTS)
     return next((count for count in counts if isinstance(count, int)), None)

@@ -27,6 +27,6 @@ def grouped_product(x_SI: Tensor, matrix_GIO: Tensor, group_S: Tensor) -> Tensor
 
 
 def _has_kernel(x_SI: Tensor, matrix_GIO: Tensor) -> bool:
-    """Whether torch multiplies all groups at once: on a GPU, in bfloat16, rows being a multiple of 16 bytes long."""
+    """Return whether torch multiplies all groups at once: on a GPU, in bfloat16, rows being a multiple of 16 bytes long."""
     fits = matrix_GIO.shape[1] % 8 == 0 and matrix_GIO.shape[2] % 8 == 0
     return x_SI.is_cuda and fits and x_SI.dtype == matrix_GIO.dtype == torch.bfloat16

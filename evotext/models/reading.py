@@ -23,20 +23,20 @@ from evotext.models.cached_layers import cache_key, is_recurrent, keeps_keys
 
 
 class Reading:
-    """Of one network. Raises ValueError for networks with a cache of their own."""
+    """The way in which one network reads. Raises ValueError for networks with a cache of their own."""
 
     def __init__(self, network: PreTrainedModel) -> None:
         self._network = network
         takes = inspect.signature(network.forward).parameters
         alibi = bool(getattr(network.config.get_text_config(), "alibi", False))
         self.cache_key = cache_key(network)
-        """What the network's `forward` calls its cache."""
+        """The name of the cache among the arguments of `forward`."""
         self.recurrent = is_recurrent(network.config)
-        """Whether some layers read a row's tokens one after another and no others."""
+        """True if some layers read a row's tokens one after another and no others."""
         self.attends = keeps_keys(network.config)
-        """Whether some layers keep keys and values."""
+        """True if some layers keep keys and values."""
         self.by_slot = self.attends and not self.recurrent and (alibi or "position_ids" not in takes)
-        """Whether a row's tokens must lie together."""
+        """True if a row's tokens must lie together."""
         self._takes_positions = "position_ids" in takes and not alibi
 
     def arguments(self, valid_BS: Tensor, position_BT: Tensor, cache: Any, *, start: int) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Reading:
         return {"attention_mask": mask, **positions, self.cache_key: cache, "use_cache": True}
 
     def _mask(self, valid_BS: Tensor, start: int) -> Tensor | None:
-        """None where plain causal attention is right; else (B, S) or (B, 1, T, S).
+        """Return the mask, (B, S) or (B, 1, T, S); None where plain causal attention is right.
 
         A padding token reads itself, lest its softmax be empty.
         """

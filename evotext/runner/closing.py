@@ -22,16 +22,22 @@ def closing_lines(at: Standing, budget: Budget) -> Iterator[str]:
     elif at.all_faults:
         yield f"warning: faults of the environment ended {_shares(at)}; scores take them for failures"
     spent, unit = budget.spent(at.cost), budget.unit.replace("_", " ")
+    amounts = f"{_amount(spent)} of {_amount(budget.limit)} {unit}"
     if at.generation == 1 and spent > budget.limit:
         yield (
-            f"warning: one generation takes more than the budget: {spent:,.10g} of {budget.limit:,.10g} {unit}; "
+            f"warning: one generation takes more than the budget: {amounts}; "
             "raise budget.limit or make generations smaller"
         )
     elif spent > (1 + OVERSHOT) * budget.limit:
         yield (
-            f"warning: the budget was overshot by {spent / budget.limit - 1:.0%}, {spent:,.10g} of {budget.limit:,.10g} "
-            f"{unit}, for no generation is cut short; raise budget.limit or make generations smaller"
+            f"warning: the budget was overshot by {spent / budget.limit - 1:.0%}, {amounts}, for no generation is cut "
+            "short; raise budget.limit or make generations smaller"
         )
+
+
+def _amount(value: float) -> str:
+    """Counts whole, seconds and operations to four digits."""
+    return f"{value:,.0f}" if value.is_integer() and value < 1e9 else f"{value:,.4g}"
 
 
 def _why_nothing_changed(at: Standing) -> str:

@@ -1,1 +1,1 @@
-"""What scripts/model_families.py does: tiny networks of every family, checks of each, and the page about them."""
+"""The parts of scripts/model_families.py: tiny networks of every family, checks of each, and the page about them."""

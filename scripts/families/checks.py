@@ -1,4 +1,4 @@
-"""Whether a family runs perturbed and in the rollout engine, and whether what it computes is right.
+"""Checks of whether a family runs perturbed and in the rollout engine, and computes the right thing.
 
     network     a tiny random one, every parameter random, biases and norms too, in float64 throughout
     perturbed   each member's rows get the logits of its own network, with W + sigma E written into it, to 1e-10
@@ -10,6 +10,7 @@ that says so. Anything else is a fault of ours: `Wrong`.
 """
 
 import random
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,21 +44,21 @@ class Wrong(AssertionError):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one family."""
+    """The outcome of one family's checks."""
 
     family: str
     runs: bool
-    """Whether the engine runs it, and then rightly."""
+    """True if the engine runs it, and then rightly."""
     reason: str = ""
     """Why it does not, in a line."""
     exclude: tuple[str, ...] = ()
-    """What `algorithm.exclude` has to leave out."""
+    """Patterns that `algorithm.exclude` has to leave out."""
     reasons: tuple[str, ...] = ()
     """Why, one for each."""
     besides: tuple[str, ...] = ()
-    """What is perturbed besides linear layers, embeddings and norms: `experts`, and parameters that other code reads."""
+    """What else is perturbed than linear layers, embeddings and norms: `experts`, and parameters that other code reads."""
     weights: int = 0
-    """Of the tiny network."""
+    """Numbers in the tiny network."""
     difference: float = 0.0
     """Largest difference of a logit from that of the member's own network."""
     seconds: float = 0.0
@@ -82,7 +83,7 @@ def check(family: str) -> Outcome:
         perturbed, refusal = _perturbed(network)
         noise = LowRank(rank=2, vectors="full").draw(perturbed, KEY)
         own = {m: own_network(perturbed, noise, m, population=KEY.population, sigma=KEY.sigma) for m in MEMBERS}
-        difference = _largest_difference(network, noise, own)
+        difference = largest_difference(network, noise, own)
         if not difference <= LOGITS:
             raise Wrong(f"{family}: a member's logits differ by {difference:.1e} from those of its own network")
         for members, of_member, drawn in (([0] * 6, {0: network}, None), (_rows(), own, noise)):
@@ -125,10 +126,10 @@ def _perturbed(network: PreTrainedModel) -> tuple[PerturbedNetwork, LeaveOutErro
 
 
 def _besides(perturbed: PerturbedNetwork) -> tuple[str, ...]:
-    """Last parts of the names of what neither linear layers nor embeddings nor norms read."""
+    """Names of what neither linear layers nor embeddings nor norms read, without the layer's number and what is before it."""
     names = {id(p): name for name, p in perturbed.network.named_parameters() if name in perturbed.parameters}
     uses = inspect_uses(perturbed.network, names).uses
-    own = {".".join(use.name.split(".")[-2:]) for use in uses if use.kind == "own"}
+    own = {".".join(re.split(r"\.\d+\.", use.name)[-1].split(".")[-2:]) for use in uses if use.kind == "own"}
     return (*(["experts"] if any(use.kind == "experts" for use in uses) else []), *sorted(own))
 
 
@@ -137,8 +138,8 @@ def _rows() -> list[int]:
 
 
 @torch.no_grad()
-def _largest_difference(network: PreTrainedModel, noise: PopulationNoise, own: dict[int, PreTrainedModel]) -> float:
-    """Of a prompt's logits, every member's from those of its own network."""
+def largest_difference(network: PreTrainedModel, noise: PopulationNoise, own: dict[int, PreTrainedModel]) -> float:
+    """Return how far a prompt's logits lie from those of each member's own network, at most."""
     ids_BT = torch.randint(3, VOCABULARY, (len(MEMBERS) * ROWS_EACH, 6), generator=torch.Generator().manual_seed(1))
     with noise.active(MEMBERS, ROWS_EACH):
         together = network(input_ids=ids_BT).logits

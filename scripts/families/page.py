@@ -1,4 +1,4 @@
-"""docs/models.md: what came of every family, as tables."""
+"""docs/models.md: the outcome of every family, as tables."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,8 @@ Written by `python scripts/model_families.py`, which builds a tiny random networ
 * conversations of two turns in the batched, cached engine against a loop without cache or batch: the same tokens, and their
   log-probabilities to {logprobs:g}, plain and perturbed.
 
-Of {all} families and variants {whole} run with every parameter perturbed, {part} with some left out, and {refused} are refused.
+{whole} of {all} families and variants run with every parameter perturbed, {part} more with some left out; {refused} are
+refused.
 
 A model whose family is refused stops the run before it costs anything, in a line that says why. Take another model: those of
 the first table differ in nothing that matters here. A model with code of its own (`model.trust_remote_code=true`) is tried when
@@ -30,7 +31,7 @@ parameter whether members get their own.
 | experts of a mixture | noise of each expert's own; products grouped by expert, and by expert and member |
 | routers, scaled embeddings, and other matrices that a module multiplies with by itself | as linear layers and embeddings |
 | biases, scales and shifts of norms | noise of full size, or none (`perturbation.vectors=frozen`) |
-| what a mixer or an attention reads by itself: A, D, dt, convolutions, sinks | row by row, each with its member's |
+| what a mixer or an attention reads by itself: A, D, dt, convolutions, sinks | member by member |
 
 Where a network computes in float32 whatever its weights are, as many routers and state-space scans do, W + sigma E is rounded
 once in a member's own network, and W and sigma E once each in ours. Beside float64 weights that shows as 1e-7 (DeepSeek-V3:

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from families.tiny import tiny_config
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from baselines.policy import Scorer, Scores
-from baselines.shared_opening import shared_openings
+from baselines.shared_opening import network_shares, shared_openings
 from evotext.models.flops import ForwardFlops
 from evotext.policy.actions import Actions, actions_of
 from evotext.rollouts.collector import Collector
@@ -90,3 +91,10 @@ def test_only_what_was_computed_is_charged() -> None:
     predicted = int(actions.mask_BN.sum())
     assert scorer.spent().flops == ForwardFlops(network)(positions=openings.positions, predicted=predicted)
     assert openings.positions < actions.tokens_BT.numel()
+
+
+@pytest.mark.parametrize(("family", "shares"), [("llama", True), ("bloom", False), ("mamba", False)])
+def test_only_positions_that_a_mask_can_choose_are_shared(family: str, shares: bool) -> None:
+    """Bloom counts positions along its cache and takes no mask of ours."""
+    network = AutoModelForCausalLM.from_config(tiny_config(family)).eval()
+    assert network_shares(network) is shares

@@ -11,7 +11,7 @@ from baselines import GRPO
 from baselines.notices import Once, unfinished_notes
 from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
-from evotext.types import Ending, Outcome, Trajectories
+from evotext.types import FAULTS, Ending, Outcome, Trajectories
 from tests.baselines.test_algorithms import (
     change,
     fresh_model,
@@ -97,6 +97,29 @@ def test_many_of_them_are_said_once() -> None:
     assert once(unfinished=unfinished_notes(few, "counted")) == ()
     assert len(once(unfinished=unfinished_notes(many, "counted"))) == 1
     assert once(unfinished=unfinished_notes(many, "counted")) == ()
+
+
+@pytest.mark.parametrize("unfinished", ["masked", "counted"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_environments_fault_is_never_counted(unfinished: str, fault: Ending) -> None:
+    """The step is that of the others alone; a fault is no unfinished episode, and makes no group differ."""
+    model, reference = fresh_model(), fresh_model()
+    before = weights(model)
+    algorithm = grpo(unfinished=unfinished).start(model, 0)
+    batch = cut_off(algorithm, model)
+    return_B = batch.return_B.clone()
+    return_B[9:] = torch.tensor([1.0, 1.0, 0.0])
+    faulty_B = batch.truncated_B.clone()
+    faulty_B[11] = True
+    batch = replace(batch, ending_B=torch.where(faulty_B, fault, Ending.TASK), return_B=return_B)
+    report = algorithm.tell(batch)
+    assert report.notes == () and report.metrics["completions/unfinished_ratio"] == 0.0
+    assert report.metrics["frac_reward_zero_std"] == 0.75
+    groups, advantage_B = torch.tensor(batch.plan.groups), torch.zeros(12, dtype=torch.float64)
+    advantage_B[~faulty_B] = group_advantages(return_B[~faulty_B], groups[~faulty_B], "std")
+    mask_BT = batch.policy_mask_BT & ~faulty_B[:, None]
+    weight_BT = (advantage_B / float(mask_BT.sum()))[:, None] * mask_BT
+    assert_same(change(before, model), written_out_gradient(reference, batch, weight_BT))
 
 
 def test_what_the_task_ends_itself_is_worth_what_it_paid() -> None:

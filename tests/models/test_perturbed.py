@@ -7,13 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from families.reference import float64_throughout, own_network
+from families.tiny import tiny_config
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from evotext.models.cached_layers import cache_key, is_recurrent
 from evotext.models.perturbed import CannotPerturbError, LeaveOutError, PerturbedNetwork
-from evotext.models.perturbed.by_row import LARGEST
+from evotext.models.perturbed.by_member import LARGEST
 from evotext.models.perturbed.patterns import covering
+from evotext.models.perturbed.probe import ROWS
 from evotext.models.perturbed.trial import TrialNoise
 from evotext.noise import NoiseKey, PopulationNoise
 from optimizers.perturbations import FullRank, LowRank
@@ -172,7 +174,7 @@ def test_excluded_parameters_stay() -> None:
 
 @pytest.mark.parametrize("family", RECURRENT)
 def test_a_recurrent_network_runs_whole(family: str) -> None:
-    """What a mixer reads by itself, too: in the prompt, step by step, and as members that share no draw."""
+    """With all that a mixer reads by itself: in the prompt, step by step, and as members that share no draw."""
     with float64_throughout():
         perturbed = PerturbedNetwork(_network(family))
         assert len(perturbed.parameters) == len(list(perturbed.network.parameters()))
@@ -254,6 +256,18 @@ class _Table(nn.Module):
         return x * (self.table * self.weight).mean(0)
 
 
+class _Coincidence(nn.Module):
+    """As many numbers of its own as the tiny batch has rows, which makes them look like rows."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.table = torch.linspace(-1, 1, ROWS * width, dtype=torch.float64).view(ROWS, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (self.table * self.weight).sum(0)
+
+
 class _Large(nn.Module):
     """A matrix of which no member can hold its own."""
 
@@ -281,7 +295,7 @@ def _with(module: type[nn.Module]) -> PreTrainedModel:
     return network
 
 
-@pytest.mark.parametrize("module", [_RoutedExperts, _InPlace, _Table, _Large, _Unused])
+@pytest.mark.parametrize("module", [_RoutedExperts, _InPlace, _Table, _Coincidence, _Large, _Unused])
 def test_what_cannot_be_perturbed_is_named(module: type[nn.Module]) -> None:
     """Each would silently give wrong rows, or be updated by noise that was not applied, if taken at its face."""
     network = _with(module)
@@ -294,12 +308,21 @@ def test_what_cannot_be_perturbed_is_named(module: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("module", [_Tempered, _MeanScale, _Direct])
-def test_code_of_its_own_is_followed_row_by_row(module: type[nn.Module]) -> None:
+def test_code_of_its_own_is_followed_member_by_member(module: type[nn.Module]) -> None:
     """Though the module does nothing that linear layers, embeddings and norms do."""
     perturbed = PerturbedNetwork(_with(module))
     assert any("layers.1.mlp" in name for name in perturbed.parameters)
     for members in ([0, 1, 2, 3], [5], [2, 2, 3]):
         _check(perturbed, _noise(perturbed), members, 2)
+
+
+@pytest.mark.parametrize("family", ["beam", "gpt_oss", "mamba", "nemotron_h", "phimoe"])
+def test_rounding_leaves_nothing_out(family: str) -> None:
+    """In bfloat16 a member's rows may be rounded otherwise than its own network's, and sent to another expert."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = AutoModelForCausalLM.from_config(tiny_config(family), dtype=torch.bfloat16).eval()
+    assert len(PerturbedNetwork(network).parameters) == len(list(network.parameters()))
 
 
 def test_patterns_name_whole_modules_that_have_nothing_else() -> None:

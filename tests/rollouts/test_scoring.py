@@ -17,7 +17,7 @@ from evotext.rollouts.scoring import Scoring
 from evotext.types import RolloutPlan, Sampling, Trajectories
 from optimizers.perturbations import LowRank
 from tests.optimizers.scored_episodes import made_up
-from tests.small_models import RECURRENT_EXCLUDE, small_network
+from tests.small_models import small_network
 
 MEMBERS, SIGMA, TEMPERATURE = 6, 0.05, 0.7
 
@@ -53,8 +53,7 @@ def scores(scored: Scoring, actions: Actions, row_PK: Tensor, **population: Any)
 def test_scores_are_those_of_each_members_own_network(family: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scoring, "MAX_LOGITS", 500)  # some actions at a time
     network = small_network(family)
-    exclude = {"jamba": RECURRENT_EXCLUDE, "mixtral": ["*.experts.*"]}.get(family, [])
-    perturbed = PerturbedNetwork(network, exclude=exclude)
+    perturbed = PerturbedNetwork(network)
     key = NoiseKey(seed=1, generation=2, population=MEMBERS, antithetic=True, sigma=SIGMA)
     noise = LowRank(rank=2, vectors="full").draw(perturbed, key)
     batch = episodes()

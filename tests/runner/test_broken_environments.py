@@ -183,6 +183,17 @@ def test_a_budget_that_is_too_small_is_said(generations: int, limit: float, told
     assert [line.split(";")[0].split(", for")[0] for line in lines] == [told] * bool(told)
 
 
+def test_amounts_of_a_budget_are_read_at_a_glance() -> None:
+    at = Standing(generation=2, cost=Cost(rollout_seconds=66.41234, flops=1.5e12), outcomes=Counter({"changed": 2}))
+    told = [
+        next(closing_lines(at, Budget(unit=unit, limit=limit))) for unit, limit in (("seconds", 60.0), ("flops", 1e12))
+    ]
+    assert [", ".join(line.split(", ")[1:2]) for line in told] == [
+        "66.41 of 60 seconds",
+        "1.5e+12 of 1e+12 flops",
+    ]
+
+
 @pytest.mark.parametrize(("limit", "told"), [(5, "one generation takes more"), (18, "overshot by 33%"), (24, "")])
 def test_a_run_says_it_of_its_budget(tmp_path: Path, limit: int, told: str, capfd: pytest.CaptureFixture[str]) -> None:
     run = small_run(tmp_path)

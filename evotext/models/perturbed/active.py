@@ -1,4 +1,4 @@
-"""What the layers of a perturbed network apply at the moment, and how its rows belong to members.
+"""The noise that the layers of a perturbed network apply, and the rows that belong to each member.
 
 Shapes: B rows (= P members x K rows), T tokens, I inputs.
 """
@@ -38,7 +38,7 @@ class Active:
     """The noise of the batch in progress, which every layer shares."""
 
     noise: MemberNoise
-    """Of the members whose rows are in the batch."""
+    """The noise of the members whose rows are in the batch."""
     members: int
     """P."""
     rows: int

@@ -1,4 +1,4 @@
-"""What makes a network run perturbed: replaced `forward`s and parameters, put in place for a while.
+"""Replaced `forward`s and parameters, put in place while a network runs perturbed.
 
 Shapes: B rows (= P members x K rows).
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from evotext.models.perturbed.active import Active
-from evotext.models.perturbed.by_row import ByRow, by_row
+from evotext.models.perturbed.by_member import ByMember, by_member
 from evotext.models.perturbed.embedding import embedding_forward
 from evotext.models.perturbed.experts import experts_forward
 from evotext.models.perturbed.linear import OneInput, linear_forward
@@ -31,7 +31,7 @@ class Attachments:
         """Layers that get their noise in one call."""
         self._active = Active(idle, 0, 0)
         self._forwards: list[tuple[dict[str, Any], Callable[..., Tensor]]] = []
-        self._by_row: list[tuple[dict[str, Any], str, nn.Parameter, ByRow]] = []
+        self._by_member: list[tuple[dict[str, Any], str, nn.Parameter, ByMember]] = []
         self._vectors: list[NormVector] = []
         self._entered = False
         self._last: tuple[MemberNoise, int, int] | None = None
@@ -56,7 +56,7 @@ class Attachments:
         previous = [attributes.get("forward") for attributes, _ in self._forwards]
         for attributes, forward in self._forwards:
             attributes["forward"] = forward
-        for attributes, key, _, own in self._by_row:
+        for attributes, key, _, own in self._by_member:
             attributes[key] = own
         for vector, scale in zip(self._vectors, self._scaled, strict=True):
             vector.attributes[vector.key] = scale
@@ -68,7 +68,7 @@ class Attachments:
                     del attributes["forward"]
                 else:
                     attributes["forward"] = before
-            for attributes, key, parameter, _ in self._by_row:
+            for attributes, key, parameter, _ in self._by_member:
                 attributes[key] = parameter
             for vector in self._vectors:
                 vector.attributes[vector.key] = vector.parameter
@@ -102,4 +102,6 @@ class Attachments:
         else:
             for use in uses:
                 parameter = getattr(module, use.key)
-                self._by_row.append((module._parameters, use.key, parameter, by_row(parameter, use.name, self._active)))
+                self._by_member.append(
+                    (module._parameters, use.key, parameter, by_member(parameter, use.name, self._active))
+                )

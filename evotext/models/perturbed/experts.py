@@ -20,13 +20,13 @@ from evotext.models.perturbed.active import Active, CannotPerturbError
 
 
 class Experts(Protocol):
-    """What transformers gives every module of experts that can run in several ways."""
+    """The attributes that transformers gives every module of experts that can run in several ways."""
 
     has_gate: bool
     has_bias: bool
     has_post_expert_norm: bool
     is_transposed: bool
-    """Whether matrices are kept E x I x O rather than E x O x I."""
+    """True if matrices are kept E x I x O, False if E x O x I."""
     act_fn: Callable[[Tensor], Tensor]
     _apply_gate: Callable[[Tensor], Tensor]
     _parameters: dict[str, Tensor]
@@ -44,7 +44,7 @@ def experts_forward(module: nn.Module, names: Mapping[str, str], active: Active)
     up, down = ("gate_up_proj" if experts.has_gate else "up_proj"), "down_proj"
 
     def product(key: str, x_SI: Tensor, expert_S: Tensor) -> Tensor:
-        """The products with matrices `key` of each slot's expert, bias and noise included, (S, O)."""
+        """Multiply each slot with its expert's matrix `key`; add bias and noise; (S, O)."""
         matrix_EIO = experts._parameters[key]
         matrix_EIO = matrix_EIO if experts.is_transposed else matrix_EIO.transpose(1, 2)
         y_SO = grouped_product(x_SI, matrix_EIO, expert_S)

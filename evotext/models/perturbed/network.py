@@ -11,8 +11,8 @@ How each kind of parameter is perturbed:
     embeddings                           the noise is added to what was looked up                        embedding.py
     experts of a mixture                 grouped products by expert, and by expert and member            experts.py
     scales and shifts of norms           a vector for each row                                           vectors.py
-    what a module's own code reads       routers as linear layers, scaled embeddings as embeddings;      by_row.py
-                                         small ones row by row: a mixer's A, D, dt and convolution
+    what a module's own code reads       routers as linear layers, scaled embeddings as embeddings;      by_member.py
+                                         small ones member by member: a mixer's A, D, dt and convolution
     anything else                        an error that names it and asks to exclude it
 
 Layers are not trusted to be what they look like: the constructor runs a tiny batch and finds every parameter that is not

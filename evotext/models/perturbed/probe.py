@@ -33,16 +33,16 @@ class Use:
     module: nn.Module
     """The module that owns it."""
     key: str
-    """What the module calls it."""
+    """Its name within the module."""
     kind: Kind
-    """How it can be perturbed; `own`: by the module's own code, row by row."""
+    """How it can be perturbed; `own`: by the module's own code, member by member."""
     input_dim: int = 0
     """Dimensions of the module's input."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uses:
-    """What a network does with its parameters."""
+    """How a network uses its parameters."""
 
     uses: list[Use]
     """All places."""
@@ -51,7 +51,7 @@ class Uses:
     one_input: list[tuple[str, ...]]
     """Matrices of linear layers that read the same input, one after another."""
     logits_BTV: Tensor
-    """What `probe_logits` gave."""
+    """The result of `probe_logits`."""
 
 
 @torch.no_grad()
@@ -124,7 +124,7 @@ def alike(a: Tensor, b: Tensor) -> bool:
 
 
 def _kind(module: nn.Module, key: str, own: Mapping[str, nn.Parameter]) -> Kind:
-    """How a parameter can be perturbed, judged by the module that owns it."""
+    """Return how a parameter can be perturbed, judged by the module that owns it."""
     if isinstance(module, nn.Linear | Conv1D) and key in ("weight", "bias"):
         return "linear"
     if type(module).forward is nn.Embedding.forward and isinstance(module, nn.Embedding) and module.max_norm is None:
@@ -143,7 +143,7 @@ class _Watch:
     def __init__(self, by_module: dict[nn.Module, list[Use]], faults: dict[str, str]) -> None:
         self._by_module, self._faults = by_module, faults
         self.inputs: list[tuple[str, Tensor]] = []
-        """What each linear layer read, in the order of the calls."""
+        """The input of each linear layer, in the order of the calls."""
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         uses = self._by_module[module]
@@ -157,7 +157,7 @@ class _Watch:
 
 
 def _verdict(module: nn.Module, kind: Kind, args: tuple[Any, ...], output: Any) -> tuple[bool, str | None]:
-    """Whether the module does what its kind does, and why it cannot be perturbed at all."""
+    """Return whether the module does what its kind does, and why it cannot be perturbed at all."""
     if kind == "own":
         return False, None
     if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor):
@@ -168,7 +168,7 @@ def _verdict(module: nn.Module, kind: Kind, args: tuple[Any, ...], output: Any) 
     flattened = can_flatten and x.dim() == 2 and x.shape[0] in (ROWS * TOKENS, ROWS)
     shared_positions = kind == "embedding" and x.shape[0] == 1
     if not (led_by_rows or flattened or shared_positions):
-        # The code of a norm may still be followed row by row; a linear layer's would be taken for another member's.
+        # The code of a norm may still be followed member by member; a linear layer's would be taken for another member's.
         fault = f"{type(module).__name__} gets inputs that are not the batch's rows, of shape {tuple(x.shape)}"
         return False, None if kind == "norm" else fault
     if kind == "linear" and isinstance(module, nn.Linear) and type(module).forward is not nn.Linear.forward:
@@ -179,7 +179,7 @@ def _verdict(module: nn.Module, kind: Kind, args: tuple[Any, ...], output: Any) 
 
 
 def _scales(module: nn.Module, args: tuple[Any, ...]) -> bool:
-    """Whether the module run with one vector a row, of shape (B, 1, ..., N), gives each row what its vector gives."""
+    """Return whether the module run with one vector a row, of shape (B, 1, ..., N), gives each row what its vector gives."""
     x = args[0]
     own = {key: p for key, p in module._parameters.items() if p is not None}
     per_row = {

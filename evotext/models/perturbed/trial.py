@@ -14,8 +14,13 @@ from transformers.pytorch_utils import Conv1D
 from evotext.models.out_of_memory import is_out_of_memory
 from evotext.models.perturbed.active import CannotPerturbError
 from evotext.models.perturbed.attachments import Attachments
-from evotext.models.perturbed.by_row import LARGEST
-from evotext.models.perturbed.probe import MEMBERS, ROWS_PER_MEMBER, Use, Uses, alike, probe_logits
+from evotext.models.perturbed.by_member import LARGEST
+from evotext.models.perturbed.probe import MEMBERS, ROWS_PER_MEMBER, Use, Uses, probe_logits
+
+GOLDEN = 0.6180339887498949
+# What rounding may make of logits: as a share of what a member's values change in them, and of their size. With few digits
+# a token may go to another expert.
+NARROW, WIDE = (0.25, 0.05), (1e-3, 3e-5)
 
 
 class TrialNoise:
@@ -70,13 +75,13 @@ class Tried:
     """A network with all its parameters attached that can be perturbed."""
 
     attachments: Attachments
-    """What runs it perturbed."""
+    """The replacements that run it perturbed."""
     faults: dict[str, str]
     """Why the other parameters cannot be perturbed, by name."""
     applied: set[str]
     """Parameters whose noise was asked for."""
     logits_BTV: Tensor
-    """What `probe_logits` gives under no noise."""
+    """The result of `probe_logits` under no noise."""
 
 
 def attach_what_works(network: PreTrainedModel, found: Uses) -> Tried:
@@ -87,7 +92,7 @@ def attach_what_works(network: PreTrainedModel, found: Uses) -> Tried:
         uses = [use for use in found.uses if use.name not in faults]
         idle = TrialNoise(outputs, network.device, {})
         attachments = Attachments(uses, found.one_input, idle)
-        # Large matrices run as linear layers and embeddings do; only what is read row by row needs a second look.
+        # Large matrices run as linear layers and embeddings do; only what is read member by member needs a second look.
         own = [use for use in uses if use.kind == "own" and getattr(use.module, use.key).numel() <= LARGEST]
         values = {use.name: _values(getattr(use.module, use.key)) for use in own}
         uses_of = [use for use in uses if use.name in values]
@@ -101,8 +106,12 @@ def attach_what_works(network: PreTrainedModel, found: Uses) -> Tried:
             with attachments.active(idle, ROWS_PER_MEMBER):
                 logits_BTV = probe_logits(network)
             new: dict[str, str] = {}
-            if values and not _own_rows(network, uses_of, values, perturbed):
-                alone = [name for name in values if not _own_rows(network, uses_of, {name: values[name]}, perturbed)]
+            if values and not _own_rows(network, uses_of, values, perturbed, found.logits_BTV):
+                alone = [
+                    name
+                    for name in values
+                    if not _own_rows(network, uses_of, {name: values[name]}, perturbed, found.logits_BTV)
+                ]
                 new = dict.fromkeys(alone or values, "gives rows what is not their member's own")
         except CannotPerturbError as fault:
             new = {fault.name: fault.reason}
@@ -110,22 +119,22 @@ def attach_what_works(network: PreTrainedModel, found: Uses) -> Tried:
             if is_out_of_memory(error) or not values:
                 raise
             said = str(error).splitlines()[0]
-            new = dict.fromkeys(values, f"read by code that does not run row by row: {said}")
+            new = dict.fromkeys(values, f"read by code that does not run member by member: {said}")
         if not new:
             return Tried(attachments=attachments, faults=faults, applied=idle.applied, logits_BTV=logits_BTV)
         faults |= new
 
 
 def _outputs(use: Use) -> int:
-    """Columns that a parameter's layer gives out, or entries of a vector."""
+    """Count the columns that a parameter's layer gives out, or the entries of a vector."""
     shape: torch.Size = getattr(use.module, use.key).shape
     return (*shape, 1)[-1 if isinstance(use.module, Conv1D) else 0] if shape else 1
 
 
 def _values(parameter: nn.Parameter) -> Tensor:
-    """A value for each member, (P, *shape): entries from -1/2 to 1/2 that all differ."""
-    entries = torch.linspace(-0.5, 0.5, MEMBERS * parameter.numel(), device=parameter.device)
-    return entries.to(parameter.dtype).view(MEMBERS, *parameter.shape)
+    """Make a value for each member, (P, *shape): entries between -1/2 and 1/2 that differ from their neighbours."""
+    count = torch.arange(MEMBERS * parameter.numel(), dtype=torch.float64, device=parameter.device)
+    return (count * GOLDEN % 1.0 - 0.5).to(parameter.dtype).view(MEMBERS, *parameter.shape)
 
 
 def _own_rows(
@@ -133,8 +142,12 @@ def _own_rows(
     uses: Sequence[Use],
     values: Mapping[str, Tensor],
     perturbed: Callable[[Mapping[str, Tensor]], Tensor],
+    plain_BTV: Tensor,
 ) -> bool:
-    """Whether each member's rows are what the network gives with that member's values in its parameters."""
+    """Return whether each member's rows are what the network gives with that member's values in its parameters.
+
+    plain_BTV: what it gives without them.
+    """
     together_BTV = perturbed(values)
     places = [(use.module._parameters, use.key, values[use.name]) for use in uses if use.name in values]
     plain = [parameters[key] for parameters, key, _ in places]
@@ -144,9 +157,16 @@ def _own_rows(
                 assert parameter is not None
                 parameters[key] = nn.Parameter(parameter.detach() + value[member], requires_grad=False)
             rows = slice(member * ROWS_PER_MEMBER, (member + 1) * ROWS_PER_MEMBER)
-            if not alike(together_BTV[rows], probe_logits(network)[rows]):
+            if not _right(together_BTV[rows], probe_logits(network)[rows], plain_BTV[rows], network.dtype):
                 return False
     finally:
         for (parameters, key, _), parameter in zip(places, plain, strict=True):
             parameters[key] = parameter
     return True
+
+
+def _right(found: Tensor, own: Tensor, plain: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether logits are a member's own but for rounding, beside what its values change and how large all is."""
+    changed, whole = float((own - plain).norm()), float(own.norm())
+    share, least = NARROW if dtype in (torch.bfloat16, torch.float16) else WIDE
+    return float((found - own).norm()) <= max(share * changed, least * whole)

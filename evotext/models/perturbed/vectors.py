@@ -22,7 +22,7 @@ class NormVector:
     attributes: dict[str, Any]
     """Where the module keeps it."""
     key: str
-    """What the module calls it."""
+    """Its name within the module."""
     name: str
     """The parameter."""
     parameter: nn.Parameter

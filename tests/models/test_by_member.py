@@ -1,4 +1,4 @@
-"""Functions of a parameter that run row by row give every row what its own member's value gives it alone."""
+"""Functions of a parameter that run member by member give every row what its own member's value gives it alone."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evotext.models.perturbed.active import Active, CannotPerturbError
-from evotext.models.perturbed.by_row import by_row
+from evotext.models.perturbed.by_member import by_member
 from evotext.models.perturbed.trial import TrialNoise
 
 MEMBERS, ROWS, TOKENS, WIDTH = 2, 6, 5, 4
@@ -68,7 +68,7 @@ def test_every_row_computes_with_its_members_value(name: str) -> None:
     parameter, value_PS, x_BTN = rows_and_values(shape)
     outputs = (*SHAPES[shape], 1)[0]
     active = Active(TrialNoise({"w": outputs}, x_BTN.device, {"w": value_PS}), MEMBERS, ROWS)
-    together = function(by_row(parameter, "w", active), x_BTN)
+    together = function(by_member(parameter, "w", active), x_BTN)
     alone = [function(parameter + value_PS[row * MEMBERS // ROWS], x_BTN[row : row + 1]) for row in range(ROWS)]
     assert type(together) is Tensor
     # A type of fewer digits rounds W and E apart.
@@ -76,17 +76,17 @@ def test_every_row_computes_with_its_members_value(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_run_row_by_row_is_refused(name: str) -> None:
+def test_what_does_not_run_member_by_member_is_refused(name: str) -> None:
     shape, function = REFUSED[name]
     parameter, value_PS, x_BTN = rows_and_values(shape)
     active = Active(TrialNoise({"w": WIDTH}, x_BTN.device, {"w": value_PS}), MEMBERS, ROWS)
     with pytest.raises(CannotPerturbError, match="^w: "):
-        function(by_row(parameter, "w", active), x_BTN)
+        function(by_member(parameter, "w", active), x_BTN)
 
 
 def test_it_looks_like_the_parameter() -> None:
     parameter, value_PS, x_BTN = rows_and_values("kernel")
-    seen = by_row(parameter, "w", Active(TrialNoise({"w": WIDTH}, x_BTN.device, {"w": value_PS}), MEMBERS, ROWS))
+    seen = by_member(parameter, "w", Active(TrialNoise({"w": WIDTH}, x_BTN.device, {"w": value_PS}), MEMBERS, ROWS))
     assert isinstance(seen, Tensor)
     assert (seen.shape, seen.dtype, seen.device, seen.dim()) == (parameter.shape, parameter.dtype, parameter.device, 3)
     assert seen.bfloat16().dtype == torch.bfloat16
