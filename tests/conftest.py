@@ -14,6 +14,18 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--seeds", type=int, default=1, help="from how many seeds each test of learning starts (-m learning)"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`seed`: of the first weights and of all draws of a test that asserts that something is learned."""
+    if metafunc.definition.get_closest_marker("learning"):
+        metafunc.parametrize("seed", range(metafunc.config.getoption("seeds")))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["EVOTEXT_CACHE"] = str(tmp_path_factory.mktemp("cache"))

@@ -48,8 +48,8 @@ def ppo(**changes: Any) -> PPO:
     return PPO(**settings("ppo", **{"epochs": 1, "minibatches": 1} | changes))
 
 
-def fresh_model() -> LanguageModel:
-    return with_frequent_ends(small_model("llama"))
+def fresh_model(seed: int = 0) -> LanguageModel:
+    return with_frequent_ends(small_model("llama", seed=seed))
 
 
 def one_generation(algorithm: Any, model: LanguageModel, generation: int = 0) -> tuple[Trajectories, Any]:
@@ -178,15 +178,16 @@ def test_dropping_dead_groups_gives_the_same_gradient_as_keeping_them() -> None:
         torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-6)  # Llama's norms compute in float32
 
 
-def test_a_strong_kl_penalty_holds_the_policy() -> None:
-    free, held = fresh_model(), fresh_model()
+@pytest.mark.learning
+def test_a_strong_kl_penalty_holds_the_policy(seed: int) -> None:
+    free, held = fresh_model(seed), fresh_model(seed)
     for model, coefficient in ((free, 0.0), (held, 10.0)):
         algorithm = grpo(
             kl_coefficient=coefficient, optimizer=partial(torch.optim.AdamW, lr=3e-3), epochs=4, minibatches=2
-        ).start(model, 0)
+        ).start(model, seed)
         for generation in range(4):
             report = algorithm.tell(Collector(model, chatter(), rows=64).collect(algorithm.ask(generation)))
-    start = weights(fresh_model())
+    start = weights(fresh_model(seed))
     moved = [sum(float((a - b).square().sum()) for a, b in zip(start, weights(m), strict=True)) for m in (free, held)]
     assert report.metrics["kl"] >= 0
     assert moved[1] < moved[0]
@@ -199,10 +200,11 @@ def test_an_early_stop_takes_no_further_step() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 @pytest.mark.parametrize("make", [grpo, ppo])
-def test_it_solves_a_bandit_over_several_turns(make: Any) -> None:
+def test_it_solves_a_bandit_over_several_turns(make: Any, seed: int) -> None:
     """Chatter pays the last answer's length, over episodes of one to four turns: longer answers must win."""
-    model = with_frequent_ends(small_model("llama", torch.float32), share=0.5)
+    model = with_frequent_ends(small_model("llama", torch.float32, seed), share=0.5)
     adam = partial(torch.optim.AdamW, lr=3e-3)
     algorithm = make(optimizer=adam, max_grad_norm=1.0, **({"prompts": 8} if make is grpo else {"episodes": 24})).start(
         model, 0

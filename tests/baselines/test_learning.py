@@ -21,7 +21,7 @@ FILLER, KEY = 3, 4
 ADAM = partial(torch.optim.AdamW, lr=3e-3, weight_decay=0.0)
 
 
-def tiny_model() -> LanguageModel:
+def tiny_model(seed: int) -> LanguageModel:
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=32,
@@ -35,7 +35,7 @@ def tiny_model() -> LanguageModel:
         eos_token_id=7,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network = LlamaForCausalLM(config).eval()
     return replace(small_model("llama", torch.float32), network=network, context_length=16)
 
@@ -52,7 +52,7 @@ def play(
     model: LanguageModel, plan: RolloutPlan, turns: int, pays: Callable[[Tensor, list[Tensor]], Tensor]
 ) -> Trajectories:
     """Slow and obvious: a cue, then in each turn one answer; the environment says the filler between them."""
-    generator = torch.Generator().manual_seed(1000 + plan.generation)
+    generator = torch.Generator().manual_seed(1000 * (1 + plan.seed) + plan.generation)
     rows = len(plan.instances)
     cue_B1 = torch.tensor([[CUES[instance // 2 % 2]] for instance in plan.instances])
     filler_B1, nothing_B1 = torch.full((rows, 1), FILLER), torch.zeros(rows, 1)
@@ -90,10 +90,11 @@ def final_success(
     turns: int,
     pays: Callable[[Tensor, list[Tensor]], Tensor],
     generations: int,
+    seed: int,
     ends: Callable[[Trajectories], Trajectories] = lambda batch: batch,
 ) -> tuple[float, float]:
-    model = tiny_model()
-    algorithm = algorithm.start(model, 0)
+    model = tiny_model(seed)
+    algorithm = algorithm.start(model, seed)
     returns = []
     for generation in range(generations):
         batch = play(model, algorithm.ask(generation), turns, pays)
@@ -117,24 +118,27 @@ def key_and_cue(cue_B: Tensor, answers: list[Tensor]) -> Tensor:
     return (answers[0] == KEY) & (answers[1] == cue_B)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("make", [grpo, ppo])
-def test_a_bandit_is_solved(make: Any) -> None:
+def test_a_bandit_is_solved(make: Any, seed: int) -> None:
     rows = {"prompts": 8, "group_size": 8} if make is grpo else {"episodes": 64}
-    first, last = final_success(make(**rows, optimizer=ADAM, max_grad_norm=1.0), 1, named_arm, 50)
+    first, last = final_success(make(**rows, optimizer=ADAM, max_grad_norm=1.0), 1, named_arm, 50, seed)
     assert first < 0.4 and last > 0.9, (first, last)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("unfinished", ["counted", "masked"])
-def test_a_task_that_only_success_ends_is_solved_if_unfinished_episodes_count(unfinished: str) -> None:
+def test_a_task_that_only_success_ends_is_solved_if_unfinished_episodes_count(unfinished: str, seed: int) -> None:
     algorithm = grpo(prompts=8, group_size=8, optimizer=ADAM, max_grad_norm=1.0, unfinished=unfinished)
-    first, last = final_success(algorithm, 1, named_arm, 50, cut_at_failure)
+    first, last = final_success(algorithm, 1, named_arm, 50, seed, cut_at_failure)
     assert first < 0.4
     assert last > 0.9 if unfinished == "counted" else last < 0.4
 
 
 @pytest.mark.slow
+@pytest.mark.learning
 @pytest.mark.parametrize("make", [grpo, ppo])
-def test_two_turns_paid_once_at_the_end_are_solved(make: Any) -> None:
+def test_two_turns_paid_once_at_the_end_are_solved(make: Any, seed: int) -> None:
     rows = {"prompts": 16, "group_size": 16} if make is grpo else {"episodes": 256, "epochs": 2, "minibatches": 2}
-    first, last = final_success(make(**rows, optimizer=ADAM, max_grad_norm=1.0), 2, key_and_cue, 80)
+    first, last = final_success(make(**rows, optimizer=ADAM, max_grad_norm=1.0), 2, key_and_cue, 80, seed)
     assert first < 0.2 and last > 0.9, (first, last)

@@ -140,27 +140,28 @@ def test_a_task_that_its_demonstrator_never_solves_says_so() -> None:
         next(envs.task_demonstrations(1, 0, task=deaf, solved=True))
 
 
-def test_it_teaches_a_tiny_task() -> None:
+@pytest.mark.learning
+def test_it_teaches_a_tiny_task(seed: int) -> None:
     """Answer a digit by the digit after it: from chance to every held-out question, by the collector's own episodes."""
 
     def successor(count: int, seed: int) -> Iterator[Demonstration]:
         digits = np.random.default_rng(seed).integers(0, 10, count)
         return (Demonstration(turns=((str(d), str((d + 1) % 10)),)) for d in digits)
 
-    model = small_model("llama", torch.float32)
+    model = small_model("llama", torch.float32, seed)
     adam = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.0)
     algorithm = sft(demonstrations=successor, episodes=32, minibatches=2, optimizer=adam, max_grad_norm=1.0)
     collector = Collector(model, Successor.task(), rows=64)
 
     def success() -> float:
-        algorithm.start(model, 0)
+        algorithm.start(model, seed)
         plan = algorithm.ask(0)
         rows = {"instances": tuple(range(20)), "groups": tuple(range(20))}
         played = collector.collect(type(plan)(**vars(plan) | rows))
         return float(played.success_B.double().mean())
 
     before = success()
-    algorithm.start(model, 0)
+    algorithm.start(model, seed)
     losses = []
     for generation in range(25):
         losses.append(algorithm.tell(collector.collect(algorithm.ask(generation))).metrics["loss"])

@@ -16,7 +16,6 @@ from tests.baselines.test_algorithms import (
     change,
     fresh_model,
     grpo,
-    ppo,
     settings,
     shipped_settings,
     weights,
@@ -165,20 +164,3 @@ def test_what_a_fault_ended_is_compared_with_nothing(unfinished: str) -> None:
     mask_BT = batch.policy_mask_BT & kept[:, None]
     weight_BT = (advantage_B / float(mask_BT.sum()))[:, None] * mask_BT
     assert_same(change(before, model), written_out_gradient(reference, batch, weight_BT))
-
-
-def test_ppo_expects_nothing_after_a_fault() -> None:
-    """A critic that says 3 everywhere bootstraps what a limit cut off; a fault counts like the task's own end."""
-    moved = {}
-    for ending in (Ending.TASK, Ending.TURN_LIMIT, Ending.RAISED):
-        model = fresh_model()
-        before = weights(model)
-        learner = ppo(whiten=False).start(model, 0)
-        with torch.no_grad():
-            learner._critic.head.linear.bias.fill_(3.0)
-        _, batch = conversation([TWO_TURNS], [1.0])
-        learner.tell(replace(batch, ending_B=torch.full((1,), ending)))
-        moved[ending] = change(before, model)
-    for task, limit, fault in zip(*moved.values(), strict=True):
-        assert torch.equal(task, fault)
-        assert not task.ne(0).any() or not torch.equal(task, limit)

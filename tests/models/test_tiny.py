@@ -44,8 +44,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_warm_up_teaches_both_turns(cache: Path) -> None:
-    model = source(cache).load(torch.device("cpu"))
+@pytest.mark.learning
+def test_the_warm_up_teaches_both_turns(cache: Path, seed: int) -> None:
+    model = source(cache, warm_up_seed=seed).load(torch.device("cpu"))
     session = Session(model, members=[0, 0], noise=None)
     settings: dict[str, Any] = {
         "max_new_tokens": 3,

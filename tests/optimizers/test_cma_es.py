@@ -110,16 +110,17 @@ def test_without_signal_nothing_changes() -> None:
     assert all(torch.equal(p, before[name]) for name, p in model.network.named_parameters())
 
 
-def test_it_climbs() -> None:
+@pytest.mark.learning
+def test_it_climbs(seed: int) -> None:
     """The return is the log-probability of a token, members run perturbed."""
-    model = small_model(dtype=torch.float32)
-    ids_KT = torch.randint(0, VOCABULARY, (PROMPTS, 5), generator=torch.Generator().manual_seed(0))
+    model = small_model(dtype=torch.float32, seed=seed)
+    ids_KT = torch.randint(0, VOCABULARY, (PROMPTS, 5), generator=torch.Generator().manual_seed(seed))
 
     @torch.inference_mode()
     def goodness(rows: int) -> Tensor:
         return model.network(input_ids=ids_KT.repeat(rows, 1)).logits[:, -1].log_softmax(-1)[:, 7]
 
-    learner = searched(population=16).start(model, 0)
+    learner = searched(population=16).start(model, seed)
     before = float(goodness(1).mean())
     for generation in range(15):
         plan = learner.ask(generation)

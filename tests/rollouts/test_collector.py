@@ -2,6 +2,7 @@
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,6 +84,34 @@ def test_tokens_are_the_conversation_and_the_mask_is_what_the_policy_wrote(model
         if row < len(batch.transcripts):
             assert [answer for _, answer in batch.transcripts[row].turns] == answers
             assert batch.transcripts[row].turns[0][0] == f"s{2 * row} "
+
+
+@pytest.mark.parametrize("ending", [Ending.TURN_LIMIT, Ending.ENVIRONMENT_LIMIT, Ending.CONTEXT])
+def test_what_the_environment_said_last_is_kept_if_asked_for(model: LanguageModel, ending: Ending) -> None:
+    """Of what a limit cuts off after two turns, as it stands before the third answer where nothing cuts it off."""
+    task, cut_model = chatter(), model
+    if ending is Ending.TURN_LIMIT:
+        task = chatter(max_turns=2)
+    elif ending is Ending.ENVIRONMENT_LIMIT:
+        task = chatter(max_episode_steps=2)
+    else:
+        cut_model = replace(model, context_length=30)
+    whole = collect(model, chatter(), plan())
+    asked = collect(cut_model, task, replace(plan(), last_observations=True))
+    plain = collect(cut_model, task, plan())
+    assert bool((asked.ending_B == ending).any()) and bool((asked.ending_B == Ending.TASK).any())
+    assert torch.equal(asked.ending_B, plain.ending_B) and torch.equal(asked.return_B, plain.return_B)
+    for row in range(ROWS):
+        length, before = int(asked.length_B[row]), int(plain.length_B[row])
+        for name in ("tokens_BT", "policy_mask_BT", "turn_BT"):
+            assert torch.equal(getattr(asked, name)[row, :length], getattr(whole, name)[row, :length]), name
+        assert not asked.policy_mask_BT[row, before:].any()
+        if asked.truncated_B[row]:
+            following = before + int(whole.policy_mask_BT[row, before:].int().argmax())  # the next answer's first token
+            assert length == (following if following <= cut_model.context_length else before)
+        else:
+            assert length == before
+    assert int(asked.length_B.max()) <= cut_model.context_length
 
 
 def test_rewards_stand_at_the_last_token_of_their_turn(model: LanguageModel) -> None:
