@@ -24,7 +24,7 @@ from evotext.folders import FOLDERS
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 PACKAGES = ("evotext", "reports", "envs", "optimizers", "baselines")
-LONGEST_FILE = 400
+LONGEST_FILE = 300
 
 MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))

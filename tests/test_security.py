@@ -109,7 +109,7 @@ def with_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_code_of_a_model_is_not_run(with_code: Path) -> None:
     model = HuggingFaceModel(path=str(with_code), dtype="float32", trust_remote_code=False, parallel=None)
-    with pytest.raises(ValueError, match="model.path: expected a folder with a model"):
+    with pytest.raises(ValueError, match="path: expected a folder with a model"):
         model.outline()
 
 

@@ -20,6 +20,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.models.reading import Reading
 from evotext.noise import ForwardNoise
 from evotext.rollouts.captured_step import STEPS_BEFORE, CapturedStep, StepRecorder
+from evotext.rollouts.rectangle import CachedRows, Rectangle
 from evotext.rollouts.row_cache import RowCache
 from evotext.rollouts.sampling import choose_tokens
 
@@ -37,28 +38,6 @@ class Completion:
     """The sampler's log-probability of each; empty unless asked for."""
     ended: bool
     """Whether the last token is an end token (otherwise the token limit cut it off)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Rectangle:
-    """Which rows the batch holds: `row_B` indexes the session's rows, `real_B` is False for filling copies."""
-
-    row_B: Tensor
-    real_B: Tensor
-    members: list[int]
-
-    @property
-    def rows_per_member(self) -> int:
-        return self.row_B.numel() // max(1, len(self.members))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stored:
-    """Cached rows: the session's row numbers, their cache and which slots hold a token."""
-
-    row_B: Tensor
-    cache: RowCache
-    valid_BS: Tensor
 
 
 class Session:
@@ -86,7 +65,7 @@ class Session:
         self._steps_alike = 0  # decode steps since the batch last changed
         self._members = list(members)
         self._position_N = torch.zeros(len(members), dtype=torch.int64, device=model.device)
-        self._stored: list[_Stored] = []
+        self._stored: list[CachedRows] = []
         self._forward_flops = ForwardFlops(model.network)
         self._noise_flops = {} if noise is None else noise.flops_by_matrix
         self.flops = 0.0
@@ -147,7 +126,7 @@ class Session:
                 next_N = torch.zeros_like(count_N)
                 next_N[rectangle.row_B[active_B]] = token_B[active_B]
                 self._captured, self._steps_alike = None, 0  # what was recorded is of the larger batch
-                state = self._move([state], smaller, state.valid_BS.shape[1])
+                state = CachedRows.moved([state], smaller, state.valid_BS.shape[1])
                 rectangle, active_B, token_B = smaller, smaller.real_B.clone(), next_N[smaller.row_B]
             logits_BV = self._step(rectangle, state, token_B, active_B, left)
         self._captured, self._steps_alike = None, 0
@@ -159,36 +138,24 @@ class Session:
             self._before |= {row: [*block, *completion.ids[:-1]] for row, block, completion in read}
         return completions
 
-    def _arrange(self, rows: list[int]) -> _Rectangle:
-        """The rectangle for these ascending rows: members with any of them, each filled up to the largest count."""
-        by_member: dict[int, list[int]] = {}
-        for row in rows:
-            by_member.setdefault(self._members[row], []).append(row)
-        widest = max(map(len, by_member.values()))
-        filled = [own + own[:1] * (widest - len(own)) for own in by_member.values()]
-        real = [[True] * len(own) + [False] * (widest - len(own)) for own in by_member.values()]
-        device = self._model.device
-        return _Rectangle(
-            row_B=torch.tensor(filled, device=device).flatten(),
-            real_B=torch.tensor(real, device=device).flatten(),
-            members=list(by_member),
-        )
+    def _arrange(self, rows: list[int]) -> Rectangle:
+        return Rectangle.of(rows, self._members, self._model.device)
 
     def _read(
-        self, rectangle: _Rectangle, block_of: dict[int, Sequence[int]], max_new_tokens: int
-    ) -> tuple[Tensor, _Stored]:
+        self, rectangle: Rectangle, block_of: dict[int, Sequence[int]], max_new_tokens: int
+    ) -> tuple[Tensor, CachedRows]:
         """Feed each row's block; the logits after its last token."""
         blocks = [block_of[row] for row in rectangle.row_B.tolist()]
         if not self._stored:
             return self._prefill(rectangle, blocks, max_new_tokens)
         length = max(stored.cache.length for stored in self._stored)
-        state = self._move(self._stored, rectangle, length + max(map(len, blocks)) + max_new_tokens)
+        state = CachedRows.moved(self._stored, rectangle, length + max(map(len, blocks)) + max_new_tokens)
         self._stored = []
         return self._feed(rectangle, state, blocks), state
 
     def _prefill(
-        self, rectangle: _Rectangle, prompts: list[Sequence[int]], max_new_tokens: int
-    ) -> tuple[Tensor, _Stored]:
+        self, rectangle: Rectangle, prompts: list[Sequence[int]], max_new_tokens: int
+    ) -> tuple[Tensor, CachedRows]:
         """The first block of every row. Rows that run the same weights on the same prompt share its computation."""
         device = rectangle.row_B.device
         first: dict[tuple[int, ...], int] = {}
@@ -197,7 +164,7 @@ class Session:
         shared = self._noise is None and len(first) < len(prompts)
         blocks = list(first) if shared else prompts
         capacity = max(map(len, blocks)) + max_new_tokens
-        state = _Stored(
+        state = CachedRows(
             row_B=rectangle.row_B,
             cache=RowCache.empty(self._model.network.config, capacity),
             valid_BS=torch.zeros(len(blocks), capacity, dtype=torch.bool, device=device),
@@ -207,13 +174,13 @@ class Session:
         number = {prompt: i for i, prompt in enumerate(first)}
         source_B = torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
         leader = torch.tensor(list(first.values()), device=device)
-        once = _Rectangle(row_B=rectangle.row_B[leader], real_B=rectangle.real_B[leader], members=rectangle.members)
+        once = Rectangle(row_B=rectangle.row_B[leader], real_B=rectangle.real_B[leader], members=rectangle.members)
         logits_BV = self._feed(once, state, blocks)
         self._position_N[rectangle.row_B] = self._position_N[once.row_B][source_B]
         cache = state.cache.take(source_B, capacity)
-        return logits_BV[source_B], _Stored(row_B=rectangle.row_B, cache=cache, valid_BS=state.valid_BS[source_B])
+        return logits_BV[source_B], CachedRows(row_B=rectangle.row_B, cache=cache, valid_BS=state.valid_BS[source_B])
 
-    def _feed(self, rectangle: _Rectangle, state: _Stored, blocks: Sequence[Sequence[int]]) -> Tensor:
+    def _feed(self, rectangle: Rectangle, state: CachedRows, blocks: Sequence[Sequence[int]]) -> Tensor:
         """Let each row read its block; logits (B, V) after the last token of each.
 
         Shorter blocks are padded on the left, where a mask hides it. Recurrent layers have no such mask: what all rows have
@@ -230,7 +197,7 @@ class Session:
             logits_BV = torch.where(reads_B1, later_BV, logits_BV)
         return logits_BV
 
-    def _step(self, rectangle: _Rectangle, state: _Stored, token_B: Tensor, active_B: Tensor, left: int) -> Tensor:
+    def _step(self, rectangle: Rectangle, state: CachedRows, token_B: Tensor, active_B: Tensor, left: int) -> Tensor:
         """Logits (B, V) after one decode step, recorded where more of the same are to be expected. left: steps at most."""
         # Which rows get their states back differs from step to step, and so does a mask that grows: no recording holds that.
         if self._reading.recurrent or self._reading.by_slot:
@@ -250,7 +217,7 @@ class Session:
                 return self._captured(ids_B1, position_B1)
             return self._run(state, ids_B1, position_B1)
 
-    def _forward(self, rectangle: _Rectangle, state: _Stored, ids_BT: Tensor, real_BT: Tensor) -> Tensor:
+    def _forward(self, rectangle: Rectangle, state: CachedRows, ids_BT: Tensor, real_BT: Tensor) -> Tensor:
         """One pass of the network over blocks of new ids, by which the state grows; logits (B, V) after the last."""
         position_BT = self._take_slots(rectangle, state, real_BT)
         carried_N = (~real_BT[:, -1]).nonzero()[:, 0] if self._reading.recurrent else None
@@ -261,7 +228,7 @@ class Session:
             state.cache.give_back(carried_N, held)
         return logits_BV
 
-    def _take_slots(self, rectangle: _Rectangle, state: _Stored, real_BT: Tensor) -> Tensor:
+    def _take_slots(self, rectangle: Rectangle, state: CachedRows, real_BT: Tensor) -> Tensor:
         """Give new tokens the next slots, count their operations, and find their positions (B, T)."""
         start, width = state.cache.length, real_BT.shape[1]
         state.valid_BS[:, start : start + width] = real_BT
@@ -272,45 +239,23 @@ class Session:
         self.flops += self._forward_flops(**computed) + self._forward_flops.noise(self._noise_flops, **computed)
         return (seen_B[:, None] + real_BT.cumsum(-1) - 1).clamp_(min=0)
 
-    def _applied(self, rectangle: _Rectangle) -> AbstractContextManager[None]:
+    def _applied(self, rectangle: Rectangle) -> AbstractContextManager[None]:
         """Within it the network runs the rectangle's rows as their members."""
         if self._noise is None:
             return nullcontext()
         return self._noise.active(rectangle.members, rectangle.rows_per_member)
 
-    def _run(self, state: _Stored, ids_BT: Tensor, position_BT: Tensor) -> Tensor:
+    def _run(self, state: CachedRows, ids_BT: Tensor, position_BT: Tensor) -> Tensor:
         """The network itself; logits (B, V) after the last of the new ids, which take the cache's next slots."""
         how = self._reading.arguments(state.valid_BS, position_BT, state.cache, start=state.cache.length)
         logits_B1V = self._model.network(input_ids=ids_BT, **how, logits_to_keep=1).logits
         state.cache.advance(ids_BT.shape[1])
         return logits_B1V[:, -1]
 
-    def _park(self, state: _Stored, which_B: Tensor) -> None:
+    def _park(self, state: CachedRows, which_B: Tensor) -> None:
         """Keep these rows' caches for a later turn."""
-        if bool(which_B.all()):
-            self._stored.append(state)
-        elif bool(which_B.any()):
-            index = which_B.nonzero()[:, 0]
-            cache = state.cache.take(index, state.cache.length)
-            self._stored.append(_Stored(row_B=state.row_B[index], cache=cache, valid_BS=state.valid_BS[index]))
-
-    def _move(self, sources: list[_Stored], target: _Rectangle, capacity: int) -> _Stored:
-        """The cached rows in the target's order, with room for `capacity` slots."""
-        place: dict[int, int] = {}
-        for i, row in enumerate(torch.cat([source.row_B for source in sources]).tolist()):
-            place.setdefault(row, i)  # filling copies stand after the row itself
-        index = torch.tensor([place[row] for row in target.row_B.tolist()], device=target.row_B.device)
-        caches = [source.cache for source in sources]
-        cache = (caches[0] if len(caches) == 1 else RowCache.concatenate(caches)).take(index, capacity)
-        valid_BS = torch.zeros(
-            sum(source.row_B.numel() for source in sources), capacity, dtype=torch.bool, device=index.device
-        )
-        top = 0
-        for source in sources:
-            filled = source.cache.length
-            valid_BS[top : top + source.row_B.numel(), :filled] = source.valid_BS[:, :filled]
-            top += source.row_B.numel()
-        return _Stored(row_B=target.row_B, cache=cache, valid_BS=valid_BS[index])
+        if bool(which_B.any()):
+            self._stored.append(state.part(which_B))
 
 
 def _padded(blocks: Sequence[Sequence[int]], device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """PPO's critic with a trunk of its own, its warm-up, and the controller of the KL's coefficient."""
 
 import copy
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -100,10 +101,12 @@ def test_the_values_warm_up_moves_no_policy(trunk: str) -> None:
     ).start(model, 0)  # fmt: skip
     begin = weights(model)
     losses = []
+    first = collected(algorithm, model, 0)
     for generation in range(3):
         assert all(torch.equal(a, b) for a, b in zip(begin, weights(model), strict=True))
         head = algorithm._critic.head.linear.weight.detach().clone()
-        report = algorithm.tell(collected(algorithm, model, generation))
+        batch = dataclasses.replace(first, plan=dataclasses.replace(first.plan, generation=generation))
+        report = algorithm.tell(batch)
         losses.append(report.metrics["value_loss"])
         assert report.outcome is Outcome.CHANGED and algorithm._critic.head.linear.weight.ne(head).any()
     assert any(a.ne(b).any() for a, b in zip(begin, weights(model), strict=True))
