@@ -123,7 +123,7 @@ def faults(counted: Groups) -> list[str]:
             if lost
         ]
         if ended:
-            kinds = distinct(kind for run in runs for kind in (*run.faults, *run.evaluation_faults))
+            kinds = distinct(kind.replace("_", " ") for run in runs for kind in (*run.faults, *run.evaluation_faults))
             notes.append(f"{name}: faults of the environment ended {' and '.join(ended)} ({', '.join(kinds)})")
     return notes
 

@@ -268,7 +268,7 @@ def test_faults_of_an_environment_stand_beside_the_scores(tmp_path: Path) -> Non
     (note,) = [note for note in task.notes if "faults" in note]
     assert note == (
         "eggroll: faults of the environment ended 624 of 81,920 training episodes and 4 of 8,704 measured episodes "
-        "(raised, time_limit)"
+        "(raised, time limit)"
     )
     assert note in html_report(comparison, made=NOW)
     assert note.replace("_", r"\_") in markdown(comparison, "curves.svg")
