@@ -57,6 +57,13 @@ def token_weights(mask_BN: Tensor, normalisation: Normalisation, rows: int, max_
     return mask / (rows * max_tokens)
 
 
+def minibatch_weights(mask_BN: Tensor, part_K: Tensor) -> Tensor:
+    """Return 1 / all actions of these rows at each of them, 0 elsewhere: (B, N)."""
+    inside_BN = torch.zeros_like(mask_BN)
+    inside_BN[part_K] = mask_BN[part_K]
+    return token_weights(inside_BN, "token", rows=len(part_K), max_tokens=1)
+
+
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
     """Half the squared error of each value; with a clip the larger of it and that of the value kept near its old one."""
     loss = (value - target).square()

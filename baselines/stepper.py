@@ -25,6 +25,8 @@ class Steps:
     taken: int = 0
     dropped: int = 0
     """For a gradient that is not finite."""
+    stopped: bool = False
+    """Whether steps that were planned were not taken."""
 
     @property
     def outcome(self) -> Outcome:

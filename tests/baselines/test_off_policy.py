@@ -31,7 +31,7 @@ def collected(algorithm: Any, model: LanguageModel, generation: int = 0) -> Traj
 def gradients_of(algorithm: GRPO, model: LanguageModel, batch: Trajectories) -> list[list[Tensor]]:
     """Of each step."""
     gradients: list[list[Tensor]] = []
-    algorithm._stepper.optimizer.register_step_pre_hook(
+    algorithm.training.stepper.optimizer.register_step_pre_hook(
         lambda *_: gradients.append([p.grad.clone() for p in model.network.parameters() if p.grad is not None])
     )
     algorithm.tell(batch)
