@@ -21,7 +21,7 @@ def check_checkpointable(network: PreTrainedModel) -> None:
     if not _layers(network):
         raise ValueError(
             f"gradient_checkpointing: expected a network with layers that transformers can checkpoint, got "
-            f"{type(network).__name__}, which has none; set it to false and lower algorithm.micro_rows"
+            f"{type(network).__name__}, which has none; set it to false and lower micro_rows"
         )
 
 

@@ -64,7 +64,7 @@ class MicroBatches:
     def notes(self) -> tuple[str, ...]:
         """A line for the user if parts have become smaller since the last call."""
         now, most = self.fitting.now, self.fitting.most
-        line = f"out of memory: micro-batches have {now} rows from here on (algorithm.micro_rows={most})"
+        line = f"out of memory: micro-batches have {now} rows from here on (micro_rows={most})"
         return (line,) if self.fitting.shrunk() else ()
 
     def _attempt(self, row_K: Tensor, length_B: Tensor, work: Callable[[Tensor], float | None]) -> float | None:

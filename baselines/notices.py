@@ -28,7 +28,7 @@ def gap_notes(metrics: dict[str, float], tolerance: float) -> tuple[str, ...]:
         return ()
     return (
         f"warning: the sampler's log-probabilities are {gap:.3g} nats a token from the trainer's (tolerance {tolerance:g}): "
-        "likely weights in a narrow type (try model.dtype=float32 or algorithm.old_logprobs=trainer), or layers that compute "
+        "likely weights in a narrow type (try model.dtype=float32 or old_logprobs=trainer), or layers that compute "
         "otherwise with a cache or with padding",
     )
 
@@ -40,7 +40,7 @@ def clip_notes(metrics: dict[str, float], clip: float) -> tuple[str, ...]:
         return ()
     return (
         f"warning: the ratio is clipped {clip:g} from 1, and sampler and trainer alone move it by {gap:.2g}: clipping acts on "
-        "rounding; set algorithm.old_logprobs=trainer or model.dtype=float32, or clip wider (algorithm.clip_low, clip_high)",
+        "rounding; set old_logprobs=trainer or model.dtype=float32, or clip wider (clip_low, clip_high)",
     )
 
 
@@ -56,5 +56,5 @@ def unfinished_notes(metrics: dict[str, float], unfinished: UnfinishedValued) ->
     }[unfinished]
     return (
         f"note: {share:.0%} of the episodes were cut off by a limit before their task ended them; they {fate} "
-        f"(algorithm.unfinished={unfinished}); where they could have gone on, raise env.max_turns or shorten the turns",
+        f"(unfinished={unfinished}); where they could have gone on, raise env.max_turns or shorten the turns",
     )

@@ -9,7 +9,7 @@ from evotext.types import Outcome
 
 NO_SIGNAL = (
     "nothing was learned: in every generation all answers got the same reward; make the task easier, explore more "
-    "(algorithm.temperature, of ES algorithm.sigma), or look at what is answered in episodes.jsonl"
+    "(a higher temperature, with ES a larger sigma), or look at what is answered in episodes.jsonl"
 )
 # A generation is never cut short; more than this share of the budget too much makes a comparison unfair.
 OVERSHOT = 0.1
@@ -45,14 +45,14 @@ def _why_nothing_changed(at: Standing) -> str:
     if dropped:
         return (
             f"nothing was learned: in {dropped:,} of {at.generation:,} generations every step was dropped, for its gradient or "
-            "the weights after it were not finite; take smaller steps (algorithm.optimizer.lr) or model.dtype=float32"
+            "the weights after it were not finite; take smaller steps (optimizer.lr) or model.dtype=float32"
         )
     if at.faults:
         return f"nothing was learned: faults of the environment ended {_shares(at)}; mend the environment first"
     if held:
         return (
             "nothing was learned: the budget ended before enough groups with a signal were gathered for a step; "
-            "raise budget.limit or lower algorithm.prompts"
+            "raise budget.limit or lower prompts"
         )
     return NO_SIGNAL
 

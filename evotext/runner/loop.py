@@ -45,7 +45,7 @@ class Run:
     """Tunes a model with an algorithm and records everything in a folder.
 
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
-    Raises what `algorithm.start` raises for a model that it cannot tune.
+    Raises what the algorithm's `start` raises for a model that it cannot tune.
     names: what `algorithm`, `env` and `model` are called in the records.
     checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.

@@ -91,7 +91,7 @@ def test_where_the_memory_runs_out_smaller_parts_give_the_same_step(
     (note,) = report.notes
     assert (
         note
-        == f"out of memory: micro-batches have {learner.training.micro.fitting.now} rows from here on (algorithm.micro_rows=64)"
+        == f"out of memory: micro-batches have {learner.training.micro.fitting.now} rows from here on (micro_rows=64)"
     )
     assert learner.training.micro.fitting.now == 3
     assert learner.training.micro.notes() == ()

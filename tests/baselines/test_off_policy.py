@@ -191,7 +191,7 @@ def test_a_clip_narrower_than_three_times_the_gap_is_said_once() -> None:
         notes[ratio, clip] = algorithm.tell(batch).notes
         assert algorithm.tell(batch).notes == ()
     (note,) = notes["token", 0.2]
-    assert "clipped 0.2 from 1" in note and "algorithm.old_logprobs=trainer" in note
+    assert "clipped 0.2 from 1" in note and "set old_logprobs=trainer" in note
     assert notes["token", 0.4] == notes["sequence", 0.2] == ()
 
 
