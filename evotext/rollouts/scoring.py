@@ -8,9 +8,10 @@ Shapes: P members, K rows a member, B = P K rows of a batch, T tokens, N actions
 right), M actions in a chunk, V vocabulary, D hidden size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel
 
 from evotext.distributed import collectives
 from evotext.models.flops import ForwardFlops
-from evotext.models.out_of_memory import is_out_of_memory, make_room
+from evotext.models.out_of_memory import FittingRows
 from evotext.noise import ForwardNoise
 from evotext.policy.actions import Actions
 from evotext.policy.output_head import chosen, head_explains_logits, head_logits, log_probabilities
@@ -46,11 +47,10 @@ class Scoring:
     """
 
     def __init__(self, network: PreTrainedModel, *, rows: int) -> None:
-        self.network, self.rows, self.fitting_rows = network, rows, rows
+        self.network, self.fitting = network, FittingRows(rows)
         self.by_head = head_explains_logits(network)
         """Whether only the actions' positions go through the output head."""
         self._forward_flops, self._flops = ForwardFlops(network), 0.0
-        self._said = rows
         self._vocabulary = network.config.get_text_config().vocab_size
 
     def spent(self) -> float:
@@ -60,10 +60,9 @@ class Scoring:
 
     def take_notes(self) -> tuple[str, ...]:
         """A line for the user if batches have become smaller since the last call."""
-        if self.fitting_rows == self._said:
-            return ()
-        self._said = self.fitting_rows
-        return (f"out of memory: {self.fitting_rows} rows are scored at once from here on (of {self.rows})",)
+        now, most = self.fitting.now, self.fitting.most
+        line = f"out of memory: {now} rows are scored at once from here on (of {most})"
+        return (line,) if self.fitting.shrunk() else ()
 
     def score(
         self,
@@ -81,49 +80,38 @@ class Scoring:
         """
         assert (members is None) == (noise is None), "members and noise come together"
         places = torch.arange(len(row_PK))
-        width = max(1, self.rows // row_PK.shape[1])
+        width = max(1, self.fitting.most // row_PK.shape[1])
         width -= width % 2 if width > 2 else 0  # pairs stay together, since both read one draw
+        batch = partial(self._batch, actions, temperature, members, noise)
         for place_P in collectives.own_share(places.split(width)):
-            yield from self._fitting(actions, row_PK, place_P, temperature, members, noise)
+            yield from self._fitting(batch, row_PK, place_P)
 
     def _fitting(
-        self,
-        actions: Actions,
-        row_PK: Tensor,
-        place_P: Tensor,
-        temperature: float,
-        members: Sequence[int] | None,
-        noise: ForwardNoise | None,
+        self, batch: Callable[[Tensor, Tensor], Tensor], row_PK: Tensor, place_P: Tensor
     ) -> Iterator[ScoredPart]:
-        """One batch, or several where the memory does not hold it or a member alone has too many rows."""
-        K = row_PK.shape[1]
-        if len(place_P) * K <= self.fitting_rows:
-            try:
-                logprob_PKN = self._batch(actions, row_PK[place_P], place_P, temperature, members, noise)
-            except (MemoryError, RuntimeError) as error:
-                if len(place_P) * K == 1 or not is_out_of_memory(error):
-                    raise
-            else:
-                yield ScoredPart(place_P=place_P, row_PK=row_PK[place_P], logprob_PKN=logprob_PKN)
+        """Yield one batch, or several where the memory does not hold it or a member alone has too many rows."""
+        some_PK = row_PK[place_P]
+        if some_PK.numel() <= self.fitting.now:
+            logprob_PKN = self.fitting.attempt(some_PK.numel(), partial(batch, some_PK, place_P), self.network.device)
+            if logprob_PKN is not None:
+                yield ScoredPart(place_P=place_P, row_PK=some_PK, logprob_PKN=logprob_PKN)
                 return
-            self.fitting_rows = (len(place_P) * K + 1) // 2
-            make_room(self.network.device)
         if len(place_P) > 1:
             for half_P in place_P.split((len(place_P) + 1) // 2):
-                yield from self._fitting(actions, row_PK, half_P, temperature, members, noise)
+                yield from self._fitting(batch, row_PK, half_P)
         else:
-            for part_PK in row_PK.split((K + 1) // 2, dim=1):
-                yield from self._fitting(actions, part_PK, place_P, temperature, members, noise)
+            for part_PK in row_PK.split((row_PK.shape[1] + 1) // 2, dim=1):
+                yield from self._fitting(batch, part_PK, place_P)
 
     @torch.inference_mode()
     def _batch(
         self,
         actions: Actions,
-        row_PK: Tensor,
-        place_P: Tensor,
         temperature: float,
         members: Sequence[int] | None,
         noise: ForwardNoise | None,
+        row_PK: Tensor,
+        place_P: Tensor,
     ) -> Tensor:
         some = actions.select(row_PK.flatten().to(actions.mask_BN.device))
         perturbed: AbstractContextManager[None] = nullcontext()

@@ -24,20 +24,20 @@ from torch import Tensor
 from evotext.run_folder.atomic import LEAVING, WRITING
 from evotext.run_folder.manifest import damage, seal, to_disk
 from evotext.runner.tensor_tree import pack, unpack
-from evotext.validation import NonNegativeInt, PositiveFloat, checked
+from evotext.validation import NonNegativeInt, PositiveFloat, checked_record
 
 FORMAT = 2
 
 
+@checked_record
 class Checkpointing:
     """How often and how many: one after each measurement, and one at the end of a generation when the last is old.
 
     seconds: how old. keep: how many of the newest stay, besides that of the best measurement; 0 writes none.
     """
 
-    @checked
-    def __init__(self, *, seconds: PositiveFloat, keep: NonNegativeInt) -> None:
-        self.seconds, self.keep = seconds, keep
+    seconds: PositiveFloat
+    keep: NonNegativeInt
 
 
 class CheckpointError(RuntimeError):

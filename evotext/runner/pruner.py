@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from evotext.run_folder.configuration import read_config
 from evotext.run_folder.reader import read_evaluations
 from evotext.run_folder.record import Metric
-from evotext.validation import Fraction, PositiveInt, checked
+from evotext.validation import Fraction, PositiveInt, checked_record
 
 # Shares of a budget that differ by less are the same.
 _ALIKE = 1e-9
@@ -39,6 +39,7 @@ class NoPruner:
         return ""
 
 
+@checked_record
 class MedianPruner:
     """A run whose last score is below the median of what its neighbours had when they had spent no more should end.
 
@@ -48,14 +49,13 @@ class MedianPruner:
     some.
     """
 
+    warm_up: Fraction
+    fewest: PositiveInt
+
     chooses = True
 
-    @checked
-    def __init__(self, *, warm_up: Fraction, fewest: PositiveInt) -> None:
-        self.warm_up, self.fewest = warm_up, fewest
-
     def behind(self, folder: Path) -> str:
-        """See `Pruner`."""
+        """Say why the run of this folder should end; empty if it should go on."""
         own, setting = _measured(folder), _setting(folder)
         if setting is None or not own or own[-1].spent < self.warm_up:
             return ""
