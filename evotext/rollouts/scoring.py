@@ -1,8 +1,8 @@
-"""Teacher forcing under a population's noise: how likely its members find answers that somebody else has written.
+"""Teacher forcing under a population's noise: members' log-probabilities of answers that somebody else wrote.
 
 Nothing is decoded and no gradient is kept. The log-probabilities are those of `baselines/policy.py`: of the policy's own
 tokens, at the sampling temperature. Results depend on the members and rows alone, not on how they were split into batches
-(but for rounding). Of several processes each scores its share.
+(but for rounding). Each of several processes scores its share.
 
 Shapes: P members, K rows a member, B = P K rows of a batch, T tokens, N actions (a row's policy tokens, padded on the
 right), M actions in a chunk, V vocabulary, D hidden size.
@@ -33,11 +33,11 @@ class ScoredPart:
     """Some members' log-probabilities of their rows."""
 
     place_P: Tensor
-    """Which of the members that were asked for."""
+    """Their places among the members that were asked for."""
     row_PK: Tensor
-    """Which rows each scored."""
+    """The rows that each scored."""
     logprob_PKN: Tensor
-    """Of each action, at the sampling temperature (float32 or wider); 0 where there is none."""
+    """The log-probability of each action at the sampling temperature (float32 or wider); 0 where there is none."""
 
 
 class Scoring:
@@ -54,12 +54,12 @@ class Scoring:
         self._vocabulary = network.config.get_text_config().vocab_size
 
     def spent(self) -> float:
-        """Floating-point operations of this process since the last call, padding included."""
+        """Return the floating-point operations of this process since the last call, padding included."""
         spent, self._flops = self._flops, 0.0
         return spent
 
     def take_notes(self) -> tuple[str, ...]:
-        """A line for the user if batches have become smaller since the last call."""
+        """Return a line for the user if batches have become smaller since the last call."""
         now, most = self.fitting.now, self.fitting.most
         line = f"out of memory: {now} rows are scored at once from here on (of {most})"
         return (line,) if self.fitting.shrunk() else ()
@@ -129,7 +129,7 @@ class Scoring:
         return torch.where(some.mask_BN, logprob_BN, zero).view(*row_PK.shape, -1)
 
     def _by_head(self, some: Actions, temperature: float) -> Tensor:
-        """Causal attention never reads what is padded on the right, so that no mask is needed."""
+        """Score through the head. Causal attention never reads padding on the right, so no mask is needed."""
         hidden_BTD = self.network.base_model(input_ids=some.tokens_BT, use_cache=False).last_hidden_state
         token_BN = some.tokens_BT.gather(1, some.position_BN)
         before_BN = (some.position_BN - 1).clamp(min=0)
@@ -143,7 +143,7 @@ class Scoring:
         return torch.cat(parts, 1)
 
     def _by_logits(self, some: Actions, temperature: float) -> Tensor:
-        """The network's own logits, for families that do more after their last hidden state than is known here."""
+        """Score by the network's own logits, for families that do more after their last hidden state than we know."""
         logits_BTV = self.network(input_ids=some.tokens_BT, use_cache=False).logits
         token_BN = some.tokens_BT.gather(1, some.position_BN)
         rows_B1 = torch.arange(some.rows, device=token_BN.device)[:, None]

@@ -47,7 +47,7 @@ class TextTask:
         self.success_return = spec.reward_threshold if success_return is None and spec else success_return
 
     def environments(self, count: int) -> list[gymnasium.Env[str, str]]:
-        """`count` environments, made once and used again: each episode resets its own."""
+        """Return `count` environments, made once and used again: each episode resets its own."""
         while len(self._pool) < count:
             self._pool.append(self.new())
         return self._pool[:count]
@@ -63,7 +63,7 @@ class TextTask:
         self._pool.clear()
 
     def new(self) -> gymnasium.Env[str, str]:
-        """An environment of one's own."""
+        """Make an environment."""
         try:
             env = gymnasium.make(self.id, disable_env_checker=True, **self.options)
         except (gymnasium.error.Error, ImportError, AttributeError) as error:

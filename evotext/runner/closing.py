@@ -1,4 +1,4 @@
-"""What a person should know at the end of a run besides its score: that nothing was learned and why, faults, the budget."""
+"""Notes at the end of a run besides its score: that nothing was learned and why, faults, the budget."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ OVERSHOT = 0.1
 
 
 def closing_lines(at: Standing, budget: Budget) -> Iterator[str]:
-    """One line for each."""
+    """Yield one line for each thing to know."""
     if at.generation and not at.outcomes[Outcome.CHANGED.value]:
         yield _why_nothing_changed(at)
     elif at.all_faults:
@@ -36,7 +36,7 @@ def closing_lines(at: Standing, budget: Budget) -> Iterator[str]:
 
 
 def _amount(value: float) -> str:
-    """Counts whole, seconds and operations to four digits."""
+    """Write counts whole, seconds and operations to four digits."""
     return f"{value:,.0f}" if value.is_integer() and value < 1e9 else f"{value:,.4g}"
 
 

@@ -1,4 +1,4 @@
-"""What is logged of every run, whatever the algorithm; docs/metrics.md explains each name."""
+"""Metrics of every run, whatever the algorithm; docs/metrics.md explains each name."""
 
 from collections import Counter
 

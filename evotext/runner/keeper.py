@@ -21,7 +21,7 @@ from evotext.runner.tensor_tree import pack, unpack
 
 
 class Keeper:
-    """Knows which parts of a run make up its state. Of several processes the first writes and reads for all.
+    """The checkpointer: knows which parts of a run make up its state. The first of several processes writes and reads for all.
 
     names: of algorithm, environment, model and seed, lest a checkpoint of another run be taken.
     """
@@ -47,7 +47,7 @@ class Keeper:
         return time.monotonic() - self._saved_at >= self._checkpointing.seconds
 
     def save(self, standing: Standing) -> None:
-        """Write a checkpoint of the present state, unless there is one. Raises CheckpointError if it cannot be written."""
+        """Write a checkpoint of the present state, unless there is one. Raise CheckpointError if it cannot be written."""
         if collectives.rank() != 0 or not self._checkpointing.keep or self._saved_generation == standing.generation:
             return
         peak = max(standing.peak_memory_bytes, peak_memory_bytes(self._collector.model.device))
@@ -67,7 +67,7 @@ class Keeper:
         self._saved_at, self._saved_generation = time.monotonic(), standing.generation
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that can be used, None if none can; the first process reads it, the others hear of it."""
+        """Return the newest usable checkpoint, None if there is none; the first process reads it and sends it to the others."""
         if collectives.world_size() == 1:
             return self._checkpoints.load(self._fault, _say)
         found = self._checkpoints.load(self._fault, _say) if collectives.rank() == 0 else None
@@ -87,7 +87,7 @@ class Keeper:
     def restore(self) -> Standing:
         """Bring everything back, records included, and say where the run stands: at the start if nothing was kept.
 
-        Raises ValueError if there are checkpoints and none of them can be used.
+        Raise ValueError if there are checkpoints and none of them can be used.
         """
         checkpoint = self.load()
         if checkpoint is None:
@@ -111,7 +111,7 @@ class Keeper:
 
     @property
     def _here(self) -> dict[str, Any]:
-        """What results to the last bit depend on besides the configuration."""
+        """Everything besides the configuration that results to the last bit depend on."""
         device = device_name(self._collector.model.device)
         return versions() | {"device": device, "processes": str(collectives.world_size())}
 

@@ -35,9 +35,9 @@ from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import summarise
 from evotext.types import Fault, Outcome
 
-# So many dropped generations one after another end a run: what comes next would be dropped too.
+# Dropped generations in a row that end a run: the next one would be dropped too.
 MOST_DROPPED = 10
-# So many generations with nothing but faults of the environment end a run.
+# Generations with nothing but faults of the environment that end a run.
 MOST_BROKEN = 2
 
 
@@ -47,7 +47,7 @@ class Run:
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
     Raises what the algorithm's `start` raises for a model that it cannot tune.
     names: what `algorithm`, `env` and `model` are called in the records.
-    checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
+    checkpointing: when checkpoints are written. Only the first of several processes writes anything.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     """
 
@@ -84,7 +84,7 @@ class Run:
     def resume(self) -> None:
         """Take up the run of the folder where its last checkpoint left it; from the start if it has none.
 
-        Raises ValueError if it has some and none of them can be used.
+        Raise ValueError if it has some and none of them can be used.
         """
         self._start = self._starting_policy()  # before the weights are put back
         self._at = self._keeper.restore()
@@ -152,12 +152,12 @@ class Run:
         return self._budget.fraction(self._at.cost)
 
     def _behind(self) -> str | None:
-        """Why the run should end early, on all processes alike."""
+        """Say why the run should end early, on all processes alike."""
         reason = self._pruner.behind(self._folder) if collectives.rank() == 0 else ""
         return (reason or "pruned") if collectives.any_of(bool(reason)) else None
 
     def _advance(self, progress: RunProgress) -> bool:
-        """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
+        """Run one generation, then measure and save where that is due; return whether it was measured."""
         at, before = self._at, self._fraction
         sent = collectives.bytes_sent()
         plan = self._learner.ask(at.generation)
@@ -202,7 +202,7 @@ class Run:
         return bool(torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()]).all())
 
     def _drop(self, progress: RunProgress) -> None:
-        """Go back to the last checkpoint from weights that are not finite. Raises RuntimeError if it was once too often."""
+        """Go back to the last checkpoint from weights that are not finite. Raise RuntimeError if it was once too often."""
         at, fault = self._at, "weights that are not finite"
         progress.say(f"generation {at.generation} dropped: {fault}")
         checkpoint = self._keeper.load()
@@ -217,7 +217,7 @@ class Run:
             )
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
-        """sampled: whether to sample answers for pass@k too, which is done at a run's ends alone."""
+        """Measure the model. sampled: also sample answers for pass@k, which is done at a run's ends alone."""
         evaluation = self._evaluator.measure(self._collector, sampled=sampled)
         assert self._start is not None
         divergence, cost = self._start.divergence()
@@ -231,7 +231,7 @@ class Run:
         progress.evaluation(self._fraction, evaluation, self._at.cost, self._at.fault_share)
 
     def _tell_faults(self, examples: Sequence[Fault], progress: RunProgress) -> None:
-        """Each kind of fault once in a run."""
+        """Report each kind of fault once in a run."""
         for line in first_seen(examples, self._at.all_faults, self._folder):
             progress.say(line)
 
@@ -249,7 +249,7 @@ class Run:
             tracker.log(axes | figures)
 
     def _save_model(self) -> None:
-        """`model/`, put in the place of an earlier one."""
+        """Write `model/` in the place of an earlier one."""
         if collectives.rank() == 0:
             write_folder(self._folder / folder_names.MODEL, self._model.save)
 

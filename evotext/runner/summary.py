@@ -67,12 +67,12 @@ def summarise(
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no word for what is not finite."""
+    """Return the value, or None if it is not finite: JSON has no word for that."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that results depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -83,5 +83,5 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """What ran the model: a GPU's name, or `cpu` with the number of threads."""
+    """Return what ran the model: a GPU's name, or `cpu` with the number of threads."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"

@@ -6,7 +6,7 @@ from evotext.run_folder.cost import AXES
 
 
 def figures(record: Mapping[str, float | int | str]) -> dict[str, float]:
-    """The numbers of a record under the names that all trackers share: those of training begin with `train/`.
+    """Return the numbers of a record by the names that all trackers share: those of training begin with `train/`.
 
     What was spent so far is under `spent/`; the kind and the generation are left out.
     """
