@@ -16,7 +16,6 @@ tuning.json (every trial with its score and cost) and report/report.html.
 """
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -30,6 +29,7 @@ from rich.console import Console
 
 from evotext.cli import settings
 from evotext.cli.composing import compose
+from evotext.cli.cores import usable_cores
 from evotext.cli.errors import ConfigError
 from evotext.cli.messages import near, shown
 from evotext.folders import FOLDERS
@@ -57,9 +57,7 @@ def main(words: list[str]) -> int:
     """The whole comparison; the exit status. Raise ConfigError for what the user should change."""
     told, passed_on = read(words)
     console = Console(highlight=False, markup=False)
-    run = partial(
-        head_to_head.execute.run_in_process, command=TRAIN, threads=max(1, (os.cpu_count() or 1) // told.jobs)
-    )
+    run = partial(head_to_head.execute.run_in_process, command=TRAIN, threads=max(1, usable_cores() // told.jobs))
     configs = {
         name: compose("config", [f"algorithm={name}", f"env={told.env[0]}", *passed_on]) for name in told.algorithm
     }
