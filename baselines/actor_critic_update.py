@@ -25,15 +25,15 @@ class Judged:
     actions: Actions
     """The rows to learn from."""
     value_BN: Tensor
-    """What the critic expected, as returns."""
+    """The critic's values, as returns."""
     target_BN: Tensor
-    """What the values are fitted to, as returns."""
+    """The targets of the values, as returns."""
     advantage_BN: Tensor
-    """As the policy's loss takes them: whitened if asked for."""
+    """Advantages as the policy's loss takes them: whitened if asked for."""
     said_BN: Tensor
-    """What the value head said."""
+    """The value head's output."""
     wanted_BN: Tensor
-    """What it should say."""
+    """The output that it should have."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -157,7 +157,7 @@ class GRPOLearner:
         return self.training.report(steps, metrics, begin=begin, cost=Cost(), outcome=outcome, notes=notes)
 
     def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> Rows | None:
-        """What there is to learn from; None while more groups are to be gathered."""
+        """Return the rows to learn from; None while more groups are to be gathered."""
         device = self.training.device
         actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
         return_B = self._shaped(batch, actions, figures)
@@ -175,13 +175,13 @@ class GRPOLearner:
         return self._gathered.take()
 
     def _advantages(self, return_B: Tensor, groups: Tensor, compared_B: Tensor) -> Tensor:
-        """Of the rows that are compared; 0 for the others."""
+        """Return the advantages of the rows that are compared; 0 for the others."""
         advantage_B = torch.zeros(len(return_B), dtype=torch.float64)
         advantage_B[compared_B] = group_advantages(return_B[compared_B], groups[compared_B], self._hyper.baseline)
         return advantage_B
 
     def _shaped(self, batch: Trajectories, actions: Actions, figures: Figures) -> Tensor:
-        """The returns that advantages are made of, (B,) on the CPU; what is reported stays the task's own."""
+        """Return the returns that advantages are made of, (B,) on the CPU; reported are the task's own."""
         return_B = batch.return_B
         if self._hyper.overlong_buffer is not None:
             length_B = longest_answers(batch.policy_mask_BT, batch.turn_BT)
@@ -194,7 +194,7 @@ class GRPOLearner:
 
     @torch.no_grad()
     def _divergence(self, actions: Actions, figures: Figures) -> Tensor:
-        """(B,), on the CPU: k1 of each row as sampled, summed over its actions."""
+        """Return k1 of each row as sampled, summed over its actions: (B,), on the CPU."""
         reference = self.training.reference
         assert reference is not None
         sum_B = torch.zeros(actions.rows, dtype=torch.float64, device=actions.mask_BN.device)

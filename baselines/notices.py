@@ -1,10 +1,10 @@
-"""What the user of a policy gradient should hear of, once a run."""
+"""Notes for the user of a policy gradient, once a run."""
 
 from .unfinished import UnfinishedValued
 
-# A clip that is narrower than so many times the rounding in the ratio acts on the rounding.
+# A clip narrower than this many times the rounding in the ratio acts on the rounding.
 LEAST_CLIP = 3.0
-# More unfinished episodes than this share are said.
+# A larger share of unfinished episodes is reported.
 MANY_UNFINISHED = 0.1
 
 
@@ -15,14 +15,14 @@ class Once:
         self._said: set[str] = set()
 
     def __call__(self, **notes: tuple[str, ...]) -> tuple[str, ...]:
-        """Those whose kind, the keyword, had none before."""
+        """Return the notes whose kind, the keyword, had none before."""
         new = {kind: lines for kind, lines in notes.items() if lines and kind not in self._said}
         self._said |= new.keys()
         return tuple(line for lines in new.values() for line in lines)
 
 
 def gap_notes(metrics: dict[str, float], tolerance: float) -> tuple[str, ...]:
-    """A warning if the sampler's and the trainer's log-probabilities differ by more than this on average, in nats."""
+    """Warn if the sampler's and the trainer's log-probabilities differ by more than this on average, in nats."""
     gap = metrics.get("sampling/logp_difference", 0.0)
     if gap <= tolerance:
         return ()
@@ -34,7 +34,7 @@ def gap_notes(metrics: dict[str, float], tolerance: float) -> tuple[str, ...]:
 
 
 def clip_notes(metrics: dict[str, float], clip: float) -> tuple[str, ...]:
-    """A warning if clipping acts on the sampler's rounding. clip: the narrower side of the range."""
+    """Warn if clipping acts on the sampler's rounding. clip: the narrower side of the range."""
     gap = metrics.get("sampling/ratio_gap", 0.0)
     if clip >= LEAST_CLIP * gap:
         return ()
@@ -45,7 +45,7 @@ def clip_notes(metrics: dict[str, float], clip: float) -> tuple[str, ...]:
 
 
 def unfinished_notes(metrics: dict[str, float], unfinished: UnfinishedValued) -> tuple[str, ...]:
-    """A line if many episodes were cut off by a limit, with what becomes of them."""
+    """Return a line if many episodes were cut off by a limit, and say how they count."""
     share = metrics["completions/unfinished_ratio"]
     if share <= MANY_UNFINISHED:
         return ()

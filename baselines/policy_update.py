@@ -68,7 +68,7 @@ class PolicyUpdate:
         return self.training.improve(epochs, learns_B, rows.actions.length_B, work, figures)
 
     def _weights(self, actions: Actions, part_K: Tensor, counts_B: Tensor) -> Tensor:
-        """(B, N): what each action counts in the loss of this minibatch; 0 outside it."""
+        """Return each action's weight in the loss of this minibatch, (B, N); 0 outside it."""
         inside_B = torch.zeros_like(counts_B)
         inside_B[part_K] = True
         mask_BN = actions.mask_BN & (inside_B & counts_B)[:, None]
@@ -76,7 +76,7 @@ class PolicyUpdate:
 
     @torch.no_grad()
     def _with_old_logprobs(self, rows: Rows, parts: Sequence[Tensor], figures: Figures) -> tuple[Rows, Tensor | None]:
-        """The rows with the trainer's log-probabilities if asked for, and by how much the sampler's differed.
+        """Return the rows with the trainer's log-probabilities if asked for, and the correction of the sampler's.
 
         parts: the rows of each step of the first epoch. They are computed together as they will be then: in a narrow type
         other rows beside them round otherwise, by more than the narrowest clips.

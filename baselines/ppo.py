@@ -245,6 +245,6 @@ class PPOLearner:
 
 
 def _explained_variance(value: Tensor, target: Tensor) -> float:
-    """1 - Var[target - value] / Var[target]: 1 is a perfect critic, 0 one that knows only the mean; NaN without spread."""
+    """Return 1 - Var[target - value] / Var[target]: 1 for a perfect critic, 0 for the mean; NaN without spread."""
     spread = float(target.var(unbiased=False))
     return float("nan") if spread == 0 else 1.0 - float((target - value).var(unbiased=False)) / spread

@@ -4,10 +4,10 @@ Each generation draws N demonstrations of its own and maximises the likelihood o
 
     loss = - (1 / answers' tokens) sum_i sum_t log pi(answer token t of demonstration i | what stands before it)
 
-What the environment says is a condition and never a target, in every turn. No episode is run by the policy: the plan has
-no rows. What a budget is charged with: each demonstration is an episode, and so is each that its demonstrator played and
-threw away; the tokens of its answers count as generated; the passes count as in RL. A budget so spent buys answers that
-others gave, which is more than rewards tell: this is an upper mark beside RL and ES, no rival with the same information.
+The environment's text is a condition and never a target, in every turn. The policy runs no episode: the plan has no rows.
+The budget is charged for demonstrations: each is an episode, and so is each that its demonstrator played and threw away;
+the tokens of its answers count as generated; the passes count as in RL. Such a budget buys answers that others gave, which
+tell more than rewards: SFT is an upper bound beside RL and ES, not a rival with the same information.
 """
 
 import time
@@ -47,7 +47,7 @@ class SFT(TrainingSettings):
             raise ValueError(f"minibatches: expected at most episodes = {self.episodes}, got {self.minibatches}")
 
     def start(self, model: LanguageModel, seed: int) -> "SFTLearner":
-        """Build the optimizer. Raises ValueError for a task whose demonstrations cannot be taught."""
+        """Build the optimizer. Raise ValueError for a task whose demonstrations cannot be taught."""
         return SFTLearner(self, model, seed)
 
 
@@ -119,7 +119,7 @@ class SFTLearner:
 def answers_of(taught: list[Demonstration], model: LanguageModel) -> Actions:
     """Return the answers' tokens as actions, in the pieces in which the model would have generated them.
 
-    Raises ValueError for a conversation that is longer than the model's context.
+    Raise ValueError for a conversation that is longer than the model's context.
     """
     rows = [model.chat.conversation(demonstration.turns, demonstration.instructions) for demonstration in taught]
     width = max(len(ids) for ids, _ in rows)

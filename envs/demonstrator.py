@@ -16,7 +16,7 @@ def task_demonstrations(count: int, seed: int, *, task: TextTask, solved: bool) 
     """`count` training episodes as a pure function of the arguments, each played turn by turn by `TextEnv.imitate`.
 
     solved: only episodes that reach the task's `success_return`; those that do not are thrown away and counted.
-    Raises ValueError at once for a task without a demonstrator, or without success if solved ones are wanted.
+    Raise ValueError at once for a task without a demonstrator, or without success if solved ones are wanted.
     """
     env = task.environments(1)[0].unwrapped
     if not isinstance(env, TextEnv):

@@ -109,7 +109,7 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start an episode; the same seed and split give the same instance.
 
-        Raises ValueError for an unknown option or split, and when the difficulty leaves the split without instances.
+        Raise ValueError for an unknown option or split, and when the difficulty leaves the split without instances.
         """
         split = chosen_split(options)
         if seed is None:
@@ -226,7 +226,7 @@ def split_of(content: str) -> str:
 
 
 def chosen_split(options: dict[str, Any] | None) -> str:
-    """The split that these options of `reset` ask for. Raises ValueError for unknown options and splits."""
+    """The split that these options of `reset` ask for. Raise ValueError for unknown options and splits."""
     if not options:
         return "train"
     if unknown := set(options) - {"split"}:

@@ -47,7 +47,7 @@ class Estimate:
 
 
 def checked_scores(scores: Scores) -> list[Array]:
-    """One array a task. Raises ValueError naming what is missing."""
+    """One array a task. Raise ValueError naming what is missing."""
     if not scores:
         raise ValueError("expected scores of at least one task, got none")
     arrays = []

@@ -25,7 +25,7 @@ Look = dict[str, float]
 
 
 def main(words: list[str]) -> int:
-    """One run, watched; the exit status. Raises ValueError for what the user should change."""
+    """One run, watched; the exit status. Raise ValueError for what the user should change."""
     options = {"out": "", "every": "15"}
     passed_on = []
     for word in words:
@@ -82,7 +82,7 @@ def look(process: psutil.Process, folder: Path, seconds: float) -> Look:
 
 
 def verdict(looks: list[Look]) -> Look:
-    """The later half of the run against the one before it, the first tenth left out. Raises ValueError for too few looks.
+    """The later half of the run against the one before it, the first tenth left out. Raise ValueError for too few looks.
 
     Memory is compared by medians, since it moves within a generation; of handles and threads the most counts.
     """

@@ -28,7 +28,7 @@ def as_text(
 
     actions: names of a discrete environment's actions, in order; None names them 0, 1, 2, ...
     nonsense_cost: see `DiscreteAsText`.
-    Raises ValueError for other spaces, a missing text rendering and a wrong number of names.
+    Raise ValueError for other spaces, a missing text rendering and a wrong number of names.
     """
     if _is_text(env.observation_space) and _is_text(env.action_space):
         if actions is not None:

@@ -71,7 +71,7 @@ def write(out: Path, figures: list[Figure], setting: Setting) -> None:
 
 
 def chosen(config: DictConfig) -> tuple[list[str], Setting]:
-    """The suites and what they are told. Raises ValueError for what makes no sense."""
+    """The suites and what they are told. Raise ValueError for what makes no sense."""
     suites = [config.suite] if isinstance(config.suite, str) else list(config.suite or [])
     for suite in suites:
         if suite not in SUITES:

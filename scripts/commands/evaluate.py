@@ -75,7 +75,7 @@ def evaluate(config: DictConfig) -> None:
 
 
 def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
-    """Those of the run, or those of the configuration. Raises ValueError for a folder that holds no finished run."""
+    """Those of the run, or those of the configuration. Raise ValueError for a folder that holds no finished run."""
     if config.run is None:
         return build(config, "model"), build(config, "env")
     folder = Path(config.run)

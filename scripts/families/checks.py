@@ -66,7 +66,7 @@ class Outcome:
 
 
 def check(family: str) -> Outcome:
-    """Return what came of this family. Raises Wrong if it runs and is not equal."""
+    """Return what came of this family. Raise Wrong if it runs and is not equal."""
     begin = time.perf_counter()
     try:
         network = tiny_network(family)

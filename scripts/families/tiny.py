@@ -128,7 +128,7 @@ def families() -> list[str]:
 def tiny_config(family: str) -> PreTrainedConfig:
     """Return a configuration of this family with some ten thousand weights.
 
-    Raises whatever transformers raises for a configuration that it does not build.
+    Raise whatever transformers raises for a configuration that it does not build.
     """
     name, changes = _VARIANTS.get(family, (family, {}))
     return _shrunk(CONFIG_MAPPING[name], changes)

@@ -51,7 +51,7 @@ def _perturbed_over_plain(setting: Setting) -> Figure:
 
 
 def _graph_over_launches(setting: Setting) -> Figure:
-    """Decoding that replays a captured graph, over decoding that launches every kernel. Raises RuntimeError without a graph."""
+    """Decoding that replays a captured graph, over decoding that launches every kernel. Raise RuntimeError without a graph."""
     members, prompts = _rows(setting)
     model = setting.load()
     captured, launched = (collector(model, setting, graphs=graphs) for graphs in (True, False))

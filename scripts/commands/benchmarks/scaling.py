@@ -39,7 +39,7 @@ def figures(setting: Setting) -> list[Figure]:
 
     The model is told the times of one process and the link between two; what it says of N at hand is to be compared
     with what was measured, what it says of more is a forecast for devices that are joined by such links.
-    Raises ConfigError where there is nothing to run two processes on.
+    Raise ConfigError where there is nothing to run two processes on.
     """
     sizes = [size for size in SIZES if size <= places(setting)]
     if len(sizes) < 2:
@@ -120,7 +120,7 @@ class Group:
         self._ends = ends
 
     def ask(self, work: str, repeat: int) -> Result:
-        """Let all do this work; of what each says the greatest. Raises RuntimeError if one has died."""
+        """Let all do this work; of what each says the greatest. Raise RuntimeError if one has died."""
         for end in self._ends:
             end.send((work, repeat))
         try:
