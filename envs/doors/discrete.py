@@ -24,7 +24,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def as_text(
     env: gymnasium.Env[Any, Any], *, actions: Sequence[str] | None, nonsense_cost: NonNegativeFloat
 ) -> gymnasium.Env[str, str]:
-    """The environment as one of text: itself if its spaces are text, else by `DiscreteAsText`.
+    """Return the environment as one of text: itself if its spaces are text, else by `DiscreteAsText`.
 
     actions: names of a discrete environment's actions, in order; None names them 0, 1, 2, ...
     nonsense_cost: see `DiscreteAsText`.

@@ -31,7 +31,7 @@ FINGERPRINT_DEMONSTRATIONS = 256
 class TinyModel:
     """The built-in model: hyperparameters of the architecture and of its warm-up.
 
-    demonstrations: called with (count, seed), yields conversations (see `evotext.models.chat`).
+    demonstrations: called with (count, seed), yields conversations (`evotext.models.chat`).
     cache_folder: where finished models are kept; None takes the user's cache folder.
     """
 
