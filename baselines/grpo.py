@@ -28,13 +28,13 @@ from evotext.policy.advantages import GROUPLESS, Baseline, group_advantages
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
+from .dynamic_sampling import DynamicSampling
 from .inner_loop import Figures
 from .losses import KLEstimator, Normalisation
 from .notices import Once, clip_notes, gap_notes, unfinished_notes
 from .objective import Objective, Rows, Surrogate
 from .overlong import longest_answers, overlong_penalty
 from .policy_update import OldLogprobs, PolicyUpdate
-from .refill import Refill
 from .rollout_metrics import group_metrics, rollout_metrics
 from .stepper import Steps
 from .training import Training, TrainingSettings
@@ -102,7 +102,7 @@ class GRPOLearner:
     def __init__(self, hyper: GRPO, model: LanguageModel, seed: int) -> None:
         self._hyper, self._once = hyper, Once()
         self.training = Training(hyper, model, seed, reference=hyper.kl_coefficient > 0)
-        self._gathered = Refill(hyper.prompts, hyper.refill) if hyper.refill else None
+        self._gathered = DynamicSampling(hyper.prompts, hyper.refill) if hyper.refill else None
         self._update = PolicyUpdate(
             training=self.training,
             objective=Objective(

@@ -127,7 +127,7 @@ def test_packages_import_only_what_they_may(file: Path) -> None:
         ("envs", "from baselines import PPO"),
         ("envs", "from ..baselines import PPO"),
         ("envs", "from envs.sort import Sort"),
-        ("envs.doors", "from evotext.envs.sort import Sort"),
+        ("envs.adapters", "from evotext.envs.sort import Sort"),
         ("optimizers", "import evotext, envs.sort as s"),
         ("baselines", "from tests.small_models import small_model"),
         ("reports", "from scripts.commands import compare"),
@@ -143,7 +143,7 @@ def test_the_import_rule_is_enforced(package: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("package", "source"),
     [
-        ("envs.doors", "from ..sort import Sort"),
+        ("envs.adapters", "from ..sort import Sort"),
         ("reports", "from . import runs\nfrom evotext.run_folder import names"),
         ("baselines", "import evotext.types"),
         ("scripts.commands", "from evotext.envs import contract\nfrom . import compare"),

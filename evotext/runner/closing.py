@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from evotext.runner.budget import Budget
 from evotext.runner.faults import listed
-from evotext.runner.standing import Standing
+from evotext.runner.run_state import RunState
 from evotext.types import Outcome
 
 NO_SIGNAL = (
@@ -15,7 +15,7 @@ NO_SIGNAL = (
 OVERSHOT = 0.1
 
 
-def closing_lines(at: Standing, budget: Budget) -> Iterator[str]:
+def closing_lines(at: RunState, budget: Budget) -> Iterator[str]:
     """Yield one line for each thing to know."""
     if at.generation and not at.outcomes[Outcome.CHANGED.value]:
         yield _why_nothing_changed(at)
@@ -40,7 +40,7 @@ def _amount(value: float) -> str:
     return f"{value:,.0f}" if value.is_integer() and value < 1e9 else f"{value:,.4g}"
 
 
-def _why_nothing_changed(at: Standing) -> str:
+def _why_nothing_changed(at: RunState) -> str:
     dropped, held = at.outcomes[Outcome.NOT_FINITE.value], at.outcomes[Outcome.HELD.value]
     if dropped:
         return (
@@ -57,7 +57,7 @@ def _why_nothing_changed(at: Standing) -> str:
     return NO_SIGNAL
 
 
-def _shares(at: Standing) -> str:
+def _shares(at: RunState) -> str:
     parts = [
         f"{counts.total():,} of {episodes:,} {what} episodes"
         for counts, episodes, what in (

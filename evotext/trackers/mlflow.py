@@ -12,7 +12,7 @@ from evotext.library import optional
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
 from evotext.run_folder.names import MLFLOW_ID
-from evotext.trackers.figures import figures
+from evotext.trackers.names import shared_names
 from evotext.validation import checked
 
 
@@ -73,7 +73,7 @@ class MLflowRun:
         now, step = int(time.time() * 1000), int(record["generation"])
         points = [
             self._mlflow.entities.Metric(name.replace("@", "_at_"), value, now, step)  # names take no @
-            for name, value in figures(record).items()
+            for name, value in shared_names(record).items()
             if math.isfinite(value)
         ]
         self._send(lambda: self._client.log_batch(self._run_id, metrics=points))

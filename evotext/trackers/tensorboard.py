@@ -10,7 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 from evotext.run_folder import names
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
-from evotext.trackers.figures import figures
+from evotext.trackers.names import shared_names
 
 
 class TensorBoard:
@@ -30,7 +30,7 @@ class TensorBoard:
     def log(self, record: Mapping[str, float | int | str]) -> None:
         """Add one point to each figure, at the record's generation."""
         generation = int(record["generation"])
-        for name, value in figures(record).items():
+        for name, value in shared_names(record).items():
             if not name.startswith("spent/"):
                 self._writer(generation).add_scalar(name, value, generation)
 

@@ -8,7 +8,7 @@ from evotext.library import optional
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
 from evotext.run_folder.names import WANDB_ID
-from evotext.trackers.figures import figures
+from evotext.trackers.names import shared_names
 from evotext.validation import checked
 
 
@@ -67,7 +67,7 @@ class WandBRun:
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
         """Log the record's figures at its generation, with what was spent so far to draw them against."""
-        self._run.log(figures(record), step=int(record["generation"]))
+        self._run.log(shared_names(record), step=int(record["generation"]))
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
         """Log one row an episode."""

@@ -14,7 +14,7 @@ _COUNTS = ("outcomes", "faults", "evaluation_faults")
 
 
 @dataclass(kw_only=True)
-class Standing:
+class RunState:
     """The state of a run, which changes as the run goes on."""
 
     generation: int = 0
@@ -79,7 +79,7 @@ class Standing:
         return record | {name: asdict(record[name]) for name in _COSTS}
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Standing":
+    def from_json(cls, record: dict[str, Any]) -> "RunState":
         """Undo `to_json`. Raise TypeError for a record of something else."""
         read: dict[str, Any] = {name: record[name] and _evaluation_from_json(record[name]) for name in _EVALUATIONS}
         read |= {name: Cost(**record[name]) for name in _COSTS}

@@ -1,4 +1,4 @@
-"""Groups with a signal, gathered until a batch is full: dynamic sampling (DAPO, arXiv 2503.14476).
+"""Dynamic sampling: groups with a signal are gathered until a batch is full (DAPO, arXiv 2503.14476).
 
 A group that solved its instance every time, or never, has no gradient; with rare successes most groups are such. DAPO keeps
 the others and draws more prompts until it has as many as it wants. This class does the same: the next generation, of the
@@ -17,7 +17,7 @@ from evotext.policy.actions import Actions, joined
 from .objective import Rows
 
 
-class Refill:
+class DynamicSampling:
     """groups: how many make a step. rounds: generations after which a step is taken with what there is."""
 
     def __init__(self, groups: int, rounds: int) -> None:
