@@ -126,7 +126,7 @@ class MemberNoise(Protocol):
 
 
 class PerturbableNetwork(Protocol):
-    """A network whose layers can add a population's noise (`evotext.models.perturbed.PerturbedNetwork`)."""
+    """A network whose layers can add a population's noise (`evotext.optimizers.perturbed.PerturbedNetwork`)."""
 
     @property
     def parameters(self) -> Mapping[str, ParameterSpec]:

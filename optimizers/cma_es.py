@@ -28,12 +28,12 @@ from evotext.keys.instances import train_instances
 from evotext.keys.philox import Purpose, normal, stream_id
 from evotext.library import optional
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .ascent import Ascent
 from .perturbations.subspace import Subspace, SubspaceNoise
+from .perturbed import PerturbedNetwork
 from .population import fitness_metrics, population_plan
 
 _plain_step = partial(torch.optim.SGD, lr=1.0)

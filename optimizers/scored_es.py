@@ -36,20 +36,20 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import Baseline, group_advantages
-from evotext.rollouts.scoring import Scoring
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .guide import Guide
 from .perturbations.guided import GuidedNoise
+from .perturbed import PerturbedNetwork
 from .pseudo_gradient import PseudoGradient
 from .scores import deltas, episodes_to_score, member_weights, score_weights
+from .scoring import Scoring
 from .selection import choose, energies_of, excluding, policy_gradient
 from .small_space import SmallSpaceWeights
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from evotext.keys.philox import Purpose, many_normals, stream_id
-from evotext.models.grouped_product import grouped_product
 from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import checked_record
 
+from ..perturbed.grouped_product import grouped_product
 from . import members_in_progress
 from .members_in_progress import MembersInProgress
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from evotext.keys.instances import validation_instances
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
 from evotext.rollouts.collector import Collector
 
+from ..perturbed import PerturbedNetwork
 from ..population import population_plan
 
 

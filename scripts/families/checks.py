@@ -22,14 +22,14 @@ from evotext.models.character_tokenizer import character_tokenizer
 from evotext.models.chat import ChatFormat
 from evotext.models.huggingface import context_length
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import LeaveOutError, PerturbedNetwork
-from evotext.models.perturbed.probe import inspect_uses
 from evotext.models.trial_run import check_runs
 from evotext.noise import NoiseKey, PopulationNoise
 from evotext.rollouts.session import Session
 from families.reference import float64_throughout, own_network, slow_greedy
 from families.tiny import CONTEXT, VOCABULARY, tiny_config
 from optimizers.perturbations import LowRank
+from optimizers.perturbed import LeaveOutError, PerturbedNetwork
+from optimizers.perturbed.probe import inspect_uses
 
 KEY = NoiseKey(seed=0, generation=0, population=4, antithetic=True, sigma=0.05)
 MEMBERS = (0, 1, 3)  # a whole pair and a broken one

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evotext.models.perturbed.active import Active
 from evotext.noise import MemberNoise
+
+from .active import Active
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from evotext.models.cached_layers import cache_key, is_recurrent
-from evotext.models.perturbed import CannotPerturbError, LeaveOutError, PerturbedNetwork
-from evotext.models.perturbed.by_member import LARGEST
-from evotext.models.perturbed.patterns import covering
-from evotext.models.perturbed.probe import ROWS
-from evotext.models.perturbed.trial import TrialNoise
 from evotext.noise import NoiseKey, PopulationNoise
 from optimizers.perturbations import FullRank, LowRank
+from optimizers.perturbed import CannotPerturbError, LeaveOutError, PerturbedNetwork
+from optimizers.perturbed.by_member import LARGEST
+from optimizers.perturbed.patterns import covering
+from optimizers.perturbed.probe import ROWS
+from optimizers.perturbed.trial import TrialNoise
 from tests.small_models import CONFIGS, RECURRENT, VOCABULARY
 
 SIGMA, POPULATION = 0.05, 6

@@ -9,13 +9,13 @@ from families.reference import own_network
 from torch import Tensor
 
 from evotext.models.flops import ForwardFlops
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from evotext.policy.actions import Actions, actions_of
-from evotext.rollouts import scoring
-from evotext.rollouts.scoring import Scoring
 from evotext.types import RolloutPlan, Sampling, Trajectories
+from optimizers import scoring
 from optimizers.perturbations import LowRank
+from optimizers.perturbed import PerturbedNetwork
+from optimizers.scoring import Scoring
 from tests.optimizers.scored_episodes import made_up
 from tests.small_models import small_network
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeGuard, cast
 import torch
 from torch import Tensor, nn
 
-from evotext.models.grouped_product import grouped_product
-from evotext.models.perturbed.active import Active, CannotPerturbError
+from .active import Active, CannotPerturbError
+from .grouped_product import grouped_product
 
 
 class Experts(Protocol):

@@ -28,11 +28,12 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from evotext.models.perturbed.active import LeaveOutError
-from evotext.models.perturbed.patterns import covering, summary
-from evotext.models.perturbed.probe import alike, inspect_uses
-from evotext.models.perturbed.trial import attach_what_works
 from evotext.noise import MemberNoise, ParameterSpec
+
+from .active import LeaveOutError
+from .patterns import covering, summary
+from .probe import alike, inspect_uses
+from .trial import attach_what_works
 
 
 class PerturbedNetwork:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from evotext.models.grouped_product import grouped_product
+from optimizers.perturbed.grouped_product import grouped_product
 
 
 @pytest.mark.parametrize("rows", [0, 1, 17])

@@ -10,14 +10,15 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from evotext.models.perturbed.active import Active
-from evotext.models.perturbed.by_member import ByMember, by_member
-from evotext.models.perturbed.embedding import embedding_forward
-from evotext.models.perturbed.experts import experts_forward
-from evotext.models.perturbed.linear import OneInput, linear_forward
-from evotext.models.perturbed.probe import Use
-from evotext.models.perturbed.vectors import NormVector, is_torch_norm, norm_forward
 from evotext.noise import MemberNoise
+
+from .active import Active
+from .by_member import ByMember, by_member
+from .embedding import embedding_forward
+from .experts import experts_forward
+from .linear import OneInput, linear_forward
+from .probe import Use
+from .vectors import NormVector, is_torch_norm, norm_forward
 
 
 class Attachments:

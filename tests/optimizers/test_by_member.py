@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evotext.models.perturbed.active import Active, CannotPerturbError
-from evotext.models.perturbed.by_member import by_member
-from evotext.models.perturbed.trial import TrialNoise
+from optimizers.perturbed.active import Active, CannotPerturbError
+from optimizers.perturbed.by_member import by_member
+from optimizers.perturbed.trial import TrialNoise
 
 MEMBERS, ROWS, TOKENS, WIDTH = 2, 6, 5, 4
 SHAPES = {

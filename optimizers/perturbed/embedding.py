@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from evotext.models.perturbed.active import Active, CannotPerturbError
+from .active import Active, CannotPerturbError
 
 
 def embedding_forward(module: nn.Module, name: str, active: Active) -> Callable[[Tensor], Tensor]:

@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from evotext.models.out_of_memory import is_out_of_memory
-from evotext.models.perturbed.active import CannotPerturbError
-from evotext.models.perturbed.attachments import Attachments
-from evotext.models.perturbed.by_member import LARGEST
-from evotext.models.perturbed.probe import MEMBERS, ROWS_PER_MEMBER, Use, Uses, probe_logits
+
+from .active import CannotPerturbError
+from .attachments import Attachments
+from .by_member import LARGEST
+from .probe import MEMBERS, ROWS_PER_MEMBER, Use, Uses, probe_logits
 
 GOLDEN = 0.6180339887498949
 # Tolerated rounding of logits: as a share of what a member's values change in them, and of their size. With few digits

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from evotext.models.out_of_memory import is_out_of_memory
-from evotext.models.perturbed.active import Active, CannotPerturbError
-from evotext.models.perturbed.embedding import add_noise
+
+from .active import Active, CannotPerturbError
+from .embedding import add_noise
 
 # Numbers of a parameter of which every member may hold its own, at the time when it is used.
 LARGEST = 1 << 18

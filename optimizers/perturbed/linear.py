@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from evotext.models.perturbed.active import Active
+from .active import Active
 
 Start = Callable[[], Tensor | None]
 

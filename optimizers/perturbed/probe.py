@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from evotext.models.cached_layers import cache_key
-from evotext.models.perturbed.experts import are_experts
-from evotext.models.perturbed.vectors import is_torch_norm
+
+from .experts import are_experts
+from .vectors import is_torch_norm
 
 MEMBERS, ROWS_PER_MEMBER, TOKENS = 2, 2, 3
 ROWS = MEMBERS * ROWS_PER_MEMBER
