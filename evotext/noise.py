@@ -1,4 +1,4 @@
-"""A population's noise: the key that it is a pure function of, and what each side sees of it.
+"""A population's noise: its key, of which it is a pure function, and each side's view of it.
 
     network     `PerturbableNetwork` names its parameters, and runs batches with a `MemberNoise` in its layers
     engine      `ForwardNoise` runs rollouts as members of the population

@@ -1,4 +1,4 @@
-"""The extension points. A class that has these methods plugs in; nothing is to be inherited from.
+"""The extension points. A class that has these methods plugs in; there is no base class.
 
 The noise of a population, a perturbation among it, has a file of its own: `evotext/noise.py`.
 """

@@ -35,9 +35,9 @@ class Ending(IntEnum):
     TIME_LIMIT = 6
     """Fault: `reset` or `step` took longer than `env.step_seconds`."""
     BAD_REPLY = 7
-    """Fault: `reset` or `step` returned something else than Gymnasium's tuple with a text in it."""
+    """Fault: `reset` or `step` returned something other than Gymnasium's tuple with a text in it."""
     BAD_REWARD = 8
-    """Fault: a reward that is no finite number of float32's range."""
+    """Fault: a reward that is not a finite number in float32's range."""
 
     @property
     def is_fault(self) -> bool:
@@ -110,9 +110,9 @@ class RolloutPlan:
     logprobs: bool = False
     """Whether to record the sampler's log-probabilities of the tokens it drew."""
     last_observations: bool = False
-    """Whether a row that a limit cut off ends with what the environment said last, where the context has room for it."""
+    """Whether a row that a limit cut off ends with the environment's last observation, if the context has room for it."""
     tokens: bool = True
-    """Whether tokens are read: of several processes, each then gets those of all rows, and otherwise keeps its own."""
+    """Whether tokens are read: each of several processes then gets those of all rows, and otherwise keeps its own."""
 
     def __post_init__(self) -> None:
         assert len(self.groups) == len(self.instances), "one group a row"
@@ -124,14 +124,14 @@ class RolloutPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstration:
-    """A training episode that somebody else has played, as text."""
+    """A training episode that a demonstrator has played, as text."""
 
     turns: tuple[tuple[str, str], ...]
-    """Pairs of what the environment said and what is to be answered."""
+    """Pairs of observation and right answer."""
     instructions: str = ""
     """The task in plain language, as `reset` gives it."""
     played: int = 1
-    """Episodes that it took to get it, those that were thrown away included: what a budget is charged with."""
+    """Episodes played to get it, discarded ones included: the budget is charged for these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class Transcript:
     instance: int
     """The environment seed."""
     turns: tuple[tuple[str, str], ...]
-    """Pairs of what the environment said and what the policy answered."""
+    """Pairs of observation and the policy's answer."""
     episode_return: float
     """Sum of the episode's rewards."""
     ending: Ending

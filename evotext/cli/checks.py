@@ -17,9 +17,9 @@ from evotext.cli.words import Root
 from evotext.run_folder.schema import Phase
 from evotext.validation import PositiveInt
 
-# More than any machine has; with many more the libraries below fail to start theirs, each in its own way.
+# More threads than any machine has; with many more, the libraries below fail to start theirs.
 MOST_THREADS = 1024
-# Settings of a whole run that are no group's business.
+# Settings of a whole run, outside of all groups.
 SETTINGS: Mapping[str, Any] = {
     "seed": Annotated[int, Field(ge=0, lt=2**63)],  # keys of the random streams have 64 bits
     "device": str,

@@ -1,4 +1,4 @@
-"""A job of Hydra's: one run, or one of a sweep. Its configuration is checked before it, and its failure put down after it."""
+"""A job of Hydra's: one run, or one of a sweep. Its configuration is checked first, and its failure recorded."""
 
 import os
 import select
@@ -31,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
 class JobFailed(Exception):
     """A job failed: one line for the user, empty where there is nothing to say, and the exit status.
 
-    It travels between processes by pickling, whatever launcher runs the jobs, and is put down where it arrives.
+    It travels between processes by pickling, whatever launcher runs the jobs, and is recorded where it arrives.
     """
 
     arrived: ClassVar[list["JobFailed"]] = []
@@ -58,7 +58,7 @@ def job_of(
     compare: Callable[[DictConfig], None] | None,
     debug: bool,
 ) -> Callable[[DictConfig], Any]:
-    """Return `main` with its configuration checked, by `compare` too, and its failures put down in `failures`."""
+    """Return `main` with its configuration checked, by `compare` too, and its failures recorded in `failures`."""
     process = os.getpid()
 
     @wraps(main)

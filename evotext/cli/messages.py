@@ -73,7 +73,7 @@ def explain_validation(error: pydantic.ValidationError, path: str) -> str:
 
 
 def own_check(error: pydantic.ValidationError) -> ValueError | None:
-    """Return what a checked record raised of its values together, which says all itself; None if a single key was refused."""
+    """Return the error that a checked record raised for several values together; None if a single key was refused."""
     first = error.errors(include_url=False)[0]
     of_all = not first["loc"] and first["type"] == "value_error"
     return first["ctx"]["error"] if of_all else None

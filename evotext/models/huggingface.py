@@ -93,7 +93,7 @@ def context_length(config: PreTrainedConfig) -> int:
 
     A sliding attention window limits it too: below that length windowed and full attention are the same. Configurations
     without a limit set none: states of fixed size, or biases that grow with the distance of tokens.
-    Raise ValueError for models that keep something else than keys, values and states.
+    Raise ValueError for models that keep something other than keys, values and states.
     """
     text = config.get_text_config()
     other = unknown_layers(config)

@@ -1,4 +1,4 @@
-"""Choosing tokens from logits.
+"""Samples tokens from logits.
 
 Inverse-CDF sampling takes one uniform number a token, keyed by (seed, generation, row, position), so that a row's text
 depends neither on the rows beside it nor on how a batch was split.

@@ -17,7 +17,7 @@ class TextTask:
     max_turns: an episode is truncated after so many turns.
     success_return: an episode with at least this return counts as solved; None takes the id's `reward_threshold`, and
     without one the task knows no success: its return is all there is to report.
-    strict: an environment that raises or returns something else than text ends the run instead of its own episode.
+    strict: an environment that raises or returns something other than text ends the run instead of its own episode.
     step_seconds: an environment that takes longer for one reset or step has failed (`time_limit`); None: no limit.
     wrappers: put around each environment, the first one innermost, e.g. those of `envs.wrappers`, under any names.
     options: go to `gymnasium.make`.

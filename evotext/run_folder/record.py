@@ -15,7 +15,7 @@ Metric = Literal["success", "return"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPoint:
-    """One measurement, and what training had cost by then."""
+    """One measurement, and the cost of training until then."""
 
     generation: int
     """Counts from 0, which is before training."""

@@ -1,8 +1,8 @@
 """The schema of `summary.json` and of the lines of `metrics.jsonl` and `episodes.jsonl`.
 
 Any field may be absent: older runs did not write all of them. Unknown fields are let pass: newer runs may write more.
-Validation is strict, so that writing and reading agree. With a list as pydantic's `context` it forgives instead: what is
-wrong with a value goes into that list, in words, and the value is left out.
+Validation is strict, so that writing and reading agree. With a list as pydantic's `context` it forgives instead: a wrong
+value is left out and described in that list.
 
     Summary.model_validate(record)                      raises pydantic.ValidationError
     Summary.model_validate(record, context=problems)    raises it for what is no mapping alone
@@ -55,7 +55,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """Strict, or forgiving where a list of problems is the context."""
+    """A record that is strict, or forgiving if the context is a list of problems."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 

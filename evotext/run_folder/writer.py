@@ -48,7 +48,7 @@ def write_summary(folder: Path, summary: Summary) -> None:
 
 
 def write_fault(folder: Path, kind: str, text: str) -> Path:
-    """Write what is known of the first fault of a kind, and return where. Raise OSError."""
+    """Write the first fault of a kind to a file, and return its path. Raise OSError."""
     path = folder / names.FAULTS / f"{kind}.txt"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -56,7 +56,7 @@ def write_fault(folder: Path, kind: str, text: str) -> Path:
 
 
 def record_lengths(folder: Path) -> dict[str, int]:
-    """Return the bytes of each file of lines so far, all of them brought to the disk."""
+    """Return the present length of each file of lines in bytes, after syncing it to the disk."""
     lengths = {}
     for name in _LINES:
         if (folder / name).exists():

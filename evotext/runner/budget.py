@@ -17,7 +17,7 @@ class Budget:
     A generation is never cut short, so a run can overshoot by at most one generation; what was spent is recorded.
     A generation that changes no weights is no update: where nothing gives a signal, a budget in updates is never spent.
     unit: `seconds` counts rollout, environments and updates; `flops` are a formula's, the same on every machine.
-    limit: how much of it.
+    limit: the amount.
     """
 
     @checked
@@ -29,7 +29,7 @@ class Budget:
         return float(getattr(cost, self.unit))
 
     def fraction(self, cost: Cost) -> float:
-        """Share of the limit that is spent: 1 or more means exhausted."""
+        """Return the share of the limit that is spent: 1 or more means exhausted."""
         return self.spent(cost) / self.limit
 
     def out_of_reach(self, idle: int) -> str | None:

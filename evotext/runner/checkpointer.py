@@ -23,7 +23,7 @@ from evotext.runner.tensor_tree import pack, unpack
 class Checkpointer:
     """Knows which parts of a run make up its state. The first of several processes writes and reads for all.
 
-    names: of algorithm, environment, model and seed, lest a checkpoint of another run be taken.
+    names: of algorithm, environment, model and seed, so that no checkpoint of another run is taken.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Checkpointer:
 
     @property
     def due(self) -> bool:
-        """Whether the last checkpoint is old."""
+        """Whether the last checkpoint is old enough for a new one."""
         return time.monotonic() - self._saved_at >= self._checkpointing.seconds
 
     def save(self, state: RunState) -> None:

@@ -1,4 +1,4 @@
-"""`checkpoints/` of a run: a folder each, named by the generation, that is whole or not there.
+"""`checkpoints/` of a run: one folder for each, named by the generation, that is whole or absent.
 
     weights.safetensors    the network's parameters
     algorithm.safetensors  the tensors of the algorithm's state

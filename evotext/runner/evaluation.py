@@ -111,7 +111,7 @@ class Evaluator:
         )
 
     def _plan(self, answers: int, temperature: float) -> RolloutPlan:
-        """Return a plan of so many answers to each instance, those of one instance next to each other."""
+        """Return a plan of this many answers to each instance, those of one instance next to each other."""
         held_out = self.split == "test"
         instances = (held_out_instances if held_out else validation_instances)(self.episodes)
         return RolloutPlan(

@@ -46,7 +46,7 @@ class Run:
 
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
     Raises what the algorithm's `start` raises for a model that it cannot tune.
-    names: what `algorithm`, `env` and `model` are called in the records.
+    names: of `algorithm`, `env` and `model` in the records.
     checkpointing: when checkpoints are written. Only the first of several processes writes anything.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     """
@@ -82,7 +82,7 @@ class Run:
         )
 
     def resume(self) -> None:
-        """Take up the run of the folder where its last checkpoint left it; from the start if it has none.
+        """Resume the folder's run from its last checkpoint, or from the start if it has none.
 
         Raise ValueError if it has some and none of them can be used.
         """
@@ -137,7 +137,7 @@ class Run:
 
     @property
     def outcome(self) -> str:
-        """Success (or return) before and after, and what it took, in words."""
+        """Success (or return) before and after, and the cost, in words."""
         at = self._at
         if at.first is None or at.last is None:
             return "stopped before the first measurement"
@@ -202,7 +202,7 @@ class Run:
         return bool(torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()]).all())
 
     def _drop(self, progress: RunProgress) -> None:
-        """Go back to the last checkpoint from weights that are not finite. Raise RuntimeError if it was once too often."""
+        """Go back to the last checkpoint from weights that are not finite. Raise RuntimeError after too many in a row."""
         at, fault = self._at, "weights that are not finite"
         progress.say(f"generation {at.generation} dropped: {fault}")
         checkpoint = self._checkpointer.load()

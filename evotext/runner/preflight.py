@@ -46,7 +46,7 @@ def prepare_torch(threads: int | None) -> None:
 
 @runtime_checkable
 class Demonstrator(Protocol):
-    """An environment that knows how an episode of it is answered."""
+    """An environment that can give the answers of a worked episode."""
 
     def demonstrate(self, rng: np.random.Generator) -> Conversation:
         """Return a worked training episode."""

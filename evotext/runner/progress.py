@@ -22,7 +22,7 @@ class _Console(Console):
 class RunProgress:
     """Progress over the budget, with the current return, success, speed and time left.
 
-    instances: what kind of instances the success is of. shown: False says nothing at all, as in all processes of a run but one.
+    instances: the kind of instances that are measured. shown: False prints nothing, as in all processes of a run but one.
     """
 
     def __init__(self, title: str, *, instances: str, shown: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""Stopping a run from outside: the first Ctrl-C (or SIGTERM) lets the generation end, a second one does not."""
+"""Stops a run from outside: the first Ctrl-C (or SIGTERM) lets the generation end, a second one does not."""
 
 import signal
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""`summary.json`: what a run was, how it ended and what it cost."""
+"""Makes `summary.json`: a run's names, ending, scores and cost."""
 
 import math
 import platform

@@ -1,4 +1,4 @@
-"""`tracker=mlflow`: figures and sample episodes to an MLflow server, or into a local database."""
+"""`tracker=mlflow`: metrics and sample episodes to an MLflow server, or into a local database."""
 
 import math
 import sys
@@ -19,7 +19,7 @@ from evotext.validation import checked
 class MLflow:
     """Opens the tracker of a run. Raises ImportError without the package mlflow (mlflow-skinny is enough).
 
-    tracking_uri: None is what the environment says (MLFLOW_TRACKING_URI), else MLflow's own default.
+    tracking_uri: None takes MLFLOW_TRACKING_URI from the environment, else MLflow's own default.
     """
 
     @checked
@@ -59,7 +59,7 @@ class MLflow:
 
 
 class MLflowRun:
-    """Every finite figure over generations; the episodes of a measurement as a text file.
+    """Every finite metric over generations; the episodes of a measurement as a text file.
 
     If the server is lost the run goes on without it, and says so once: metrics.jsonl has everything.
     """
@@ -69,7 +69,7 @@ class MLflowRun:
         self._lost = False
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """Log the record's figures at its generation, with what was spent so far to draw them against."""
+        """Log the record's metrics at its generation, with the spending so far to draw them against."""
         now, step = int(time.time() * 1000), int(record["generation"])
         points = [
             self._mlflow.entities.Metric(name.replace("@", "_at_"), value, now, step)  # names take no @

@@ -1,4 +1,4 @@
-"""`tracker=wandb`: figures and sample episodes to Weights & Biases, or into files for it where there is no network."""
+"""`tracker=wandb`: metrics and sample episodes to Weights & Biases, or into files for it where there is no network."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ from evotext.validation import checked
 class WandB:
     """Opens the tracker of a run. Raises ImportError without the package wandb.
 
-    group: what the runs of a sweep have in common; None: the name of the folder above the run's.
-    mode: None is what the environment says (WANDB_MODE), online otherwise.
+    group: the group of the runs of a sweep; None: the name of the folder above the run's.
+    mode: None takes WANDB_MODE from the environment, online otherwise.
     """
 
     @checked
@@ -57,7 +57,7 @@ class WandB:
 
 
 class WandBRun:
-    """Every figure over generations; the episodes of a measurement as a table.
+    """Every metric over generations; the episodes of a measurement as a table.
 
     Generations that an earlier process has logged already, which a resumed run goes through again, stay as they were.
     """
@@ -66,7 +66,7 @@ class WandBRun:
         self._run, self._table, self._folder = run, table, folder
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """Log the record's figures at its generation, with what was spent so far to draw them against."""
+        """Log the record's metrics at its generation, with the spending so far to draw them against."""
         self._run.log(shared_names(record), step=int(record["generation"]))
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:

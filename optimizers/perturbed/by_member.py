@@ -1,4 +1,4 @@
-"""Parameters that code of a network's own reads, such as those of state-space mixers: each row computes with its member's.
+"""Parameters that a network's own code reads, such as those of state-space mixers: each row computes with its member's.
 
 While the network runs perturbed, a `ByMember` takes the parameter's place. It has the parameter's shape and holds one value
 for each member of the batch. A function that is called with it runs member by member, as torch.vmap does it: of the tensors
@@ -26,7 +26,7 @@ from evotext.models.out_of_memory import is_out_of_memory
 from .active import Active, CannotPerturbError
 from .embedding import add_noise
 
-# Numbers of a parameter of which every member may hold its own, at the time when it is used.
+# The largest parameter, in numbers, of which every member may hold a copy while it is used.
 LARGEST = 1 << 18
 
 _METADATA = {
@@ -89,7 +89,7 @@ class ByMember(Tensor):
 
 
 def by_member(parameter: nn.Parameter, name: str, active: Active) -> ByMember:
-    """Return what takes the place of this parameter."""
+    """Return the object that takes the place of this parameter."""
 
     def values() -> Tensor:
         if parameter.numel() > LARGEST:
@@ -155,7 +155,7 @@ def _linear(x: Tensor, weight: ByMember, parameter: Tensor, bias: Tensor | None 
 
 
 def _is_led(leaf: object, own: ByMember) -> bool:
-    """Return whether the batch's rows lead this tensor. Raise CannotPerturbError where something else than 1 leads it."""
+    """Return whether the batch's rows lead this tensor. Raise CannotPerturbError where something other than 1 leads it."""
     if not isinstance(leaf, Tensor) or isinstance(leaf, ByMember) or leaf.dim() < 2:
         return False
     if not own.active.leads(leaf) and leaf.shape[0] != 1:

@@ -21,7 +21,7 @@ def embedding_forward(module: nn.Module, name: str, active: Active) -> Callable[
 
 
 def add_noise(ids: Tensor, y: Tensor, name: str, active: Active) -> Tensor:
-    """Return y, what was looked up for ids, with the members' noise added, in place where each row has its own ids.
+    """Return y, the rows looked up for ids, with the members' noise added, in place where each row has its own ids.
 
     ids: (B, T) or (B,), or (1, T) for positions that all rows share. y: (*ids.shape, D).
     """

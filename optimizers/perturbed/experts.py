@@ -4,7 +4,7 @@
     down  of what the gate lets through, with D_e, in the same way; the token's experts are summed by the router's weights
 
 The stored matrices' products are shared by the population, grouped by expert alone; the noise is by expert and member. A
-module is known by what transformers' `use_experts_implementation` gives it, and tried against its own `forward`.
+module is recognised by the attributes of transformers' `use_experts_implementation`, and checked against its own `forward`.
 
 Shapes: N tokens (= P members x K tokens), C choices (the experts of a token), S slots (= N x C), E experts, H hidden, I inner.
 """

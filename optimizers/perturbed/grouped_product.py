@@ -1,4 +1,4 @@
-"""Products of rows with one of many matrices each, as the experts of a mixture want them.
+"""Products of rows with one of many matrices each, as a mixture of experts needs.
 
 Shapes: S rows, G matrices, I inputs, O outputs.
 """

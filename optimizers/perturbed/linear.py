@@ -41,7 +41,7 @@ class OneInput:
         return active.noise.linear(name, active.by_member(x, name), self._start[name]())  # called in another order
 
     def clear(self) -> None:
-        """Forget what nobody fetched."""
+        """Drop noise that no layer has fetched."""
         self._input, self._ready = None, {}
 
 

@@ -2,8 +2,8 @@
 
     y = x W^T + b  +  (what the member's noise adds)
 
-The stored weights are never touched: while perturbed, modules run through a replaced `forward`, or find something else in
-a parameter's place, by which each row computes with its member's weights.
+The stored weights are never touched: while perturbed, modules run through a replaced `forward`, or find an object in a
+parameter's place that lets each row compute with its member's weights.
 
 Each kind of parameter is perturbed in its own way:
 
@@ -11,12 +11,12 @@ Each kind of parameter is perturbed in its own way:
     embeddings                           the noise is added to what was looked up                        embedding.py
     experts of a mixture                 grouped products by expert, and by expert and member            experts.py
     scales and shifts of norms           a vector for each row                                           vectors.py
-    what a module's own code reads       routers as linear layers, scaled embeddings as embeddings;      by_member.py
+    parameters that other code reads     routers as linear layers, scaled embeddings as embeddings;      by_member.py
                                          small ones member by member: a mixer's A, D, dt and convolution
     anything else                        an error that names it and asks to exclude it
 
-Layers are not trusted to be what they look like: the constructor runs a tiny batch and finds every parameter that is not
-applied, is applied to something else than the batch's rows, or gives a member what is not its own.
+The type of a layer is not trusted: the constructor runs a tiny batch and finds every parameter that is not
+applied, is applied to something other than the batch's rows, or gives a member what is not its own.
 
 Shapes: B rows (= P members x K rows), T tokens, O outputs, I inputs, E experts, N a vector's size.
 """
@@ -37,7 +37,7 @@ from .trial import attach_what_works
 
 
 class PerturbedNetwork:
-    """A transformers causal LM with the means to run batches perturbed. Outside of `active` it is the network itself.
+    """A transformers causal LM that can run batches perturbed. Outside of `active` it is the network itself.
 
     network: in evaluation mode. exclude: glob patterns of parameter names that stay as they are, as do all that do not
     require gradients (the frozen weights beside an adapter).

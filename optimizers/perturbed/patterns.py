@@ -1,4 +1,4 @@
-"""Names of parameters in few words: glob patterns, in which layer numbers become `*`."""
+"""Short names of many parameters: glob patterns in which layer numbers become `*`."""
 
 import re
 from collections.abc import Collection, Iterable

@@ -1,4 +1,4 @@
-"""Noise with which a perturbed network is tried before it is trusted: none at all, or values that tell rows apart.
+"""Trial noise for a perturbed network before it is trusted: none at all, or values that tell rows apart.
 
 Shapes: P members, K positions a member, O outputs, I inputs, N a vector's size, D embedding width, V vocabulary.
 """
@@ -86,7 +86,7 @@ class Tried:
 
 
 def attach_what_works(network: PreTrainedModel, found: Uses) -> Tried:
-    """Return the network's attachments once a tiny batch has run through them rightly."""
+    """Return the network's attachments after a tiny batch has run through them correctly."""
     faults = dict(found.faults)
     outputs = {use.name: _outputs(use) for use in found.uses}
     while True:

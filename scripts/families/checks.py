@@ -5,8 +5,8 @@
     engine      three members' conversations of two turns, of unequal length, batched and cached: the tokens that each
                 member's own network writes in a slow loop without cache or batch, and their log-probabilities
 
-A family that the engine would not run rightly, or a parameter that cannot be perturbed, has to be refused beforehand in a line
-that says so. Anything else is a fault of ours: `Wrong`.
+A family that the engine would not run correctly, or a parameter that cannot be perturbed, has to be refused beforehand with
+a line that says so. Anything else is a fault of ours: `Wrong`.
 """
 
 import random
@@ -39,7 +39,7 @@ ENDS = frozenset(range(3, 30))  # so many that answers differ in length
 
 
 class Wrong(AssertionError):
-    """A family that runs and computes something else than it should."""
+    """A family that runs and computes something other than it should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Outcome:
 
     family: str
     runs: bool
-    """True if the engine runs it, and then rightly."""
+    """True if the engine runs it, and then correctly."""
     reason: str = ""
     """Why it does not, in a line."""
     exclude: tuple[str, ...] = ()
