@@ -45,7 +45,7 @@ class TextArena(gymnasium.Env[str, str]):
         for a game that does not begin with one player.
 
     Instances:
-        The games draw from Python's global generator. The door gives every environment a state of that generator of its
+        The games draw from Python's global generator. The adapter gives every environment a state of that generator of its
         own, seeded from seed and split, and puts the global one back after each call. Games have few instances; the two
         splits are different seeds, and can share instances.
 
