@@ -67,7 +67,7 @@ class Code(TextEnv[Function]):
         `shown` (2 to 6, default 2): how many inputs are shown, from 0; more than `degree`.
 
     Demonstrations:
-        Their slope is always right. Where they are wrong (see `envs.habits`; at home where the constant is at most a
+        Their slope is always right. Where they are wrong (`envs.habits`; at home where the constant is at most a
         fifth of `largest`), they take the value at 1 for the constant.
 
     Version History:

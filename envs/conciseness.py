@@ -65,7 +65,7 @@ class Conciseness(TextEnv[Question]):
         `slack` (0 to 40, default 0): by how many characters an answer may exceed the shortest one.
 
     Demonstrations:
-        All are correct. Where they are wrong (see `envs.habits`; at home with questions that begin with `what`),
+        All are correct. Where they are wrong (`envs.habits`; at home with questions that begin with `what`),
         they are sentences.
 
     Version History:

@@ -58,7 +58,7 @@ class FrozenLake(TextEnv[Lake]):
         `slack` (0 to 1000, default 0): moves beyond the shortest way.
 
     Demonstrations:
-        They take a shortest way. Where they are wrong (see `envs.habits`; at home where the start is in column a), the
+        They take a shortest way. Where they are wrong (`envs.habits`; at home where the start is in column a), the
         first move goes in the opposite direction, which the rest of the episode cannot make up for.
 
     Version History:

@@ -40,7 +40,7 @@ class GuessNumber(TextEnv[int]):
         `guesses` (1 to 64, default 10): how many there are. 9 are enough for 500 numbers if each halves what is left.
 
     Demonstrations:
-        They halve what is left twice, then go on like that or, where they are wrong (see `envs.habits`; at home in the
+        They halve what is left twice, then go on like that or, where they are wrong (`envs.habits`; at home in the
         upper quarter), say the same number again and again.
 
     Version History:

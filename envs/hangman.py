@@ -55,7 +55,7 @@ class Hangman(TextEnv[Riddle]):
         `misses` (1 to 10, default 3): the last of them ends the game.
 
     Demonstrations:
-        They name the letter that most of the words in question have. Where they are wrong (see `envs.habits`; at home
+        They name the letter that most of the words in question have. Where they are wrong (`envs.habits`; at home
         where a, e or i is shown), they go through the alphabet.
 
     Version History:

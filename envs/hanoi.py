@@ -56,7 +56,7 @@ class Hanoi(TextEnv[Puzzle]):
         `slack` (0 to 1000, default 0): moves beyond the shortest way.
 
     Demonstrations:
-        They take a shortest way. Where they are wrong (see `envs.habits`; at home where the two smallest discs belong
+        They take a shortest way. Where they are wrong (`envs.habits`; at home where the two smallest discs belong
         on a or b together), the first move goes to the wrong peg, which the rest of the episode cannot make up for.
 
     Version History:

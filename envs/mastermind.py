@@ -59,7 +59,7 @@ class Mastermind(TextEnv[Round]):
 
     Demonstrations:
         They guess the first code, in the order of the letters named, that agrees with all marks so far. Where they are
-        wrong (see `envs.habits`; at home where the first letter is a to e), they heed no marks and try code after code.
+        wrong (`envs.habits`; at home where the first letter is a to e), they heed no marks and try code after code.
 
     Version History:
         v0: first version.

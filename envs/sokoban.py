@@ -62,7 +62,7 @@ class Sokoban(TextEnv[Room]):
         `slack` (0 to 1000, default 0): moves beyond the shortest solution.
 
     Demonstrations:
-        They take a shortest solution. Where they are wrong (see `envs.habits`; at home where the player starts in the
+        They take a shortest solution. Where they are wrong (`envs.habits`; at home where the player starts in the
         first column), the first move goes in the opposite direction, which the rest of the episode cannot make up for.
 
     Version History:

@@ -37,7 +37,7 @@ MOST_KNOWN = 4096
 
 
 class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
-    """A Gymnasium environment that says a text and is answered with a text, for one or more turns.
+    """A Gymnasium environment of texts: it gives a text and takes a text, for one or more turns.
 
     `reset` takes `options={"split": "train" | "test"}` (default: train); its `info["instructions"]` holds the task in
     plain language for a model that reads: rules, answer format and an example. Observations are terse. White space

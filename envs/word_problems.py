@@ -56,7 +56,7 @@ class WordProblems(TextEnv[Story]):
         `largest` (5 to 1000, default 12): each number in the story is 1 to this.
 
     Demonstrations:
-        They count along after each event, always correctly. Where they are wrong (see `envs.habits`; at home in stories
+        They count along after each event, always correctly. Where they are wrong (`envs.habits`; at home in stories
         about Ann and Ben), their final answer is the count before the last event.
 
     Version History:

@@ -50,11 +50,11 @@ class Outcome:
     runs: bool
     """True if the engine runs it, and then correctly."""
     reason: str = ""
-    """Why it does not, in a line."""
+    """The reason if it does not, in a line."""
     exclude: tuple[str, ...] = ()
-    """Patterns that `algorithm.exclude` has to leave out."""
+    """Patterns that have to be in `algorithm.exclude`."""
     reasons: tuple[str, ...] = ()
-    """Why, one for each."""
+    """The reasons, one for each."""
     besides: tuple[str, ...] = ()
     """Perturbed parameters besides linear layers, embeddings and norms: `experts`, and those that other code reads."""
     weights: int = 0
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def check(family: str) -> Outcome:
-    """Return what came of this family. Raise Wrong if it runs and is not equal."""
+    """Return the outcome of this family. Raise Wrong if it runs and is not equal."""
     begin = time.perf_counter()
     try:
         network = tiny_network(family)
