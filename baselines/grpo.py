@@ -162,6 +162,7 @@ class GRPOLearner:
             groups=tuple(group for group in range(prompts) for _ in range(self._hyper.group_size)),
             sampling=Sampling(temperature=self._hyper.temperature),
             logprobs=True,
+            groups_a_part=1 if self._gathered is None else 0,  # fewer groups than are missing would be held for nothing
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -188,7 +189,13 @@ class GRPOLearner:
         )
         held = self._gathered is not None and self._gathered.gathered > 0
         outcome = Outcome.HELD if rows is None and held else steps.outcome
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
+        return UpdateReport(
+            outcome=outcome,
+            metrics=metrics,
+            cost=cost,
+            cost_is_fixed=self._gathered is not None,  # a step is taken on what was gathered
+            notes=notes + self._micro.notes(),
+        )
 
     def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> Rows | None:
         """What there is to learn from; None while more groups are to be gathered."""

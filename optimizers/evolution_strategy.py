@@ -119,7 +119,7 @@ class EvolutionStrategyLearner:
         assert noise is not None, "a plan of `ask` has noise"
         self._ascent.learning_rate.follow(generation)
         sigma = self._sigma(generation)
-        return_PQ = batch.return_B.view(self._hyper.population, self._hyper.prompts)
+        return_PQ = batch.return_B.view(self._hyper.population, -1)
         weight_P = self._hyper.fitness_shaping(return_PQ)
         metrics = fitness_metrics(return_PQ)
         metrics |= {"learning_rate": self._ascent.learning_rate.now, "sigma": sigma}
@@ -130,7 +130,7 @@ class EvolutionStrategyLearner:
         flops = (noise.combine_flops if signal else 0.0) + self._guide.look(batch)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         outcome = Outcome.CHANGED if signal else Outcome.NO_SIGNAL
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost)
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, cost_is_fixed=True)
 
     def state_dict(self) -> dict[str, object]:
         """Return the optimizer's state and the masters, and what guided noise is guided by."""

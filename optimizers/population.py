@@ -27,6 +27,7 @@ def population_plan(
         members=tuple(member for member in range(population) for _ in instances),
         noise=noise,
         tokens=False,
+        groups_a_part=1,
     )
 
 

@@ -88,7 +88,7 @@ class BudgetRecord(Record):
     unit: str | None = None
     limit: Amount | None = None
     spent: Amount | None = None
-    """A generation is never cut short: it can be more than the limit."""
+    """More than the limit if the last generation's episodes were longer than those before."""
 
 
 class EvaluationRecord(Record):

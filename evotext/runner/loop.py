@@ -111,9 +111,9 @@ class Run:
                     self._at.evaluation_faults += self._start.faults
                     self._evaluate(progress, sampled=True)
                     self._keeper.save(self._at)
-                while self._fraction < 1.0 and not collectives.any_of(stop.made):
+                while not self._over and not collectives.any_of(stop.made):
                     measured = self._advance(progress)
-                    if measured and self._fraction < 1.0 and (reason := self._behind()):
+                    if measured and not self._over and (reason := self._behind()):
                         status = "pruned"
                         break
                     if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
@@ -121,7 +121,7 @@ class Run:
                         self._evaluate(progress, sampled=True)
                         self._keeper.save(self._at)
                         break
-                if self._fraction < 1.0 and reason is None:
+                if not self._over and reason is None:
                     status, reason = "interrupted", "stopped by a signal"
                     self._keeper.save(self._at)
                 for line in closing_lines(self._at, self._budget):
@@ -151,6 +151,10 @@ class Run:
     def _fraction(self) -> float:
         return self._budget.fraction(self._at.cost)
 
+    @property
+    def _over(self) -> bool:
+        return self._fraction >= 1.0 or self._budget.limit <= self._at.full
+
     def _behind(self) -> str | None:
         """Why the run should end early, on all processes alike."""
         reason = self._pruner.behind(self._folder) if collectives.rank() == 0 else ""
@@ -160,7 +164,8 @@ class Run:
         """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
         at, before = self._at, self._fraction
         sent = collectives.bytes_sent()
-        plan = self._learner.ask(at.generation)
+        whole = self._learner.ask(at.generation)
+        plan = whole.shortened(self._budget.rows_left(at.cost, at.latest))
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
             progress.say(note)
@@ -171,8 +176,14 @@ class Run:
             progress.say(note)
         finite = self._weights_are_finite()
         collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
-        at.cost = at.cost + batch.cost + joint_cost(report.cost)
+        update_cost = joint_cost(report.cost)
+        at.cost = at.cost + batch.cost + update_cost
+        rows = len(plan.instances)
+        at.took(self._budget.taken(rows, batch.cost, update_cost, update_is_fixed=report.cost_is_fixed))
         at.generation += 1
+        # A shortened generation is the last: what it leaves would make ever smaller ones, whose steps are as long as any.
+        if plan is not whole or self._budget.rows_left(at.cost, at.latest) < plan.smallest_part:
+            at.full = self._budget.limit
         at.outcomes[report.outcome.value if finite else Outcome.NOT_FINITE.value] += 1
         at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += not finite
@@ -181,19 +192,21 @@ class Run:
         if collectives.world_size() > 1:
             sent = collectives.bytes_sent() - sent
             figures |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
+        if plan is not whole:
+            figures["shortened"] = rows / len(whole.instances)
         self._log("train", figures)
         if not finite:
             self._drop(progress)
-        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._fraction >= 1.0):
+        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._over):
             raise BrokenEnvironment(
                 f"faults of the environment ended all {at.cost.episodes:,} training episodes ({listed(at.faults)}): "
                 f"{batch.faults[0]}; tracebacks are in {self._folder / folder_names.FAULTS}"
             )
         progress.generation(self._fraction, float(batch.return_B.mean()), at.cost, at.fault_share)
         points = self._evaluator.points
-        due = self._fraction >= 1.0 or int(self._fraction * points) > int(before * points)
+        due = self._over or int(self._fraction * points) > int(before * points)
         if due:
-            self._evaluate(progress, sampled=self._fraction >= 1.0)
+            self._evaluate(progress, sampled=self._over)
         if due or self._keeper.due:
             self._keeper.save(at)
         return due
