@@ -118,6 +118,8 @@ class RolloutPlan:
     groups_a_part: int = 0
     """So many groups, in their order, are a part. Where a budget has no room for the whole plan, its first parts are run
     alone, and `tell` gets a batch of fewer rows. 0: the plan is run as a whole or not at all."""
+    generations_wanted: int = 0
+    """A run of fewer generations is not worth much: whoever gave it too small a budget is told."""
 
     def __post_init__(self) -> None:
         assert len(self.groups) == len(self.instances), "one group a row"

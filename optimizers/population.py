@@ -7,6 +7,9 @@ from torch import Tensor
 from evotext.noise import PopulationNoise
 from evotext.types import RolloutPlan, Sampling
 
+# Steps along pseudo-gradients that are mostly noise (their cosine with the gradient is some thousandths) add up only over many.
+FEWEST_GENERATIONS = 30
+
 
 def population_plan(
     noise: PopulationNoise,
@@ -28,6 +31,7 @@ def population_plan(
         noise=noise,
         tokens=False,
         groups_a_part=1,
+        generations_wanted=FEWEST_GENERATIONS,
     )
 
 

@@ -51,6 +51,10 @@ class Budget:
         """Share of the limit that is spent: 1 or more means exhausted."""
         return self.spent(cost) / self.limit
 
+    def generations(self, cost: Cost, generation: int) -> float:
+        """How many generations the whole budget holds if all cost as much as these. cost: of so many."""
+        return generation / self.fraction(cost) if self.spent(cost) else math.inf
+
     def taken(self, rows: int, rollouts: Cost, update: Cost, *, update_is_fixed: bool) -> Taken:
         """Return what a generation took. update_is_fixed: fewer rows would not have made the update cheaper."""
         whole = self.spent(rollouts + update)

@@ -1,4 +1,4 @@
-"""What a person should know at the end of a run besides its score: that nothing was learned and why, faults, the budget."""
+"""What a person should know of a run besides its score: that nothing was learned and why, faults, the budget."""
 
 from collections.abc import Iterator
 
@@ -13,6 +13,22 @@ NO_SIGNAL = (
 )
 # More than this share of the budget too much, or too little, makes a comparison unfair.
 OVERSHOT = UNSPENT = 0.1
+
+
+# Generations after which it is known how many a budget holds.
+TELLING = 3
+
+
+def few_generations(at: Standing, budget: Budget, *, wanted: int, over: bool) -> str:
+    """Return what to say once if the budget holds fewer generations than are wanted; else nothing."""
+    told = at.generation == TELLING or (over and at.generation < TELLING)
+    held = budget.generations(at.cost, at.generation)
+    if not told or held >= wanted:
+        return ""
+    return (
+        f"warning: the budget holds about {held:.0f} generations, and this algorithm wants {wanted} or more; raise "
+        "budget.limit or lower algorithm.population or algorithm.prompts"
+    )
 
 
 def closing_lines(at: Standing, budget: Budget) -> Iterator[str]:

@@ -20,7 +20,7 @@ from evotext.run_folder.schema import Phase, Status
 from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
-from evotext.runner.closing import closing_lines
+from evotext.runner.closing import closing_lines, few_generations
 from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.faults import fault_counts, first_seen, listed
@@ -184,6 +184,9 @@ class Run:
         # A shortened generation is the last: what it leaves would make ever smaller ones, whose steps are as long as any.
         if plan is not whole or self._budget.rows_left(at.cost, at.latest) < plan.smallest_part:
             at.full = self._budget.limit
+        if note := few_generations(at, self._budget, wanted=plan.generations_wanted, over=self._over):
+            progress.say(note)
+            at.notes.append(note)
         at.outcomes[report.outcome.value if finite else Outcome.NOT_FINITE.value] += 1
         at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += not finite

@@ -42,6 +42,8 @@ class Standing:
     """What the latest generations took, in the budget's unit."""
     full: float = 0.0
     """A limit of the budget up to which there is no room for another generation."""
+    notes: list[str] = field(default_factory=list)
+    """What was said on the way that bears on the result."""
     idle_in_a_row: int = 0
     """The latest generations without an update, since one that made some."""
     dropped: int = 0

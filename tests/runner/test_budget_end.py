@@ -210,6 +210,29 @@ class _StopsAt:
         return self._learner.ask(generation)
 
 
+class Wanting(Divisible):
+    """As an evolution strategy does."""
+
+    def ask(self, generation: int) -> RolloutPlan:
+        return replace(super().ask(generation), generations_wanted=5)
+
+
+@pytest.mark.parametrize(("generations", "told"), [(5, ""), (4.5, "about 4 "), (4, "about 4 "), (1, "about 1 ")])
+def test_a_budget_of_few_generations_is_said_once(
+    tmp_path: Path, generations: float, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, _ = run(tmp_path, learner=Wanting)
+    training._budget = Budget(unit="episodes", limit=generations * ROWS)
+    notes: Any = training.train()["notes"]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the budget holds")]
+    assert said == notes and len(said) == bool(told) and all(told in line for line in said)
+
+
+def test_evolution_strategies_want_thirty_generations() -> None:
+    assert eggroll().start(small_model(), 0).ask(0).generations_wanted == 30
+    assert plan((0,)).generations_wanted == 0
+
+
 def _step_of(model: LanguageModel, prompts: int, rows: float, return_PQ: torch.Tensor) -> torch.Tensor:
     before = model.network.lm_head.weight.detach().clone()
     learner = eggroll(prompts=prompts).start(model, 0)
