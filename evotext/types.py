@@ -107,6 +107,8 @@ class RolloutPlan:
     """Which of the two disjoint sets of instances the seeds index."""
     members: tuple[int, ...] | None = None
     """The population member that each row runs as, in ascending order; None without a population."""
+    streams: tuple[int, ...] | None = None
+    """Rows with the same number draw their tokens with the same random numbers; None: each row with its own."""
     noise: PopulationNoise | None = None
     """The population's perturbations; None runs every row with the stored weights."""
     logprobs: bool = False
@@ -123,6 +125,7 @@ class RolloutPlan:
 
     def __post_init__(self) -> None:
         assert len(self.groups) == len(self.instances), "one group a row"
+        assert self.streams is None or len(self.streams) == len(self.instances), "one stream a row"
         assert (self.members is None) == (self.noise is None), "members and noise come together"
         if self.members is not None:
             assert len(self.members) == len(self.instances), "one member a row"
@@ -145,6 +148,7 @@ class RolloutPlan:
             instances=tuple(self.instances[row] for row in kept),
             groups=tuple(self.groups[row] for row in kept),
             members=None if self.members is None else tuple(self.members[row] for row in kept),
+            streams=None if self.streams is None else tuple(self.streams[row] for row in kept),
         )
 
     def _rows_up_to(self) -> list[int]:

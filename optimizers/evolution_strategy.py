@@ -5,7 +5,8 @@ tells the published algorithms apart is a choice of its parts, and each choice i
 paper, its constants and its deviations stand: eggroll, openai_es, es_at_scale, mezo, lora_es.
 
 Each generation draws Q task instances and unit noise E_n for N members (in mirrored pairs E, -E where antithetic). Every
-member n answers every instance with the weights W + sigma E_n. With w_n the shaped fitness of its returns,
+member n answers every instance with the weights W + sigma E_n. (Or each block of members has Q instances of its own: then
+more is seen of the task, and members are compared within their block.) With w_n the shaped fitness of its returns,
 
     g = 1 / (N sigma) sum_n w_n E_n        W <- optimizer step along g (we maximise)
 
@@ -13,7 +14,7 @@ Deviations from the papers, shared by all: noise is a function of its key (seed,
 again for the update where it is not kept; the stored weights are never perturbed; the pseudo-gradient goes into any
 torch.optim optimizer; a generation in which every w is 0 changes nothing at all.
 
-Shapes: P members, Q instances, B = P x Q rows.
+Shapes: P members, Q instances, B = P x Q rows; of G blocks P is a block's.
 """
 
 import time
@@ -46,9 +47,11 @@ class EvolutionStrategy:
 
     population: Annotated[int, Field(ge=2)]
     prompts: PositiveInt
+    members_per_instance: Annotated[int, Field(ge=2)] | None
     sigma: PositiveFloat
     antithetic: bool
     temperature: NonNegativeFloat
+    common_random_numbers: bool
     perturbation: Perturbation
     fitness_shaping: Callable[[Tensor], Tensor]
     exclude: list[str]
@@ -63,7 +66,27 @@ class EvolutionStrategy:
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
             raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
+        block = self.members_per_instance or self.population
+        if self.population % block:
+            raise ValueError(
+                f"members_per_instance: expected a divisor of population={self.population}, or null for all, got {block}"
+            )
+        if self.antithetic and block % 2:
+            raise ValueError(
+                f"members_per_instance: expected an even number since antithetic=true, got {block}; pairs stay together"
+            )
+        if self.common_random_numbers and not (self.antithetic and self.temperature):
+            raise ValueError(
+                "common_random_numbers: expected false without mirrored pairs (antithetic=true) that sample their answers "
+                f"(temperature above 0), got true with antithetic={str(self.antithetic).lower()} and "
+                f"temperature={self.temperature:g}"
+            )
         check_optimizer(self.optimizer)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of members there are, each with instances of its own."""
+        return 1 if self.members_per_instance is None else self.population // self.members_per_instance
 
     def start(self, model: LanguageModel, seed: int) -> "EvolutionStrategyLearner":
         """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
@@ -94,7 +117,7 @@ class EvolutionStrategyLearner:
         )
 
     def ask(self, generation: int) -> RolloutPlan:
-        """Return a plan of every member on the same Q instances, rows ordered by member."""
+        """Return a plan of every member on the Q instances of its block, rows ordered by member."""
         hyper = self._hyper
         key = NoiseKey(
             seed=self._seed,
@@ -105,11 +128,13 @@ class EvolutionStrategyLearner:
         )
         return population_plan(
             self._guide.draw(key),
-            hyper.resampling.instances(self._seed, generation, hyper.prompts),
+            hyper.resampling.instances(self._seed, generation, hyper.prompts * hyper.blocks),
             population=hyper.population,
             seed=self._seed,
             generation=generation,
             temperature=hyper.temperature,
+            block=hyper.members_per_instance,
+            common_random_numbers=hyper.common_random_numbers,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -119,9 +144,9 @@ class EvolutionStrategyLearner:
         assert noise is not None, "a plan of `ask` has noise"
         self._ascent.learning_rate.follow(generation)
         sigma = self._sigma(generation)
-        return_PQ = batch.return_B.view(self._hyper.population, -1)
-        weight_P = self._hyper.fitness_shaping(return_PQ)
-        metrics = fitness_metrics(return_PQ)
+        returns = self._by_member(batch)
+        weight_P = self._hyper.fitness_shaping(returns).flatten()
+        metrics = fitness_metrics(returns)
         metrics |= {"learning_rate": self._ascent.learning_rate.now, "sigma": sigma}
         signal = bool((weight_P != 0).any())
         if signal:
@@ -144,9 +169,18 @@ class EvolutionStrategyLearner:
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)
 
+    def _by_member(self, batch: Trajectories) -> Tensor:
+        """Returns (P, Q), or (G, P, Q) of blocks that have instances of their own, of as many as the budget had room for."""
+        block = self._hyper.members_per_instance
+        if block is None:
+            return batch.return_B.view(self._hyper.population, -1)
+        return batch.return_B.view(-1, block, self._hyper.prompts)
+
     def _move(self, noise: UpdateNoise, weight_P: Tensor, sigma: float) -> dict[str, float]:
-        """Take one optimizer step."""
-        gradient = PseudoGradient(noise.combine, weight_P, 1.0 / (len(weight_P) * sigma))
+        """Take one optimizer step. weight_P: of the members that ran, the first of the population."""
+        absent = self._hyper.population - len(weight_P)
+        weight_all_P = torch.nn.functional.pad(weight_P, (0, absent))
+        gradient = PseudoGradient(noise.combine, weight_all_P, 1.0 / (len(weight_P) * sigma))
         change = self._ascent.step((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
         return gradient.figures | {"update_norm": change}
 

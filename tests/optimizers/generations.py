@@ -16,6 +16,8 @@ from optimizers.resampling import Resampling
 
 # What no test is about unless it says so.
 PLAIN: dict[str, Any] = {
+    "members_per_instance": None,
+    "common_random_numbers": False,
     "exclude": [],
     "needs_adapter": False,
     "narrow_weights": "masters",
