@@ -19,12 +19,14 @@ Shapes: P members, Q instances, B = P x Q rows; of G blocks P is a block's.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
@@ -38,6 +40,7 @@ from .decay import Decay
 from .guide import Guide
 from .population import fitness_metrics, population_plan
 from .pseudo_gradient import PseudoGradient
+from .racing import Racing, with_spread
 from .resampling import Resampling
 
 
@@ -62,6 +65,7 @@ class EvolutionStrategy:
     learning_rate_schedule: Callable[[int], float]
     decay: Decay
     resampling: Resampling
+    racing: Racing
 
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
@@ -81,6 +85,11 @@ class EvolutionStrategy:
                 f"(temperature above 0), got true with antithetic={str(self.antithetic).lower()} and "
                 f"temperature={self.temperature:g}"
             )
+        if self.racing.pairs is not None and (self.blocks > 1 or self.resampling.every != 1):
+            raise ValueError(
+                "racing.pairs: expected null where blocks of members have instances of their own (members_per_instance) or "
+                f"instances are used again (resampling.every other than 1), got {self.racing.pairs}"
+            )
         check_optimizer(self.optimizer)
 
     @property
@@ -94,7 +103,7 @@ class EvolutionStrategy:
 
 
 class EvolutionStrategyLearner:
-    """The weights on their way; all else follows from the hyperparameters, seed and generation."""
+    """The weights on their way, and the instances that a race has chosen; all else follows from seed and generation."""
 
     def __init__(self, hyper: EvolutionStrategy, model: LanguageModel, seed: int) -> None:
         if hyper.needs_adapter and model.adapter is None:
@@ -103,6 +112,7 @@ class EvolutionStrategyLearner:
             )
         self._hyper, self._seed = hyper, seed
         self._network = PerturbedNetwork(model.network, exclude=hyper.exclude)
+        self._chosen: tuple[int, ...] | None = None
         self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
         for name, spec in specs.items():
@@ -119,17 +129,26 @@ class EvolutionStrategyLearner:
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of every member on the Q instances of its block, rows ordered by member."""
         hyper = self._hyper
+        if self._race_is_due:
+            wanted = hyper.prompts * hyper.racing.candidates
+            plan = self._plan(generation, train_instances(self._seed, generation, wanted), hyper.racing.members)
+            return replace(plan, groups_a_part=0)
+        drawn = self._chosen or hyper.resampling.instances(self._seed, generation, hyper.prompts * hyper.blocks)
+        return self._plan(generation, drawn, hyper.population)
+
+    def _plan(self, generation: int, instances: tuple[int, ...], population: int) -> RolloutPlan:
+        hyper = self._hyper
         key = NoiseKey(
             seed=self._seed,
             generation=generation,
-            population=hyper.population,
+            population=population,
             antithetic=hyper.antithetic,
             sigma=self._sigma(generation),
         )
         return population_plan(
             self._guide.draw(key),
-            hyper.resampling.instances(self._seed, generation, hyper.prompts * hyper.blocks),
-            population=hyper.population,
+            instances,
+            population=population,
             seed=self._seed,
             generation=generation,
             temperature=hyper.temperature,
@@ -142,6 +161,9 @@ class EvolutionStrategyLearner:
         begin = time.perf_counter()
         noise, generation = batch.plan.noise, batch.plan.generation
         assert noise is not None, "a plan of `ask` has noise"
+        if self._race_is_due:
+            return self._choose(batch)
+        self._chosen = None
         self._ascent.learning_rate.follow(generation)
         sigma = self._sigma(generation)
         returns = self._by_member(batch)
@@ -158,13 +180,29 @@ class EvolutionStrategyLearner:
         return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, cost_is_fixed=True)
 
     def state_dict(self) -> dict[str, object]:
-        """Return the optimizer's state and the masters, and what guided noise is guided by."""
-        return self._ascent.state_dict() | {"guide": self._guide.state_dict()}
+        """Return the optimizer's state and the masters, what guided noise is guided by, and what a race has chosen."""
+        return self._ascent.state_dict() | {
+            "guide": self._guide.state_dict(),
+            "chosen": self._chosen and list(self._chosen),
+        }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
         self._ascent.load_state_dict(state)
         self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
+        chosen = state.get("chosen")  # older checkpoints do not have it
+        self._chosen = tuple(chosen) if chosen else None  # type: ignore[arg-type]
+
+    @property
+    def _race_is_due(self) -> bool:
+        return self._hyper.racing.pairs is not None and self._chosen is None
+
+    def _choose(self, race: Trajectories) -> UpdateReport:
+        """Keep what the race has found for the next generation; the weights stay."""
+        return_PC = race.return_B.view(self._hyper.racing.members, -1)
+        candidates = race.plan.instances[: return_PC.shape[1]]
+        self._chosen, share = with_spread(return_PC, candidates, self._hyper.prompts)
+        return UpdateReport(outcome=Outcome.HELD, metrics={"racing/informative": share})
 
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)

@@ -33,7 +33,7 @@ from evotext.runner.readable import readable
 from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import summarise
-from evotext.types import Fault, Outcome
+from evotext.types import Fault, Outcome, RolloutPlan
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
 MOST_DROPPED = 10
@@ -109,17 +109,20 @@ class Run:
                     self._at.evaluation_cost += self._start.cost
                     self._tell_faults(self._start.fault_examples, progress)
                     self._at.evaluation_faults += self._start.faults
-                    self._evaluate(progress, sampled=True)
-                    self._keeper.save(self._at)
+                    self._evaluate_and_keep(progress)
                 while not self._over and not collectives.any_of(stop.made):
-                    measured = self._advance(progress)
+                    plan = self._learner.ask(self._at.generation)
+                    if not self._has_room(plan):
+                        self._at.full = self._budget.limit
+                        self._evaluate_and_keep(progress)
+                        break
+                    measured = self._advance(plan, progress)
                     if measured and not self._over and (reason := self._behind()):
                         status = "pruned"
                         break
                     if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
                         progress.say(reason)
-                        self._evaluate(progress, sampled=True)
-                        self._keeper.save(self._at)
+                        self._evaluate_and_keep(progress)
                         break
                 if not self._over and reason is None:
                     status, reason = "interrupted", "stopped by a signal"
@@ -160,11 +163,19 @@ class Run:
         reason = self._pruner.behind(self._folder) if collectives.rank() == 0 else ""
         return (reason or "pruned") if collectives.any_of(bool(reason)) else None
 
-    def _advance(self, progress: RunProgress) -> bool:
+    def _has_room(self, plan: RolloutPlan) -> bool:
+        """Whether the budget has room for a part of it; the first generation is run anyhow, for its price is not known."""
+        at = self._at
+        return at.generation == 0 or plan.smallest_part <= self._budget.rows_left(at.cost, at.latest)
+
+    def _evaluate_and_keep(self, progress: RunProgress) -> None:
+        """A whole measurement, as at the ends of a run, and a checkpoint."""
+        self._evaluate(progress, sampled=True)
+        self._keeper.save(self._at)
+
+    def _advance(self, whole: RolloutPlan, progress: RunProgress) -> bool:
         """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
-        at, before = self._at, self._fraction
-        sent = collectives.bytes_sent()
-        whole = self._learner.ask(at.generation)
+        at, before, sent = self._at, self._fraction, collectives.bytes_sent()
         plan = whole.shortened(self._budget.rows_left(at.cost, at.latest))
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
@@ -176,13 +187,12 @@ class Run:
             progress.say(note)
         finite = self._weights_are_finite()
         collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
-        update_cost = joint_cost(report.cost)
-        at.cost = at.cost + batch.cost + update_cost
-        rows = len(plan.instances)
-        at.took(self._budget.taken(rows, batch.cost, update_cost, update_is_fixed=report.cost_is_fixed))
+        update = joint_cost(report.cost)
+        at.cost = at.cost + batch.cost + update
+        at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
         at.generation += 1
         # A shortened generation is the last: what it leaves would make ever smaller ones, whose steps are as long as any.
-        if plan is not whole or self._budget.rows_left(at.cost, at.latest) < plan.smallest_part:
+        if plan is not whole or not self._has_room(plan):
             at.full = self._budget.limit
         if note := few_generations(at, self._budget, wanted=plan.generations_wanted, over=self._over):
             progress.say(note)
@@ -196,7 +206,7 @@ class Run:
             sent = collectives.bytes_sent() - sent
             figures |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
         if plan is not whole:
-            figures["shortened"] = rows / len(whole.instances)
+            figures["shortened"] = len(plan.instances) / len(whole.instances)
         self._log("train", figures)
         if not finite:
             self._drop(progress)

@@ -12,6 +12,7 @@ from optimizers import EvolutionStrategy
 from optimizers.decay import NoDecay
 from optimizers.fitness_shaping import z_score
 from optimizers.perturbations import LowRank
+from optimizers.racing import Racing
 from optimizers.resampling import Resampling
 
 # What no test is about unless it says so.
@@ -25,6 +26,7 @@ PLAIN: dict[str, Any] = {
     "learning_rate_schedule": Constant(),
     "decay": NoDecay(),
     "resampling": Resampling(every=1),
+    "racing": Racing(pairs=None, candidates=4),
 }
 
 POPULATION, PROMPTS, SIGMA, RATE = 8, 3, 0.1, 0.7

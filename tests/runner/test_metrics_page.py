@@ -35,6 +35,7 @@ def logged(folder: Path) -> set[str]:
 # Options that bring further figures.
 FURTHER: dict[str, dict[str, Any]] = {
     "dapo": {"refill": 3},
+    "eggroll": {"racing": {"_target_": "evotext.optimizers.racing.Racing", "pairs": 1, "candidates": 2}},
     "gspo": {"sampler_cap": 2.0},
     "ppo": {"kl_target": 0.1, "target_kl": 1.0},
     "scored_es": {"kl_target": 0.01, "steps": 2},
