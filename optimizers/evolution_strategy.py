@@ -18,9 +18,9 @@ Shapes: P members, Q instances, B = P x Q rows; of G blocks P is a block's.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -42,6 +42,7 @@ from .population import fitness_metrics, population_plan
 from .pseudo_gradient import PseudoGradient
 from .racing import Racing, with_spread
 from .resampling import Resampling
+from .scales import own_scales
 
 
 @checked_record
@@ -51,7 +52,8 @@ class EvolutionStrategy:
     population: Annotated[int, Field(ge=2)]
     prompts: PositiveInt
     members_per_instance: Annotated[int, Field(ge=2)] | None
-    sigma: PositiveFloat
+    sigma: PositiveFloat | Literal["auto"]
+    sigma_share: PositiveFloat
     antithetic: bool
     temperature: NonNegativeFloat
     common_random_numbers: bool
@@ -115,10 +117,14 @@ class EvolutionStrategyLearner:
         self._chosen: tuple[int, ...] | None = None
         self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
+        moved = {name: parameter for name, parameter in model.network.named_parameters() if name in specs}
+        self._largest = hyper.sigma_share if hyper.sigma == "auto" else hyper.sigma
+        # Of the weights that a run starts with: a resumed one starts with them, too.
+        self._scales = own_scales(moved) if hyper.sigma == "auto" else {}
         for name, spec in specs.items():
-            _check_spacing(name, spec, hyper.sigma)
+            _check_spacing(name, spec, self._largest * self._scales.get(name, 1.0))
         self._ascent = Ascent(
-            {name: parameter for name, parameter in model.network.named_parameters() if name in specs},
+            moved,
             hyper.optimizer,
             schedule=hyper.learning_rate_schedule,
             decay=hyper.decay,
@@ -144,6 +150,7 @@ class EvolutionStrategyLearner:
             population=population,
             antithetic=hyper.antithetic,
             sigma=self._sigma(generation),
+            scales=self._scales,
         )
         return population_plan(
             self._guide.draw(key),
@@ -205,7 +212,7 @@ class EvolutionStrategyLearner:
         return UpdateReport(outcome=Outcome.HELD, metrics={"racing/informative": share})
 
     def _sigma(self, generation: int) -> float:
-        return self._hyper.sigma * self._hyper.sigma_schedule(generation)
+        return self._largest * self._hyper.sigma_schedule(generation)
 
     def _by_member(self, batch: Trajectories) -> Tensor:
         """Returns (P, Q), or (G, P, Q) of blocks that have instances of their own, of as many as the budget had room for."""
@@ -218,9 +225,15 @@ class EvolutionStrategyLearner:
         """Take one optimizer step. weight_P: of the members that ran, the first of the population."""
         absent = self._hyper.population - len(weight_P)
         weight_all_P = torch.nn.functional.pad(weight_P, (0, absent))
-        gradient = PseudoGradient(noise.combine, weight_all_P, 1.0 / (len(weight_P) * sigma))
+        gradient = PseudoGradient(
+            lambda weight_P: self._in_weights(noise.combine(weight_P)), weight_all_P, 1.0 / (len(weight_P) * sigma)
+        )
         change = self._ascent.step((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
         return gradient.figures | {"update_norm": change}
+
+    def _in_weights(self, unit: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Sums of unit noise over each parameter's scale: times 1 / sigma they are slopes by the weights themselves."""
+        return ((name, total / self._scales[name] if self._scales else total) for name, total in unit)
 
 
 def _check_spacing(name: str, spec: ParameterSpec, sigma: float) -> None:

@@ -19,6 +19,7 @@ from optimizers.resampling import Resampling
 PLAIN: dict[str, Any] = {
     "members_per_instance": None,
     "common_random_numbers": False,
+    "sigma_share": 0.15,
     "exclude": [],
     "needs_adapter": False,
     "narrow_weights": "masters",
