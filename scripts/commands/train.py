@@ -32,6 +32,7 @@ def train(config: DictConfig) -> float | None:
     from evotext.runner.preflight import check_split, choose_device, prepare_torch, rows_at_once
 
     from .fitting import fitting_model
+    from .planning import warn_of_memory
 
     choices: dict[str, str] = HydraConfig.get().runtime.choices
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -55,6 +56,8 @@ def train(config: DictConfig) -> float | None:
                 if first:
                     print(f"completed already, nothing is left to do  ->  {folder}")
                 return None
+            if first:
+                warn_of_memory(config, source, task, evaluator, device, rows=rows)
             model = adapter.attach(fitting_model(config, source, task, device))
             if first:
                 stack.enter_context(claimed(folder))
