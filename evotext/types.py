@@ -60,7 +60,7 @@ class Fault:
 
     kind: Ending
     """One of `FAULTS`."""
-    call: Literal["reset", "step"]
+    call: Literal["reset", "step", "score_batch"]
     """Where."""
     instance: int
     """The episode's environment seed."""

@@ -53,7 +53,7 @@ class Collector:
         """Share of the last collection's time that processes waited, on average, for the slowest."""
         self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
         """What decode steps are recorded with."""
-        self._calls = EnvironmentCalls(task.step_seconds)
+        self._calls = EnvironmentCalls(task.step_seconds, task.workers)
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""

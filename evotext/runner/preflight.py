@@ -91,13 +91,13 @@ def _openings(task: TextTask) -> list[tuple[str, str]]:
     with EnvironmentCalls(task.step_seconds) as calls:
         for seed in held_out_instances(PROBES):
             env = task.environments(1)[0]
-            try:
-                opening = calls.reset(env, seed=seed, split="test")
-                openings.append((opening.instructions, opening.observation))
-            except EnvironmentFault as fault:
-                faults.append(fault)
-                if fault.kind == Ending.TIME_LIMIT:
+            (opening,) = calls.reset([env], seeds=[seed], split="test")
+            if isinstance(opening, EnvironmentFault):
+                faults.append(opening)
+                if opening.kind == Ending.TIME_LIMIT:
                     task.replace(env)
+            else:
+                openings.append((opening.instructions, opening.observation))
     if not openings:
         raise BrokenEnvironment(f"none of {PROBES} episodes could be opened: {faults[0].record(0)}") from faults[
             0
