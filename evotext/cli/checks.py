@@ -14,7 +14,7 @@ from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.messages import explain, no_value, shown, unknown_key
 from evotext.cli.targets import check_targets, targets
 from evotext.cli.words import Root
-from evotext.run_folder.schema import Phase
+from evotext.run_folder.schema import Keep, Phase
 from evotext.validation import PositiveInt
 
 # More than any machine has; with many more the libraries below fail to start theirs, each in its own way.
@@ -27,6 +27,7 @@ SETTINGS: Mapping[str, Any] = {
     "rows": PositiveInt | None,
     "cuda_graphs": bool,
     "phase": Phase,
+    "keep": Keep,
     "resume": str | None,
     "debug": bool,
     "allow_custom_targets": bool,

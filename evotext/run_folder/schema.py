@@ -32,6 +32,8 @@ Status = Literal["completed", "interrupted", "pruned", "failed"]
 """How a run ended."""
 Phase = Literal["reporting", "tuning"]
 """What a run is for: to be compared, or to choose hyperparameters, in which case it is in no comparison."""
+Keep = Literal["last", "best"]
+"""Which weights become a run's `model/`."""
 EvaluationSplit = Literal["test", "validation"]
 """Which instances were measured: the held-out ones, or those that hyperparameters are chosen by."""
 INSTANCES: Mapping[EvaluationSplit, str] = {"test": "held-out", "validation": "validation"}
@@ -98,6 +100,10 @@ class EvaluationRecord(Record):
     return_after: Number | None = None
     success_before: Share | None = None
     success_after: Share | None = None
+    return_best: Number | None = None
+    success_best: Share | None = None
+    """Of the best measurement: the greatest of several, and so too good where they chose what was saved."""
+    best_generation: Count | None = None
     episodes: Count | None = None
     decoding: str | None = None
     """`greedy` or `temperature T`."""
@@ -126,7 +132,7 @@ class Summary(Record):
     phase: Phase | None = None
     status: Status | None = None
     reason: str | None = None
-    """Why it was not completed."""
+    """Why it ended before its budget was spent."""
     budget: BudgetRecord = Field(default_factory=BudgetRecord)
     eval: EvaluationRecord = Field(default_factory=EvaluationRecord)
     cost: dict[str, Amount] = Field(default_factory=dict)
@@ -137,6 +143,8 @@ class Summary(Record):
     """Training episodes that a fault of the environment ended, by kind."""
     evaluation_faults: dict[str, Count] = Field(default_factory=dict)
     """The same of measured episodes."""
+    saved_generation: Count | None = None
+    """Whose weights are in `model/`: the last, or that of the best measurement (`keep=best`)."""
     dropped_generations: Count | None = None
     resumes: Count | None = None
     processes: Count | None = None

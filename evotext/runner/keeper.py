@@ -1,4 +1,4 @@
-"""Keeps a run's checkpoints and brings the run back from one."""
+"""Keeps a run's checkpoints, brings the run back from one, and saves the tuned model."""
 
 import json
 import sys
@@ -11,7 +11,9 @@ import torch
 from evotext.distributed import collectives
 from evotext.protocols import Learner
 from evotext.rollouts.collector import Collector
-from evotext.run_folder.names import CHECKPOINTS
+from evotext.run_folder.atomic import write_folder
+from evotext.run_folder.names import CHECKPOINTS, MODEL
+from evotext.run_folder.schema import Keep
 from evotext.run_folder.writer import cut_records, record_lengths, records_fault
 from evotext.runner.checkpoints import Checkpoint, CheckpointFolder, Checkpointing
 from evotext.runner.memory import peak_memory_bytes
@@ -24,6 +26,7 @@ class Keeper:
     """Knows which parts of a run make up its state. Of several processes the first writes and reads for all.
 
     names: of algorithm, environment, model and seed, lest a checkpoint of another run be taken.
+    keep: which weights become `model/`. The best ones are those of a checkpoint.
     """
 
     def __init__(
@@ -34,7 +37,10 @@ class Keeper:
         names: dict[str, str],
         learner: Learner,
         collector: Collector,
+        keep: Keep = "last",
     ) -> None:
+        assert keep == "last" or checkpointing.keep, "the best weights are a checkpoint's"
+        self._best = keep == "best"
         self._checkpointing, self._folder, self._names = checkpointing, folder, names
         self._learner, self._collector, self._network = learner, collector, collector.model.network
         self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
@@ -66,11 +72,14 @@ class Keeper:
         self._checkpoints.save(checkpoint, keep=self._checkpointing.keep, best=standing.best_generation)
         self._saved_at, self._saved_generation = time.monotonic(), standing.generation
 
-    def load(self) -> Checkpoint | None:
-        """The newest checkpoint that can be used, None if none can; the first process reads it, the others hear of it."""
+    def load(self, generation: int | None = None) -> Checkpoint | None:
+        """The newest checkpoint that can be used, None if none can; the first process reads it, the others hear of it.
+
+        generation: look for its checkpoint alone.
+        """
         if collectives.world_size() == 1:
-            return self._checkpoints.load(self._fault, _say)
-        found = self._checkpoints.load(self._fault, _say) if collectives.rank() == 0 else None
+            return self._checkpoints.load(self._fault, _say, generation)
+        found = self._checkpoints.load(self._fault, _say, generation) if collectives.rank() == 0 else None
         shape, tensors = pack(vars(found) if found else None, "checkpoint")
         shape = json.loads(collectives.broadcast_text(json.dumps(shape)))
         fields = unpack(shape, collectives.broadcast_tensors(tensors))
@@ -78,9 +87,7 @@ class Keeper:
 
     def apply(self, checkpoint: Checkpoint) -> None:
         """Put weights, the algorithm's state and the engine back."""
-        with torch.no_grad():
-            for name, parameter in self._network.named_parameters():
-                parameter.copy_(checkpoint.weights[name])
+        self._put_weights(checkpoint)
         self._learner.load_state_dict(checkpoint.algorithm)
         self._collector.fitting.recall(checkpoint.run["fitting_rows"])
 
@@ -108,6 +115,27 @@ class Keeper:
                 _say(f"results may differ in their last bits: {', '.join(changed)}")
         self._saved_generation = checkpoint.generation
         return Standing.from_json(checkpoint.run["standing"])
+
+    def save_model(self, standing: Standing) -> None:
+        """Write `model/` in the place of an earlier one, and note in `standing` whose weights it holds.
+
+        With keep=best the network has the best weights from now on, the last ones if their checkpoint is damaged.
+        """
+        standing.saved_generation = standing.generation
+        if (
+            self._best
+            and standing.best_generation != standing.generation
+            and (best := self.load(standing.best_generation))
+        ):
+            self._put_weights(best)
+            standing.saved_generation = best.generation
+        if collectives.rank() == 0:
+            write_folder(self._folder / MODEL, self._collector.model.save)
+
+    def _put_weights(self, checkpoint: Checkpoint) -> None:
+        with torch.no_grad():
+            for name, parameter in self._network.named_parameters():
+                parameter.copy_(checkpoint.weights[name])
 
     @property
     def _here(self) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.environment_calls import BrokenEnvironment
 from evotext.run_folder import names as folder_names
-from evotext.run_folder.atomic import write_folder
 from evotext.run_folder.cost import on_axes
-from evotext.run_folder.schema import Phase, Status
+from evotext.run_folder.schema import Keep, Phase, Status
 from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
@@ -32,6 +31,7 @@ from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.readable import readable
 from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
+from evotext.runner.stopper import NoStopper, Stopper
 from evotext.runner.summary import summarise
 from evotext.types import Fault, Outcome
 
@@ -49,6 +49,7 @@ class Run:
     names: what `algorithm`, `env` and `model` are called in the records.
     checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
+    stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
     """
 
     def __init__(
@@ -66,19 +67,22 @@ class Run:
         checkpointing: Checkpointing,
         phase: Phase = "reporting",
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
+        stopper: Stopper = NoStopper(),  # noqa: B008 (nor has it)
+        keep: Keep = "last",
     ) -> None:
         self._model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
-        self._phase, self._pruner = phase, pruner
+        self._phase, self._pruner, self._stopper = phase, pruner, stopper
         self._trackers = trackers if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         self._learner = algorithm.start(model, seed)
         self._at = Standing()
         self._start: StartingPolicy | None = None
+        identity = names | {"seed": str(seed)}
         self._keeper = Keeper(
-            checkpointing, folder=folder, names=names | {"seed": str(seed)}, learner=self._learner, collector=collector
+            checkpointing, folder=folder, names=identity, learner=self._learner, collector=collector, keep=keep
         )
 
     def resume(self) -> None:
@@ -112,6 +116,10 @@ class Run:
                     self._evaluate(progress, sampled=True)
                     self._keeper.save(self._at)
                 while self._fraction < 1.0 and not collectives.any_of(stop.made):
+                    if reason := self._stopper.enough(self._at.scores):
+                        if self._evaluator.samples:
+                            self._evaluate(progress, sampled=True)
+                        break
                     measured = self._advance(progress)
                     if measured and self._fraction < 1.0 and (reason := self._behind()):
                         status = "pruned"
@@ -126,7 +134,7 @@ class Run:
                     self._keeper.save(self._at)
                 for line in closing_lines(self._at, self._budget):
                     progress.say(line)
-            self._save_model()
+            self._keeper.save_model(self._at)
         except KeyboardInterrupt:
             status, reason = "interrupted", "stopped at once by a second signal"
         except BaseException as error:
@@ -139,11 +147,12 @@ class Run:
     def outcome(self) -> str:
         """Success (or return) before and after, and what it took, in words."""
         at = self._at
-        if at.first is None or at.last is None:
+        if at.first is None or at.last is None or at.best is None:
             return "stopped before the first measurement"
         (name, before), (_, after) = at.first.score, at.last.score
+        best = f"(saved: {at.best.score[1]:.3f} of generation {at.best_generation}) " if at.saved_another else ""
         return (
-            f"{self._evaluator.instances} {name} {before:.3f} -> {after:.3f} "
+            f"{self._evaluator.instances} {name} {before:.3f} -> {after:.3f} {best}"
             f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
         )
 
@@ -210,7 +219,7 @@ class Run:
             raise RuntimeError(f"generation {at.generation} left {fault}, and there is no checkpoint to go back to")
         self._keeper.apply(checkpoint)
         if at.dropped_in_a_row >= MOST_DROPPED:
-            self._save_model()
+            self._keeper.save_model(at)
             raise RuntimeError(
                 f"{MOST_DROPPED} generations in a row were dropped, the last for {fault}; the last good state is saved; "
                 "take smaller steps or look at the rewards"
@@ -247,11 +256,6 @@ class Run:
         }
         for tracker in self._trackers:
             tracker.log(axes | figures)
-
-    def _save_model(self) -> None:
-        """`model/`, put in the place of an earlier one."""
-        if collectives.rank() == 0:
-            write_folder(self._folder / folder_names.MODEL, self._model.save)
 
     def _record(self, status: Status, reason: str | None) -> dict[str, object]:
         summary = summarise(

@@ -28,9 +28,13 @@ class Standing:
     last: Evaluation | None = None
     """The latest measurement."""
     best: Evaluation | None = None
-    """That with the greatest mean return; of several the earliest."""
+    """That with the greatest score, then mean return; of several the earliest."""
     best_generation: int = 0
     """When it was made."""
+    scores: list[float] = field(default_factory=list)
+    """Of all measurements in their order, that before training first."""
+    saved_generation: int | None = None
+    """Whose weights are in `model/`."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Generations by what became of the weights, values of `Outcome`."""
     faults: Counter[str] = field(default_factory=Counter)
@@ -63,13 +67,19 @@ class Standing:
         """Whether no training episode has ended otherwise."""
         return 0 < self.cost.episodes == self.faults.total()
 
+    @property
+    def saved_another(self) -> bool:
+        """Whether `model/` holds the weights of an earlier generation than the last."""
+        return self.saved_generation not in (None, self.generation)
+
     def measured(self, evaluation: Evaluation) -> None:
         """Take in a measurement of the present weights."""
         self.evaluation_cost += evaluation.cost
         self.evaluation_faults += evaluation.faults
         self.first = self.first or evaluation
         self.last = evaluation
-        if self.best is None or evaluation.mean_return > self.best.mean_return:
+        self.scores.append(evaluation.score[1])
+        if self.best is None or _rank(evaluation) > _rank(self.best):
             self.best, self.best_generation = evaluation, self.generation
 
     def to_json(self) -> dict[str, Any]:
@@ -84,6 +94,10 @@ class Standing:
         read: dict[str, Any] = {name: record[name] and _evaluation_from_json(record[name]) for name in _EVALUATIONS}
         read |= {name: Cost(**record[name]) for name in _COSTS}
         return cls(**record | read | {name: Counter(record[name]) for name in _COUNTS})
+
+
+def _rank(evaluation: Evaluation) -> tuple[float, float]:
+    return evaluation.score[1], evaluation.mean_return
 
 
 def _evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def summarise(
     device: torch.device,
 ) -> Summary:
     """Return the record that docs/metrics.md describes. names: what `algorithm`, `env` and `model` are called."""
-    first, last, cost = standing.first, standing.last, standing.cost
+    first, last, best, cost = standing.first, standing.last, standing.best, standing.cost
     return Summary(
         algorithm=names["algorithm"],
         env=names["env"],
@@ -45,6 +45,9 @@ def summarise(
             return_after=_finite(last.mean_return) if last else None,
             success_before=first.success if first else None,
             success_after=last.success if last else None,
+            return_best=_finite(best.mean_return) if best else None,
+            success_best=best.success if best else None,
+            best_generation=standing.best_generation if best else None,
             episodes=evaluator.episodes,
             decoding=evaluator.decoding,
             split=evaluator.split,
@@ -58,6 +61,7 @@ def summarise(
         evaluation_cost=on_axes(standing.evaluation_cost),
         faults=dict(standing.faults),
         evaluation_faults=dict(standing.evaluation_faults),
+        saved_generation=standing.saved_generation,
         dropped_generations=standing.dropped,
         resumes=standing.resumes,
         processes=collectives.world_size(),

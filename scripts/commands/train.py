@@ -29,7 +29,7 @@ def train(config: DictConfig) -> float | None:
     from evotext.run_folder.reader import read_run
     from evotext.run_folder.writer import JsonLines
     from evotext.runner.loop import Run
-    from evotext.runner.preflight import check_split, choose_device, prepare_torch, rows_at_once
+    from evotext.runner.preflight import check_keep, check_split, choose_device, prepare_torch, rows_at_once
 
     from .fitting import fitting_model
 
@@ -49,8 +49,9 @@ def train(config: DictConfig) -> float | None:
             algorithm, budget = build(config, "algorithm"), build(config, "budget")
             source, adapter = build(config, "model"), build(config, "adapter")
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
-            pruner = build(config, "pruner")
-            check_split(pruner, evaluator, config.phase)
+            pruner, stopper = build(config, "pruner"), build(config, "stopper")
+            check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)
+            check_keep(config.keep, checkpointing)
             if config.resume and collectives.any_of(first and is_completed(folder, budget.limit)):
                 if first:
                     print(f"completed already, nothing is left to do  ->  {folder}")
@@ -75,6 +76,8 @@ def train(config: DictConfig) -> float | None:
                     checkpointing=checkpointing,
                     phase=config.phase,
                     pruner=pruner,
+                    stopper=stopper,
+                    keep=config.keep,
                 )
             if config.resume:
                 run.resume()
