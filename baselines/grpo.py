@@ -29,7 +29,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import GROUPLESS, Baseline, group_advantages
-from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Credit, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .gradient_checkpointing import check_checkpointable
@@ -172,7 +172,7 @@ class GRPOLearner:
         self._tokens_seen += int(batch.length_B.sum())
         compared_B = compared_rows(batch, self._hyper.unfinished) & batch.return_B.isfinite()
         metrics = rollout_metrics(batch) | group_metrics(batch, compared_B)
-        rows = self._rows_of(batch, compared_B, figures)
+        rows, credit = self._rows_of(batch, compared_B, figures)
         if self._gathered is not None:
             metrics["groups/held"] = float(self._gathered.gathered)
         if rows is not None:
@@ -188,10 +188,11 @@ class GRPOLearner:
         )
         held = self._gathered is not None and self._gathered.gathered > 0
         outcome = Outcome.HELD if rows is None and held else steps.outcome
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
+        notes += self._micro.notes()
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=notes, credit=credit)
 
-    def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> Rows | None:
-        """What there is to learn from; None while more groups are to be gathered."""
+    def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> tuple[Rows | None, Credit]:
+        """What there is to learn from, None while more groups are to be gathered; and the batch's own advantages."""
         device = self._device
         actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
         return_B = self._shaped(batch, actions, figures)
@@ -201,12 +202,13 @@ class GRPOLearner:
         if self._hyper.mask_overlong:
             counts_B &= ~batch.overlong_B
         rows = Rows(actions=actions, advantage_B=advantage_B.to(device), counts_B=counts_B.to(device))
+        credit = Credit(name="advantage", value_B=advantage_B.where(counts_B, torch.nan))
         if self._gathered is None:
-            return rows
+            return rows, credit
         outcome_B = self._advantages(batch.return_B, groups, compared_B)  # of the task, not as shaped
         alive = groups[outcome_B.isfinite() & (outcome_B != 0)].unique()
         self._gathered.add(rows.at(torch.isin(groups, alive).nonzero()[:, 0].to(device)), groups=len(alive))
-        return self._gathered.take()
+        return self._gathered.take(), credit
 
     def _advantages(self, return_B: Tensor, groups: Tensor, compared_B: Tensor) -> Tensor:
         """Of the rows that are compared; 0 for the others."""

@@ -38,7 +38,7 @@ from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.policy.actions import Actions, actions_of
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Credit, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked_record
 
 from .actor_critic_update import ActorCriticUpdate, Judged
@@ -181,6 +181,7 @@ class PPOLearner:
         self._stepper.learning_rate.follow(batch.plan.generation)
         metrics = rollout_metrics(batch)
         figures, steps, stopped = Figures(), Steps(), False
+        credit_B = torch.full((len(batch.return_B),), torch.nan, dtype=torch.float64)
         actions = actions_of(batch, self._device)
         counts_B = compared_rows(batch, self._hyper.unfinished).to(self._device)
         kept_K = (counts_B & actions.mask_BN.any(1) & actions.reward_BN.isfinite().all(1)).nonzero()[:, 0]
@@ -192,6 +193,7 @@ class PPOLearner:
                 value_only = generation < self._hyper.value_warm_up
                 steps, stopped = self._update(judged, generation=generation, value_only=value_only, figures=figures)
             mask_BN = judged.actions.mask_BN
+            credit_B[kept_K.cpu()] = (judged.advantage_BN * mask_BN).sum(1).div(mask_BN.sum(1)).double().cpu()
             metrics["explained_variance"] = _explained_variance(judged.value_BN[mask_BN], judged.target_BN[mask_BN])
             metrics["value_mean"] = float(judged.value_BN[mask_BN].mean())
             metrics["return_spread"] = self._critic.scale.spread
@@ -205,7 +207,9 @@ class PPOLearner:
             gap=gap_notes(metrics, self._hyper.gap_tolerance),
             unfinished=unfinished_notes(metrics, self._hyper.unfinished),
         )
-        return UpdateReport(outcome=steps.outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
+        credit = Credit(name="advantage", value_B=credit_B)
+        notes += self._micro.notes()
+        return UpdateReport(outcome=steps.outcome, metrics=metrics, cost=cost, notes=notes, credit=credit)
 
     def state_dict(self) -> dict[str, object]:
         """The critic, the optimizer's state, the KL's coefficient, the count of tokens and the reference, if there is one."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 from evotext.models.language_model import LanguageModel
+from evotext.run_folder.schema import TrainingEpisode
 from evotext.types import RolloutPlan, Trajectories, UpdateReport
 
 
@@ -43,7 +44,10 @@ class Tracker(Protocol):
         """One generation or one evaluation; `generation`, `episodes`, `generated_tokens`, `seconds` are always there."""
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """A few sample episodes as readable text."""
+        """A few sample episodes of a measurement as readable text."""
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """A few episodes of one generation's training."""
 
     def close(self) -> None:
         """Write out everything; nothing is logged afterwards."""

@@ -138,6 +138,8 @@ class Demonstration:
 class Transcript:
     """One episode as text, for people to read."""
 
+    row: int
+    """Of the plan."""
     instance: int
     """The environment seed."""
     turns: tuple[tuple[str, str], ...]
@@ -201,6 +203,16 @@ class Trajectories:
         return self.ending_B >= FIRST_FAULT
 
 
+@dataclass(frozen=True, kw_only=True)
+class Credit:
+    """What each episode of a batch counted for in the update, for people to read."""
+
+    name: Literal["advantage", "fitness"]
+    """`advantage`: an episode's own, before any loss weighs its tokens. `fitness`: its member's, as it is shaped."""
+    value_B: Tensor
+    """On the CPU; NaN where the episode was left out."""
+
+
 class Outcome(Enum):
     """What became of the weights in an update."""
 
@@ -226,3 +238,5 @@ class UpdateReport:
     """What the update took; rollout fields are zero, unless the algorithm learned from episodes that it did not ask for."""
     notes: tuple[str, ...] = ()
     """What the user should read now, a line each."""
+    credit: Credit | None = None
+    """Of the batch's rows; None where the algorithm has no such figure."""

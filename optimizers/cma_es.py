@@ -34,7 +34,7 @@ from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, che
 
 from .ascent import Ascent
 from .perturbations.subspace import Subspace, SubspaceNoise
-from .population import fitness_metrics, population_plan
+from .population import fitness_metrics, member_credit, population_plan
 
 _plain_step = partial(torch.optim.SGD, lr=1.0)
 
@@ -114,6 +114,7 @@ class CMAESLearner:
             outcome=Outcome.CHANGED if signal else Outcome.NO_SIGNAL,
             metrics=metrics,
             cost=Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops),
+            credit=member_credit(fitness_P, batch.plan),
         )
 
     def state_dict(self) -> dict[str, object]:

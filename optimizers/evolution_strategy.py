@@ -35,7 +35,7 @@ from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, che
 from .ascent import Ascent
 from .decay import Decay
 from .guide import Guide
-from .population import fitness_metrics, population_plan
+from .population import fitness_metrics, member_credit, population_plan
 from .pseudo_gradient import PseudoGradient
 from .resampling import Resampling
 
@@ -130,7 +130,8 @@ class EvolutionStrategyLearner:
         flops = (noise.combine_flops if signal else 0.0) + self._guide.look(batch)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         outcome = Outcome.CHANGED if signal else Outcome.NO_SIGNAL
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost)
+        credit = member_credit(weight_P, batch.plan)
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, credit=credit)
 
     def state_dict(self) -> dict[str, object]:
         """Return the optimizer's state and the masters, and what guided noise is guided by."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from evotext.noise import PopulationNoise
-from evotext.types import RolloutPlan, Sampling
+from evotext.types import Credit, RolloutPlan, Sampling
 
 
 def population_plan(
@@ -28,6 +28,12 @@ def population_plan(
         noise=noise,
         tokens=False,
     )
+
+
+def member_credit(fitness_P: Tensor, plan: RolloutPlan) -> Credit:
+    """Return what each row of the plan counted for: its member's shaped fitness."""
+    assert plan.members is not None, "a population's plan has members"
+    return Credit(name="fitness", value_B=fitness_P.cpu()[list(plan.members)])
 
 
 def fitness_metrics(return_PQ: Tensor) -> dict[str, float]:

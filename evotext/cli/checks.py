@@ -15,7 +15,7 @@ from evotext.cli.messages import explain, no_value, shown, unknown_key
 from evotext.cli.targets import check_targets, targets
 from evotext.cli.words import Root
 from evotext.run_folder.schema import Keep, Phase
-from evotext.validation import PositiveInt
+from evotext.validation import NonNegativeInt, PositiveInt
 
 # More than any machine has; with many more the libraries below fail to start theirs, each in its own way.
 MOST_THREADS = 1024
@@ -28,6 +28,7 @@ SETTINGS: Mapping[str, Any] = {
     "cuda_graphs": bool,
     "phase": Phase,
     "keep": Keep,
+    "sample_every": NonNegativeInt,
     "resume": str | None,
     "debug": bool,
     "allow_custom_targets": bool,

@@ -15,7 +15,7 @@ from evotext.run_folder.configuration import choices, leaves, read_yaml
 from evotext.run_folder.cost import AXES, COSTS, EVALUATION, EVALUATION_COSTS
 from evotext.run_folder.older import phase_by_seed
 from evotext.run_folder.record import NAN, EpisodeSample, EvaluationPoint, RunRecord
-from evotext.run_folder.schema import EpisodesLine, Line, Phase, Summary
+from evotext.run_folder.schema import EpisodesLine, Line, Phase, Summary, TrainingEpisode
 from evotext.run_folder.text import clean, clean_lines
 
 LONGEST_EPISODE = 4000
@@ -111,6 +111,13 @@ def read_evaluations(folder: Path, problems: list[str]) -> Iterator[Line]:
             yield Line.model_validate(record, context=problems)
 
 
+def read_training_episodes(folder: Path, problems: list[str]) -> Iterator[TrainingEpisode]:
+    """Yield the training episodes of `episodes.jsonl` in the order written. problems: takes what is missing or wrong."""
+    for _, record in _lines(folder / names.EPISODES, problems):
+        if record.get("split") == "train":
+            yield TrainingEpisode.model_validate(record, context=problems)
+
+
 def _unreadable(name: str, error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return f"{name} is missing"
@@ -172,9 +179,11 @@ def _read_points(folder: Path, problems: list[str]) -> tuple[tuple[EvaluationPoi
 
 
 def _read_samples(folder: Path, problems: list[str]) -> tuple[EpisodeSample, ...]:
-    """Sample episodes, where a run kept some."""
+    """Sample episodes of measurements, where a run kept some."""
     samples = []
     for _, record in _lines(folder / names.EPISODES, problems) if (folder / names.EPISODES).exists() else ():
+        if record.get("split") == "train":
+            continue
         line = EpisodesLine.model_validate(record, context=problems)
         if line.generation is not None:
             texts = tuple(clean_lines(text, LONGEST_EPISODE) for text in line.texts)

@@ -179,3 +179,25 @@ class EpisodesLine(Record):
 
     generation: Count | None = None
     texts: list[str] = Field(default_factory=list)
+
+
+class TrainingEpisode(Record):
+    """A line of `episodes.jsonl` with an episode of training."""
+
+    split: Literal["train"] = "train"
+    """What tells it from an `EpisodesLine`."""
+    generation: Count | None = None
+    """Generations finished with the one that it is of."""
+    instance: Count | None = None
+    """The environment seed."""
+    group: Count | None = None
+    """Episodes with the same number answer the same instance."""
+    member: Count | None = None
+    """Of the population; null without one."""
+    episode_return: Number | None = None
+    advantage: Number | None = None
+    """What the episode counted for in the update; null where it was left out, or is an ES's."""
+    fitness: Number | None = None
+    """What its member counted for, after shaping; null where the algorithm is no ES."""
+    text: str = ""
+    """What was said and answered, and the figures."""

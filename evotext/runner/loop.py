@@ -33,6 +33,7 @@ from evotext.runner.standing import Standing
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.stopper import NoStopper, Stopper
 from evotext.runner.summary import summarise
+from evotext.runner.training_sample import training_sample
 from evotext.types import Fault, Outcome
 
 # So many dropped generations one after another end a run: what comes next would be dropped too.
@@ -50,6 +51,7 @@ class Run:
     checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
+    sample_every: so many generations apart a few training episodes are recorded; 0: never.
     """
 
     def __init__(
@@ -69,11 +71,12 @@ class Run:
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
         stopper: Stopper = NoStopper(),  # noqa: B008 (nor has it)
         keep: Keep = "last",
+        sample_every: int = 0,
     ) -> None:
         self._model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
-        self._phase, self._pruner, self._stopper = phase, pruner, stopper
+        self._phase, self._pruner, self._stopper, self._sample_every = phase, pruner, stopper, sample_every
         self._trackers = trackers if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
@@ -191,6 +194,9 @@ class Run:
             sent = collectives.bytes_sent() - sent
             figures |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
         self._log("train", figures)
+        if self._sample_every and (at.generation - 1) % self._sample_every == 0:
+            for tracker in self._trackers:
+                tracker.log_training_episodes(training_sample(batch, report.credit, generation=at.generation))
         if not finite:
             self._drop(progress)
         if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._fraction >= 1.0):

@@ -78,6 +78,7 @@ def train(config: DictConfig) -> float | None:
                     pruner=pruner,
                     stopper=stopper,
                     keep=config.keep,
+                    sample_every=config.sample_every,
                 )
             if config.resume:
                 run.resume()
