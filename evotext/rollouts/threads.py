@@ -56,7 +56,7 @@ class Threads:
         self._done: SimpleQueue[tuple[_Thread, Attempt]] = SimpleQueue()
 
     def run(self, calls: Sequence[Call]) -> list[Attempt]:
-        """Make all calls; what became of each, in their order, whatever the order in which they came back."""
+        """Make all calls and return what became of each, in their order, whatever the order in which they came back."""
         attempts: dict[int, Attempt] = {}
         waiting = deque(enumerate(calls))
         running: dict[_Thread, tuple[int, float]] = {}  # the call's number, and until when it may take
@@ -82,7 +82,7 @@ class Threads:
         return [attempts[number] for number in range(len(calls))]
 
     def _finished(self, until: float) -> list[tuple["_Thread", Attempt]]:
-        """Wait for one to come back, at most until then; with it all that have come back."""
+        """Wait for a call to come back, at most until then; return all that have come back."""
         found = []
         with suppress(Empty):
             found.append(self._done.get(timeout=None if until == float("inf") else max(0.0, until - time.monotonic())))
@@ -91,7 +91,7 @@ class Threads:
         return found
 
     def _given_up(self, thread: "_Thread") -> TookTooLong:
-        """Where the thread was, as an error; it gets no more calls."""
+        """Abandon the thread; return where it was, as an error."""
         error = too_long(self._seconds)
         if stack := thread.stack():
             error.add_note(f"in a thread that was here:\n{stack}")
@@ -124,7 +124,7 @@ class _Thread:
         self._calls.put(call)
 
     def interrupt(self) -> bool:
-        """Raise TookTooLong in the call, which is the thread's last; whether there is still one to be interrupted."""
+        """Raise TookTooLong in the call, which is the thread's last; return whether one was still running."""
         with self._lock:
             self._over = True
             if not (self._busy and self._thread.is_alive()):
@@ -134,7 +134,7 @@ class _Thread:
             return True
 
     def stack(self) -> str:
-        """The lines that the call is at, from ours to the innermost."""
+        """Return the lines that the call is at, the outermost first."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         if frame is None:
             return ""

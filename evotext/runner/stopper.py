@@ -14,7 +14,7 @@ class Stopper(Protocol):
         """Whether it ever ends a run: its measurements are then a choice, and not for reports."""
 
     def enough(self, scores: Sequence[float]) -> str:
-        """Why the run should end; empty if it should go on. scores: of all measurements, that before training first."""
+        """Return why the run should end; empty if it should go on. scores: of all measurements, that before training first."""
 
 
 class NoStopper:
@@ -23,7 +23,7 @@ class NoStopper:
     chooses = False
 
     def enough(self, scores: Sequence[float]) -> str:
-        """Nothing."""
+        """Return an empty text."""
         return ""
 
 
@@ -37,7 +37,7 @@ class Patience:
         self.measurements, self.gain = measurements, gain
 
     def enough(self, scores: Sequence[float]) -> str:
-        """See `Stopper`."""
+        """Return the reason, as `Stopper` says."""
         best, since = scores[0], 0
         for score in scores[1:]:
             if score > best + self.gain:

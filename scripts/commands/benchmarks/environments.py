@@ -20,7 +20,7 @@ WAITING_ROWS, WAIT = 64, 0.05
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`environment_share` for each native task, `workers_over_one` and `waiting_over_slowest_row`."""
+    """Measure `environment_share` of each native task, `workers_over_one` and `waiting_over_slowest_row`."""
     model = setting.load()
     found = waiting(setting, model)
     for task in native_tasks():
@@ -37,7 +37,7 @@ def figures(setting: Setting) -> list[Figure]:
 
 
 def waiting(setting: Setting, model: LanguageModel) -> list[Figure]:
-    """An environment that sleeps in every step: its time with one worker over that with one a row, and that over one sleep."""
+    """Compare an environment that sleeps in every step with one worker and with one a row, and the latter with one sleep."""
 
     def arm(workers: int) -> Measure:
         task = workload(1, wait=WAIT, workers=workers)
@@ -54,7 +54,7 @@ def waiting(setting: Setting, model: LanguageModel) -> list[Figure]:
 
 
 def native_tasks() -> list[TextTask]:
-    """Every task of `conf/env` that is our own, at its default difficulty."""
+    """Return every task of `conf/env` that is our own, at its default difficulty."""
     groups = FOLDERS["conf"] / "env"
     native = [file for file in sorted(groups.glob("*.yaml")) if "id: evotext.envs:" in file.read_text(encoding="utf-8")]
     return [build(_composed(file, groups / "text_task.yaml"), "env") for file in native]
