@@ -166,7 +166,7 @@ def test_held_out_instances_choose_neither_the_end_nor_the_weights() -> None:
 def test_an_unmeasured_run_saves_what_it_has(tmp_path: Path) -> None:
     """Broken off before its first measurement."""
     first = run(tmp_path, keep_weights="best")
-    first._keeper.save_model(first._at)
+    first._checkpointer.save_model(first._at)
     let_go(first)
     assert first._at.saved_generation == 0 and (tmp_path / "model").is_dir()
     assert json.loads((tmp_path / "model" / "config.json").read_text())
