@@ -21,6 +21,9 @@ from evotext.runner.run_state import RunState
 from evotext.runner.summary import device_name, versions
 from evotext.runner.tensor_tree import pack, unpack
 
+# Dropped generations in a row that end a run: the next one would be dropped too.
+MOST_DROPPED = 10
+
 
 class Checkpointer:
     """Knows which parts of a run make up its state. The first of several processes writes and reads for all.
@@ -90,6 +93,22 @@ class Checkpointer:
         self._put_weights(checkpoint)
         self._learner.load_state_dict(checkpoint.algorithm)
         self._collector.fitting.recall(checkpoint.run["fitting_rows"])
+
+    def go_back(self, state: RunState) -> None:
+        """Go back to the last checkpoint from weights that are not finite.
+
+        Raise RuntimeError if there is none, or after too many in a row, then with the last good weights saved.
+        """
+        fault, checkpoint = "weights that are not finite", self.load()
+        if checkpoint is None:
+            raise RuntimeError(f"generation {state.generation} left {fault}, and there is no checkpoint to go back to")
+        self.apply(checkpoint)
+        if state.dropped_in_a_row >= MOST_DROPPED:
+            self.save_model(state)
+            raise RuntimeError(
+                f"{MOST_DROPPED} generations in a row were dropped, the last for {fault}; the last good state is saved; "
+                "take smaller steps or look at the rewards"
+            )
 
     def restore(self) -> RunState:
         """Bring everything back, records included, and say where the run stands: at the start if nothing was kept.

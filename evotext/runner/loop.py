@@ -20,7 +20,7 @@ from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
 from evotext.runner.checkpointer import Checkpointer
 from evotext.runner.checkpoints import Checkpointing
-from evotext.runner.closing import closing_lines
+from evotext.runner.closing import closing_lines, few_generations, outcome_of
 from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.faults import fault_counts, first_seen, listed
@@ -34,10 +34,8 @@ from evotext.runner.stop import stop_on_signals
 from evotext.runner.stopper import NoStopper, Stopper
 from evotext.runner.summary import summarise
 from evotext.runner.training_sample import training_sample
-from evotext.types import Fault, Outcome
+from evotext.types import Fault, Outcome, RolloutPlan
 
-# Dropped generations in a row that end a run: the next one would be dropped too.
-MOST_DROPPED = 10
 # Generations with nothing but faults of the environment that end a run.
 MOST_BROKEN = 2
 
@@ -116,23 +114,26 @@ class Run:
                     self._at.evaluation_cost += self._start.cost
                     self._tell_faults(self._start.fault_examples, progress)
                     self._at.evaluation_faults += self._start.faults
-                    self._evaluate(progress, sampled=True)
-                    self._checkpointer.save(self._at)
-                while self._fraction < 1.0 and not collectives.any_of(stop.made):
+                    self._evaluate_and_save(progress)
+                while not self._over and not collectives.any_of(stop.made):
                     if reason := self._stopper.enough(self._at.scores):
                         if self._evaluator.samples:
                             self._evaluate(progress, sampled=True)
                         break
-                    measured = self._advance(progress)
-                    if measured and self._fraction < 1.0 and (reason := self._behind()):
+                    plan = self._learner.ask(self._at.generation)
+                    if not self._has_room(plan):
+                        self._at.full = self._budget.limit
+                        self._evaluate_and_save(progress)
+                        break
+                    measured = self._advance(plan, progress)
+                    if measured and not self._over and (reason := self._behind()):
                         status = "pruned"
                         break
                     if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
                         progress.say(reason)
-                        self._evaluate(progress, sampled=True)
-                        self._checkpointer.save(self._at)
+                        self._evaluate_and_save(progress)
                         break
-                if self._fraction < 1.0 and reason is None:
+                if not self._over and reason is None:
                     status, reason = "interrupted", "stopped by a signal"
                     self._checkpointer.save(self._at)
                 for line in closing_lines(self._at, self._budget):
@@ -149,30 +150,35 @@ class Run:
     @property
     def outcome(self) -> str:
         """Success (or return) before and after, and the cost, in words."""
-        at = self._at
-        if at.first is None or at.last is None or at.best is None:
-            return "stopped before the first measurement"
-        (name, before), (_, after) = at.first.score, at.last.score
-        best = f"(saved: {at.best.score[1]:.3f} of generation {at.best_generation}) " if at.saved_another else ""
-        return (
-            f"{self._evaluator.instances} {name} {before:.3f} -> {after:.3f} {best}"
-            f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
-        )
+        return outcome_of(self._at, instances=self._evaluator.instances)
 
     @property
     def _fraction(self) -> float:
         return self._budget.fraction(self._at.cost)
+
+    @property
+    def _over(self) -> bool:
+        return self._fraction >= 1.0 or self._budget.limit <= self._at.full
 
     def _behind(self) -> str | None:
         """Say why the run should end early, on all processes alike."""
         reason = self._pruner.behind(self._folder) if collectives.rank() == 0 else ""
         return (reason or "pruned") if collectives.any_of(bool(reason)) else None
 
-    def _advance(self, progress: RunProgress) -> bool:
+    def _has_room(self, plan: RolloutPlan) -> bool:
+        """Return whether the budget has room for a part of the plan; the first one runs anyhow: its cost is unknown."""
+        at = self._at
+        return at.generation == 0 or plan.smallest_part <= self._budget.rows_left(at.cost, at.latest)
+
+    def _evaluate_and_save(self, progress: RunProgress) -> None:
+        """Measure in full, as at both ends of a run, and save a checkpoint."""
+        self._evaluate(progress, sampled=True)
+        self._checkpointer.save(self._at)
+
+    def _advance(self, whole: RolloutPlan, progress: RunProgress) -> bool:
         """Run one generation, then measure and save where that is due; return whether it was measured."""
-        at, before = self._at, self._fraction
-        sent = collectives.bytes_sent()
-        plan = self._learner.ask(at.generation)
+        at, before, sent = self._at, self._fraction, collectives.bytes_sent()
+        plan = whole.shortened(self._budget.rows_left(at.cost, at.latest))
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
             progress.say(note)
@@ -183,8 +189,16 @@ class Run:
             progress.say(note)
         finite = self._weights_are_finite()
         collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
-        at.cost = at.cost + batch.cost + joint_cost(report.cost)
+        update = joint_cost(report.cost)
+        at.cost = at.cost + batch.cost + update
+        at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
         at.generation += 1
+        # A shortened generation is the last: what it leaves would make ever smaller ones, whose steps are as long as any.
+        if plan is not whole or not self._has_room(plan):
+            at.full = self._budget.limit
+        if note := few_generations(at, self._budget, wanted=plan.generations_wanted, over=self._over):
+            progress.say(note)
+            at.notes.append(note)
         at.outcomes[report.outcome.value if finite else Outcome.NOT_FINITE.value] += 1
         at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += not finite
@@ -193,43 +207,31 @@ class Run:
         if collectives.world_size() > 1:
             sent = collectives.bytes_sent() - sent
             figures |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
+        if plan is not whole:
+            figures["shortened"] = len(plan.instances) / len(whole.instances)
         self._log("train", figures)
         if self._sample_every and (at.generation - 1) % self._sample_every == 0:
             for tracker in self._trackers:
                 tracker.log_training_episodes(training_sample(batch, report.credit, generation=at.generation))
         if not finite:
-            self._drop(progress)
-        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._fraction >= 1.0):
+            progress.say(f"generation {at.generation} dropped: weights that are not finite")
+            self._checkpointer.go_back(at)
+        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._over):
             raise BrokenEnvironment(
                 f"faults of the environment ended all {at.cost.episodes:,} training episodes ({listed(at.faults)}): "
                 f"{batch.faults[0]}; tracebacks are in {self._folder / folder_names.FAULTS}"
             )
         progress.generation(self._fraction, float(batch.return_B.mean()), at.cost, at.fault_share)
         points = self._evaluator.points
-        due = self._fraction >= 1.0 or int(self._fraction * points) > int(before * points)
+        due = self._over or int(self._fraction * points) > int(before * points)
         if due:
-            self._evaluate(progress, sampled=self._fraction >= 1.0)
+            self._evaluate(progress, sampled=self._over)
         if due or self._checkpointer.due:
             self._checkpointer.save(at)
         return due
 
     def _weights_are_finite(self) -> bool:
         return bool(torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()]).all())
-
-    def _drop(self, progress: RunProgress) -> None:
-        """Go back to the last checkpoint from weights that are not finite. Raise RuntimeError after too many in a row."""
-        at, fault = self._at, "weights that are not finite"
-        progress.say(f"generation {at.generation} dropped: {fault}")
-        checkpoint = self._checkpointer.load()
-        if checkpoint is None:
-            raise RuntimeError(f"generation {at.generation} left {fault}, and there is no checkpoint to go back to")
-        self._checkpointer.apply(checkpoint)
-        if at.dropped_in_a_row >= MOST_DROPPED:
-            self._checkpointer.save_model(at)
-            raise RuntimeError(
-                f"{MOST_DROPPED} generations in a row were dropped, the last for {fault}; the last good state is saved; "
-                "take smaller steps or look at the rewards"
-            )
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
         """Measure the model. sampled: also sample answers for pass@k, which is done at a run's ends alone."""
