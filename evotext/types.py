@@ -83,6 +83,22 @@ class Sampling:
 
     temperature: float
     """Divides the logits; 0 is greedy decoding."""
+    top_p: float = 1.0
+    """Nucleus sampling: the fewest most probable tokens of at least this probability together; 1 keeps all."""
+    min_p: float = 0.0
+    """Tokens of at least this share of the greatest probability; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        if not self.truncates:
+            return
+        name, value, neutral = ("top_p", self.top_p, 1) if self.top_p < 1.0 else ("min_p", self.min_p, 0)
+        if self.temperature == 0.0:
+            raise ValueError(f"{name}: expected {neutral} with temperature=0, which is greedy decoding, got {value:g}")
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens can never be drawn."""
+        return self.top_p < 1.0 or self.min_p > 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +142,7 @@ class RolloutPlan:
     def __post_init__(self) -> None:
         assert len(self.groups) == len(self.instances), "one group a row"
         assert self.streams is None or len(self.streams) == len(self.instances), "one stream a row"
+        assert not (self.logprobs and self.sampling.truncates), "a trainer's distribution is not truncated"
         assert (self.members is None) == (self.noise is None), "members and noise come together"
         if self.members is not None:
             assert len(self.members) == len(self.instances), "one member a row"

@@ -24,7 +24,7 @@ def population_plan(
     population: int,
     seed: int,
     generation: int,
-    temperature: float,
+    sampling: Sampling,
     block: int | None = None,
     common_random_numbers: bool = False,
 ) -> RolloutPlan:
@@ -42,7 +42,7 @@ def population_plan(
         generation=generation,
         instances=tuple(instances[group] for group in group_B),
         groups=tuple(group_B),
-        sampling=Sampling(temperature=temperature),
+        sampling=sampling,
         streams=tuple(member // 2 * prompts + i for member in range(population) for i in range(prompts))
         if common_random_numbers
         else None,

@@ -113,6 +113,8 @@ class Batch:
                 [self.episodes[i].block for i in alive],
                 max_new_tokens=self.task.max_new_tokens,
                 temperature=self.plan.sampling.temperature,
+                top_p=self.plan.sampling.top_p,
+                min_p=self.plan.sampling.min_p,
                 uniform_NT=self._uniforms(turn),
                 logprobs=self.plan.logprobs,
                 last_turn=turn + 1 == self.task.max_turns,

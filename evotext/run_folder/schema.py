@@ -106,7 +106,7 @@ class EvaluationRecord(Record):
     best_generation: Count | None = None
     episodes: Count | None = None
     decoding: str | None = None
-    """`greedy` or `temperature T`."""
+    """`greedy`, or `temperature T` and how it is truncated: `, top-p P`, `, min-p P`."""
     split: EvaluationSplit | None = None
     samples: Count | None = None
     """Further answers to each instance, for pass@k."""
