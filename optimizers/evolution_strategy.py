@@ -28,7 +28,6 @@ from torch import Tensor
 
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
@@ -38,6 +37,7 @@ from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, che
 from .ascent import Ascent
 from .decay import Decay
 from .guide import Guide
+from .perturbed import PerturbedNetwork
 from .population import fitness_metrics, population_plan
 from .pseudo_gradient import PseudoGradient
 from .racing import Racing, with_spread
@@ -100,7 +100,7 @@ class EvolutionStrategy:
         return 1 if self.members_per_instance is None else self.population // self.members_per_instance
 
     def start(self, model: LanguageModel, seed: int) -> "EvolutionStrategyLearner":
-        """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
+        """Find out how each parameter is perturbed. Raise ValueError for one that cannot be and is not excluded."""
         return EvolutionStrategyLearner(self, model, seed)
 
 
@@ -215,7 +215,7 @@ class EvolutionStrategyLearner:
         return self._largest * self._hyper.sigma_schedule(generation)
 
     def _by_member(self, batch: Trajectories) -> Tensor:
-        """Returns (P, Q), or (G, P, Q) of blocks that have instances of their own, of as many as the budget had room for."""
+        """Return returns (P, Q), or (G, P, Q) of the blocks with instances of their own that the budget had room for."""
         block = self._hyper.members_per_instance
         if block is None:
             return batch.return_B.view(self._hyper.population, -1)
@@ -232,7 +232,7 @@ class EvolutionStrategyLearner:
         return gradient.figures | {"update_norm": change}
 
     def _in_weights(self, unit: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Sums of unit noise over each parameter's scale: times 1 / sigma they are slopes by the weights themselves."""
+        """Divide sums of unit noise by each parameter's scale: times 1 / sigma they are slopes by the weights themselves."""
         return ((name, total / self._scales[name] if self._scales else total) for name, total in unit)
 
 

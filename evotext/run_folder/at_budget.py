@@ -1,4 +1,4 @@
-"""What a run had reached when its budget was spent.
+"""The scores of a run when its budget was spent.
 
 A run ends within its budget, but for episodes that turned out longer than expected: its scores are those at its end. Those of
 a run that ended past the budget, as runs of older versions did by up to a generation, are read where the budget ended: on the
@@ -15,7 +15,7 @@ from evotext.run_folder.record import EvaluationPoint, Metric
 def at_budget(
     points: Sequence[EvaluationPoint], after: Mapping[Metric, float], *, unit: str, limit: float, spent: float
 ) -> tuple[dict[Metric, float], float]:
-    """Return scores, and what had been spent when they were reached: the limit, or all without measurements around it.
+    """Return scores, and the amount spent by then: the limit, or everything where no measurements surround it.
 
     after: the scores at the end, which is the last of the points. unit: of the budget; updates are counted by no measurement.
     """

@@ -11,7 +11,7 @@ import torch
 
 from evotext.models.language_model import LanguageModel
 from evotext.runner.budget import LATEST, Budget, Taken, Unit
-from evotext.runner.standing import Standing
+from evotext.runner.run_state import RunState
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from tests.optimizers.generations import RATE, SIGMA, eggroll, told
 from tests.rollouts.test_collector import chatter
@@ -96,11 +96,11 @@ def test_what_is_in_proportion_to_the_rows() -> None:
 
 
 def test_only_the_latest_generations_count() -> None:
-    at = Standing()
+    at = RunState()
     for rows in range(10):
         at.took(Taken(rows, 1.0, 0.0))
     assert [taken.rows for taken in at.latest] == list(range(10))[-LATEST:]
-    assert Standing.from_json(json.loads(json.dumps(at.to_json()))) == at
+    assert RunState.from_json(json.loads(json.dumps(at.to_json()))) == at
 
 
 class Divisible(Counting):
