@@ -14,7 +14,8 @@ from torch import Tensor
 from evotext.noise import PopulationNoise
 from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+"""Sets of instances that never meet, for an environment that keeps all three apart."""
 
 
 class Ending(IntEnum):
@@ -102,7 +103,7 @@ class RolloutPlan:
     sampling: Sampling
     """Decoding of every row."""
     split: Split = "train"
-    """Which of the two disjoint sets of instances the seeds index."""
+    """Which of the disjoint sets of instances the seeds index."""
     members: tuple[int, ...] | None = None
     """The population member that each row runs as, in ascending order; None without a population."""
     noise: PopulationNoise | None = None

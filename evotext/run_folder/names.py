@@ -4,6 +4,9 @@ HYDRA = ".hydra"
 """How the run was started: the three YAML files below."""
 CONFIG, OVERRIDES, HYDRA_CONFIG = "config.yaml", "overrides.yaml", "hydra.yaml"
 
+OBJECTS = "objects.yaml"
+"""There too, of a run that `evotext.tune` was given objects for: which keys they took the place of."""
+
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
 EPISODES = "episodes.jsonl"

@@ -1,6 +1,6 @@
 """One run: ask, collect, tell, until the budget is spent; or the rest of one, from its last checkpoint."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,11 @@ MOST_DROPPED = 10
 # So many generations with nothing but faults of the environment end a run.
 MOST_BROKEN = 2
 
+STOPPED_BY_SIGNALS = ("stopped by a signal", "stopped at once by a second signal")
+"""The reasons of a run that was interrupted from outside."""
+Callback = Callable[[Mapping[str, float | int | str]], object]
+"""Gets each line of `metrics.jsonl`, after a generation and after a measurement; a true return ends the run."""
+
 
 class Run:
     """Tunes a model with an algorithm and records everything in a folder.
@@ -49,6 +54,7 @@ class Run:
     names: what `algorithm`, `env` and `model` are called in the records.
     checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
+    callbacks: of the caller's, who may end the run. progress: whether to say anything while it goes on.
     """
 
     def __init__(
@@ -66,12 +72,17 @@ class Run:
         checkpointing: Checkpointing,
         phase: Phase = "reporting",
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
     ) -> None:
         self._model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
         self._phase, self._pruner = phase, pruner
-        self._trackers = trackers if collectives.rank() == 0 else []
+        first = collectives.rank() == 0
+        self._trackers, self._callbacks = (trackers, callbacks) if first else ([], ())
+        self._progress, self._called_off = progress and first, False
+        self._measured_at: int | None = None
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         self._learner = algorithm.start(model, seed)
@@ -101,7 +112,7 @@ class Run:
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with (
-                RunProgress(title, instances=self._evaluator.instances, shown=collectives.rank() == 0) as progress,
+                RunProgress(title, instances=self._evaluator.instances, shown=self._progress) as progress,
                 stop_on_signals(progress.say) as stop,
             ):
                 self._start = self._start or self._starting_policy()
@@ -111,7 +122,7 @@ class Run:
                     self._at.evaluation_faults += self._start.faults
                     self._evaluate(progress, sampled=True)
                     self._keeper.save(self._at)
-                while self._fraction < 1.0 and not collectives.any_of(stop.made):
+                while self._fraction < 1.0 and not collectives.any_of(stop.made or self._called_off):
                     measured = self._advance(progress)
                     if measured and self._fraction < 1.0 and (reason := self._behind()):
                         status = "pruned"
@@ -122,18 +133,27 @@ class Run:
                         self._keeper.save(self._at)
                         break
                 if self._fraction < 1.0 and reason is None:
-                    status, reason = "interrupted", "stopped by a signal"
+                    status, reason = "interrupted", STOPPED_BY_SIGNALS[0]
+                    if collectives.any_of(self._called_off):
+                        reason = "stopped by a callback"
+                        if self._measured_at != self._at.generation:
+                            self._evaluate(progress, sampled=True)
                     self._keeper.save(self._at)
                 for line in closing_lines(self._at, self._budget):
                     progress.say(line)
             self._save_model()
         except KeyboardInterrupt:
-            status, reason = "interrupted", "stopped at once by a second signal"
+            status, reason = "interrupted", STOPPED_BY_SIGNALS[1]
         except BaseException as error:
             with suppress(OSError):  # a full disk should not hide what went wrong
                 self._record("failed", f"{type(error).__name__}: {error}")
             raise
         return self._record(status, reason)
+
+    @property
+    def model(self) -> LanguageModel:
+        """The model that is tuned, as it is now."""
+        return self._model
 
     @property
     def outcome(self) -> str:
@@ -223,6 +243,7 @@ class Run:
         divergence, cost = self._start.divergence()
         self._tell_faults(evaluation.fault_examples, progress)
         self._at.measured(replace(evaluation, trajectories=None, fault_examples=()))
+        self._measured_at = self._at.generation
         self._at.evaluation_cost += cost
         self._log("eval", evaluation_figures(evaluation, spent=self._fraction, divergence=divergence))
         episodes = evaluation.trajectories.transcripts if evaluation.trajectories else ()
@@ -247,6 +268,8 @@ class Run:
         }
         for tracker in self._trackers:
             tracker.log(axes | figures)
+        for callback in self._callbacks:
+            self._called_off |= bool(callback(axes | figures))
 
     def _save_model(self) -> None:
         """`model/`, put in the place of an earlier one."""
