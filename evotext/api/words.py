@@ -86,7 +86,10 @@ def _written(key: str, value: object) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(_written(key, item) for item in value)}]"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_written(key, str(k))}:{_written(key, v)}" for k, v in value.items()) + "}"
+        for name in value:
+            if not str(name).isidentifier():
+                raise ConfigError(f"{key}: expected keys that are names, got {shown(name)}")
+        return "{" + ",".join(f"{name}:{_written(key, own)}" for name, own in value.items()) + "}"
     raise ConfigError(
         f"{key}: expected a number, a text, true or false, None, or a list or dict of them, got {shown(value)}"
     )
