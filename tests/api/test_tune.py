@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
+import evotext
 from envs.prompts import divided
 from envs.sort import Sort
 from evotext import tune
@@ -99,6 +102,17 @@ def test_left_out_arguments_are_the_commands(monkeypatch: pytest.MonkeyPatch) ->
     assert made == [compose("config")]
     assert HydraConfig.instance().cfg is before and not GlobalHydra.instance().is_initialized()
     assert not [path for path in Path("runs").rglob("*") if path.is_file()]
+
+
+def test_importing_evotext_stays_light() -> None:
+    code = (
+        "import evotext, sys; print([m for m in ('torch', 'transformers', 'hydra', 'gymnasium') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    with pytest.raises(AttributeError, match="module 'evotext' has no attribute 'tuner'"):
+        evotext.tuner  # noqa: B018
+    assert evotext.tune is tune
 
 
 def test_a_model_object_is_tuned_in_place() -> None:
