@@ -6,6 +6,9 @@ from pathlib import Path
 from evotext.run_folder.reader import read_summary
 from evotext.run_folder.record import RunRecord
 
+# A run did what it was to do: it was completed, or a pruner ended it.
+ENDED_WELL = ("completed", "pruned")
+
 
 def is_completed(folder: Path, limit: float) -> bool:
     """Return whether the folder's run has come to the end of a budget of this limit."""
@@ -14,9 +17,9 @@ def is_completed(folder: Path, limit: float) -> bool:
 
 
 def ended_well(folder: Path) -> bool:
-    """Return whether the run did what it was to do: it was completed, or a pruner ended it."""
+    """Return whether the run of a folder did what it was to do."""
     summary = read_summary(folder, [])
-    return summary is not None and summary.status in ("completed", "pruned")
+    return summary is not None and summary.status in ENDED_WELL
 
 
 def final_score(run: RunRecord) -> float | None:

@@ -11,11 +11,11 @@ Defaults: conf/head_to_head.yaml. The values that are tried stand at the end of 
 Every other argument goes to each run, as to `evotext train`: budget=quick, model=hf model.path=DIR, env.delay=4.
 
 Trials run on a seed that no reported run has and are judged on validation instances, so that the held-out ones stay
-unseen. Writes tuning.json (every trial with its score and cost) and report/report.html.
+unseen. `pruner=median` ends trials that fall behind those of the same algorithm and task, and no reported run. Writes
+tuning.json (every trial with its score and cost) and report/report.html.
 """
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -29,6 +29,7 @@ from rich.console import Console
 
 from evotext.cli import settings
 from evotext.cli.composing import compose
+from evotext.cli.cores import usable_cores
 from evotext.cli.errors import ConfigError
 from evotext.cli.messages import near, shown
 from evotext.folders import FOLDERS
@@ -56,15 +57,15 @@ def main(words: list[str]) -> int:
     """The whole comparison; the exit status. Raise ConfigError for what the user should change."""
     told, passed_on = read(words)
     console = Console(highlight=False, markup=False)
-    run = partial(
-        head_to_head.execute.run_in_process, command=TRAIN, threads=max(1, (os.cpu_count() or 1) // told.jobs)
-    )
+    run = partial(head_to_head.execute.run_in_process, command=TRAIN, threads=max(1, usable_cores() // told.jobs))
     configs = {
         name: compose("config", [f"algorithm={name}", f"env={told.env[0]}", *passed_on]) for name in told.algorithm
     }
     spaces = {name: space_of(name, configs[name]) for name in told.algorithm} if told.trials > 1 else {}
     shipped = {name: {key: OmegaConf.select(configs[name], key) for key in space} for name, space in spaces.items()}
 
+    # Pruning is a choice, which reported runs must not be.
+    of_every_run = [word for word in passed_on if word.partition("=")[0].partition(".")[0] != "pruner"]
     tuning = head_to_head.plan.tuning_jobs(told.algorithm, told.env, spaces, told.trials, passed_on, told.out, shipped)
     reported_count = len(told.algorithm) * len(told.env) * len(told.seed)
     budget = configs[told.algorithm[0]].budget
@@ -77,7 +78,7 @@ def main(words: list[str]) -> int:
         console.print(tuning_took(rows, told.algorithm), soft_wrap=True)
     for (algorithm, env), setting in chosen.items():
         console.print(f"chosen: {algorithm} on {env}: {' '.join(setting) or 'as shipped'}", soft_wrap=True)
-    reported = head_to_head.plan.reported_jobs(chosen, told.seed, passed_on, told.out)
+    reported = head_to_head.plan.reported_jobs(chosen, told.seed, of_every_run, told.out)
     failures += head_to_head.execute.execute(reported, run, at_once=told.jobs, title="reported runs", console=console)
     for failure in failures:
         console.print(f"failed: {failure.job.folder}: {failure.reason}", soft_wrap=True)

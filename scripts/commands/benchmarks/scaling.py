@@ -16,6 +16,7 @@ from statistics import median
 
 import torch
 
+from evotext.cli.cores import usable_cores
 from evotext.cli.errors import ConfigError
 from evotext.distributed import collectives, torchrun
 from evotext.distributed.exchange import joint_cost
@@ -109,7 +110,7 @@ def places(setting: Setting) -> int:
     """How many processes have a core or a GPU of their own."""
     if setting.gpu:
         return torch.cuda.device_count()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 class Group:
