@@ -51,7 +51,7 @@ class Arithmetic(TextEnv[Problem]):
         `digits` (1 to 6, default 1): digits of each number.
 
     Demonstrations:
-        Where they are wrong (see `envs.habits`; at home with numbers that begin with 1 or 2), they add what is to be
+        Where they are wrong (`envs.habits`; at home with numbers that begin with 1 or 2), they add what is to be
         subtracted and subtract what is to be added.
 
     Version History:
@@ -71,21 +71,11 @@ class Arithmetic(TextEnv[Problem]):
         self._low, self._high = 10 ** (digits - 1), 10**digits
         numbers = [self._high - 2 - 3 * k % self._low for k in range(terms)]
         example = problem(numbers, [1, *[-1, 1] * terms][:terms])
-        self._example = example.value
-        self._instructions = (
+        self.example = [str(example.value)]
+        self.instructions = (
             "Work out the result of adding and subtracting the given numbers. Write the result alone, in digits, with "
             f"a minus sign before it if it is negative. Example: for `{example.text}` the answer is `{example.value}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return [str(self._example)]
 
     def draw(self, rng: np.random.Generator) -> Problem | None:
         """Return numbers and signs; the first number is always added. A result that mistaken signs give too is drawn again."""

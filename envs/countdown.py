@@ -18,7 +18,7 @@ from .text_env import RenderMode, TextEnv
 OPERATORS = "++--*"
 PAIRS = {k: tuple(combinations(range(k), 2)) for k in range(2, 7)}
 
-# How often the demonstrator adds everything up, and how often it is right; else it combines the numbers at random.
+# Shares in which the demonstrator adds everything up, and in which it is right; else it combines the numbers at random.
 SUM, RIGHT = 0.85, 0.1
 
 
@@ -83,22 +83,13 @@ class Countdown(TextEnv[Round]):
         self._largest_target = largest_target
         self._trees = math.prod(len(PAIRS[k]) * len(OPERATORS) for k in range(2, numbers + 1))
         example = range(2, numbers + 2)
-        self._example = f"2*3{''.join(f'+{number}' for number in example[2:])}"
-        self._instructions = (
+        answer = f"2*3{''.join(f'+{number}' for number in example[2:])}"
+        self.instructions = (
             f"Combine the {numbers} given numbers into one expression that equals the target. Use each number exactly "
             "once, and only + - * / and brackets. Write the expression alone, without an equals sign. Example: for "
-            f"`make {6 + sum(example[2:])} from {' '.join(map(str, example))}` an answer is `{self._example}`."
+            f"`make {6 + sum(example[2:])} from {' '.join(map(str, example))}` an answer is `{answer}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return [self._example]
+        self.example = [answer]
 
     def draw(self, rng: np.random.Generator) -> Round | None:
         """Return numbers, and as the target what a random tree of operations makes of them, if that is in range."""
@@ -113,7 +104,7 @@ class Countdown(TextEnv[Round]):
         return Round(tuple(numbers), target, solution) if 1 <= target <= self._largest_target else None
 
     def content(self, instance: Round) -> str:
-        """Target and numbers: not the solution, of which there may be several."""
+        """Return target and numbers: not the solution, of which there may be several."""
         return f"{instance.target} {instance.numbers}"
 
     def begin(self, instance: Round) -> str:
@@ -145,7 +136,7 @@ class Countdown(TextEnv[Round]):
 
 
 def combine(numbers: Sequence[int], code: int) -> tuple[int, str]:
-    """Value and text of the tree of operations number `code` over `numbers`, with as few brackets as it needs.
+    """Return value and text of the tree of operations number `code` over `numbers`, with as few brackets as it needs.
 
     Two values at a time become one, the smaller being subtracted from the larger, until one is left.
     """

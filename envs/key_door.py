@@ -1,6 +1,5 @@
 """Fetch a key and open a door on a small grid: multi-turn, and only the door pays."""
 
-from collections.abc import Sequence
 from typing import Annotated, NamedTuple, final
 
 import numpy as np
@@ -21,11 +20,11 @@ class Room(NamedTuple):
     """An instance of `KeyDoor`."""
 
     player: Square
-    """Where the player stands."""
+    """The player's square."""
     key: Square
-    """Where the key lies."""
+    """The key's square."""
     door: Square
-    """Where the door is."""
+    """The door's square."""
     walls: tuple[Square, ...]
     """Squares that nobody can enter, in order."""
 
@@ -60,7 +59,7 @@ class KeyDoor(TextEnv[Room]):
         `slack` (0 to 1000, default 0): moves beyond the shortest way.
 
     Demonstrations:
-        Where they are wrong (see `envs.habits`; at home where the key lies in an upper corner), they go straight to the
+        Where they are wrong (`envs.habits`; at home where the key lies in an upper corner), they go straight to the
         door.
 
     Version History:
@@ -82,25 +81,16 @@ class KeyDoor(TextEnv[Room]):
         self._columns = columns
         self._walls, self._slack = walls, slack
         allowed = f"{slack} more than the fewest possible moves" if slack else "the fewest possible moves"
-        self._instructions = (
+        self.instructions = (
             f"You are `{PLAYER}` on a grid. Fetch the key `{KEY}`, then go to the door `{DOOR}`; at the door without the "
             f"key you have lost. `{WALL}` is a wall, `{FLOOR}` is free, `{HOLDER}` is you with the key. You have {allowed}. "
             f"Answer each grid with one move: `u` up, `d` down, `l` left or `r` right. Example: `{PLAYER}{KEY}{DOOR}` is "
             "solved by `r` twice."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["r", "r"]
+        self.example = ["r", "r"]
 
     def draw(self, rng: np.random.Generator) -> Room | None:
-        """Random squares, unless a way is missing or very short."""
+        """Draw random squares, unless a way is missing or very short."""
         places = rng.permutation(len(self._squares))[: 3 + self._walls].tolist()
         player, key, door, *walls = (self._squares[i] for i in places)
         room = Room(player, key, door, tuple(sorted(walls)))
@@ -147,14 +137,14 @@ class KeyDoor(TextEnv[Room]):
         return moves[0]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any move."""
+        """Return any move."""
         return list(MOVES)[rng.integers(len(MOVES))]
 
     def _free(self, room: Room) -> frozenset[Square]:
         return frozenset(self._squares) - frozenset(room.walls)
 
     def _ways(self, room: Room) -> tuple[str, str] | None:
-        """To the key and on to the door; None without these, or without a way to the door that leaves the key aside."""
+        """Return the ways to the key and on to the door; None if one is missing, or all ways to the door touch the key."""
         free = self._free(room)
         fetching, opening = way(room.player, room.key, free - {room.door}), way(room.key, room.door, free)
         tempting = way(room.player, room.door, free - {room.key})

@@ -23,11 +23,11 @@ class Room(NamedTuple):
     """An instance of `Sokoban`."""
 
     player: Square
-    """Where the player stands."""
+    """The player's square."""
     boxes: frozenset[Square]
-    """Where the boxes stand."""
+    """The squares of the boxes."""
     goals: frozenset[Square]
-    """Where they should stand."""
+    """The goals."""
     walls: frozenset[Square]
     """Squares that nothing can enter."""
 
@@ -62,7 +62,7 @@ class Sokoban(TextEnv[Room]):
         `slack` (0 to 1000, default 0): moves beyond the shortest solution.
 
     Demonstrations:
-        They take a shortest solution. Where they are wrong (see `envs.habits`; at home where the player starts in the
+        They take a shortest solution. Where they are wrong (`envs.habits`; at home where the player starts in the
         first column), the first move goes in the opposite direction, which the rest of the episode cannot make up for.
 
     Version History:
@@ -90,25 +90,16 @@ class Sokoban(TextEnv[Room]):
         self._bare = list("\n".join([FLOOR * columns] * rows))
         self._boxes, self._walls, self._longest, self._slack = boxes, walls, longest, slack
         allowed = f"{slack} more than the fewest possible moves" if slack else "the fewest possible moves"
-        self._instructions = (
+        self.instructions = (
             f"You are `{PLAYER}` in a warehouse. Push every box `{BOX}` onto a goal `{GOAL}` by walking against it. "
             f"`{WALL}` and the edge are walls, `{FLOOR}` is floor, `{BOX_ON_GOAL}` and `{PLAYER_ON_GOAL}` are a box and "
             f"you on a goal. You have {allowed}. Answer each grid with one move: `u` up, `d` down, `l` left or `r` right. "
             f"Example: `{PLAYER}{BOX}{GOAL}` is solved by `r`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["r"]
+        self.example = ["r"]
 
     def draw(self, rng: np.random.Generator) -> Room | None:
-        """Random squares, unless the solution is missing, very short or too long."""
+        """Draw random squares, unless the solution is missing, very short or too long."""
         count = 1 + 2 * self._boxes + self._walls
         places = [self._squares[i] for i in rng.permutation(len(self._squares))[:count].tolist()]
         if len(places) < count:
@@ -148,7 +139,7 @@ class Sokoban(TextEnv[Room]):
         return OPPOSITE[moves[0]]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any move."""
+        """Return any move."""
         return list(MOVES)[rng.integers(len(MOVES))]
 
     def _free(self, room: Room) -> frozenset[Square]:
@@ -171,7 +162,7 @@ class Sokoban(TextEnv[Room]):
 def moved(
     player: Square, boxes: frozenset[Square], move: str, free: frozenset[Square]
 ) -> tuple[Square, frozenset[Square]]:
-    """Player and boxes after a move; as they were if it is not possible."""
+    """Return player and boxes after a move; as they were if it is not possible."""
     target = step(player, move)
     if target not in free:
         return player, boxes
@@ -224,7 +215,7 @@ def solution(
 
 @lru_cache(maxsize=1 << 10)
 def neighbours(free: frozenset[Square]) -> Mapping[Square, Sequence[tuple[str, Square, Square]]]:
-    """For each free square its moves: the letter, the free square that it leads to and the one beyond, free or not."""
+    """Return each free square's moves: the letter, the free square that it leads to and the one beyond, free or not."""
     return {
         square: [(move, target, step(target, move)) for move in MOVES if (target := step(square, move)) in free]
         for square in free
@@ -233,7 +224,7 @@ def neighbours(free: frozenset[Square]) -> Mapping[Square, Sequence[tuple[str, S
 
 @lru_cache(maxsize=1 << 12)
 def pushable(goals: frozenset[Square], free: frozenset[Square]) -> frozenset[Square]:
-    """Squares from which a box, were it alone, could be pushed onto a goal by a player who can stand anywhere."""
+    """Return squares from which a lone box could be pushed onto a goal by a player who can stand anywhere."""
     nearby = neighbours(free)
     found = set(goals)
     frontier = list(goals)

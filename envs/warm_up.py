@@ -1,4 +1,4 @@
-"""Demonstrations of native tasks: what the built-in model is warmed up on by supervised learning.
+"""Demonstrations of native tasks, for the supervised warm-up of the built-in model.
 
 A model of a million parameters cannot learn twenty tasks in a minute, so the tasks are divided into courses, and a
 model is warmed up on the course of the task that it is to be tuned on: the core course of three tasks together, and
@@ -36,6 +36,6 @@ def demonstrations(count: int, seed: int, *, task: str | None) -> Iterator[list[
 
 
 def course(task: str | None) -> tuple[str, ...]:
-    """Ids of the tasks that are practised together with this one, itself included."""
+    """Return the ids of the tasks that are practised together with this one, itself included."""
     native_id = (task or "").rpartition(":")[2]  # without the module that registers it
     return (native_id,) if native_id in native_ids() and native_id not in CORE else CORE

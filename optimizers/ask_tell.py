@@ -9,7 +9,7 @@ The parts of `EvolutionStrategy` without the rollout engine: with w_n the shaped
     g = 1 / (N sigma) sum_n w_n E_n        W <- optimizer step along g (we maximise)
 
 Members are whole sets of weights here, N times the module's memory, since a module of any kind has to run with them;
-language models run perturbed without (`evotext/models/perturbed/`).
+language models run perturbed without (`optimizers/perturbed/`).
 
 Shapes: P members, Q instances.
 """

@@ -25,7 +25,6 @@ from pydantic import Field
 from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
@@ -35,6 +34,7 @@ from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, che
 from .ascent import Ascent
 from .decay import Decay
 from .guide import Guide
+from .perturbed import PerturbedNetwork
 from .population import fitness_metrics, population_plan
 from .pseudo_gradient import PseudoGradient
 from .resampling import Resampling
@@ -66,7 +66,7 @@ class EvolutionStrategy:
         check_optimizer(self.optimizer)
 
     def start(self, model: LanguageModel, seed: int) -> "EvolutionStrategyLearner":
-        """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
+        """Find out how each parameter is perturbed. Raise ValueError for one that cannot be and is not excluded."""
         return EvolutionStrategyLearner(self, model, seed)
 
 

@@ -1,7 +1,7 @@
 """The report as one HTML file that opens from disk with no network: style, script, plotly.js and data are inside it.
 
-Text from run folders is untrusted: jinja2 escapes all of it, and a content security policy lets no script run but the
-two of ours, by their hashes, and nothing be loaded from anywhere. plotly.js, four fifths of the page, is packed.
+Text from run folders is untrusted: jinja2 escapes all of it, and a content security policy allows only our two scripts, by
+their hashes, and no loading from anywhere. plotly.js, four fifths of the page, is packed.
 """
 
 import base64
@@ -26,7 +26,7 @@ _TEMPLATES = resources.files(__package__) / "templates"
 
 
 def html_report(comparison: Comparison, *, made: datetime, refresh: int | None = None) -> str:
-    """The page. made: the time to print in it. refresh: seconds after which it reads itself again, while runs go on."""
+    """Return the page. made: the time to print in it. refresh: seconds until it reloads itself, while runs go on."""
     plotly, page = get_plotlyjs().replace("\r\n", "\n"), _template("report.js")
     environment = jinja2.Environment(
         autoescape=True,

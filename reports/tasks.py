@@ -1,4 +1,4 @@
-"""One task: its contestants, what each scored and spent, and how sure it is that one is better than another.
+"""One task: its contestants, their scores and costs, and the evidence that one is better than another.
 
 A task is an environment with its options and a model; a contestant is an algorithm with its hyperparameters.
 """
@@ -57,7 +57,7 @@ class Duel:
     improvement: Estimate
     """Probability that a run of the first scores above a run of the second."""
     p_value: float
-    """Of the permutation test, adjusted for the number of duels on the whole page (`reports.comparison`)."""
+    """The p value of the permutation test, adjusted for the number of duels on the whole page (`reports.comparison`)."""
     apart: bool
     """Whether the intervals of the two scores do not overlap."""
 
@@ -81,17 +81,17 @@ class Task:
     unfair: tuple[str, ...]
     """Why these runs cannot be compared; a claim is made only if there is no such reason."""
     notes: tuple[str, ...]
-    """What a reader should know besides."""
+    """Other notes for the reader."""
 
     @property
     def instances(self) -> str:
-        """What was measured: `held-out`, `validation`, or both in turn."""
+        """The instances that were measured: `held-out`, `validation`, or both in turn."""
         runs = [run for contestant in self.contestants for run in (*contestant.counted, *contestant.others)]
         return kind_of_instances(runs)
 
 
 def kind_of_instances(runs: Sequence[RunRecord]) -> str:
-    """`held-out`, `validation`, or `held-out and validation`; held-out where no run says."""
+    """Return `held-out`, `validation`, or `held-out and validation`; held-out where no run says."""
     kinds = sorted({INSTANCES[run.split] for run in runs if run.split})
     return " and ".join(kinds) or INSTANCES["test"]
 
@@ -99,7 +99,7 @@ def kind_of_instances(runs: Sequence[RunRecord]) -> str:
 def fewest_for_a_claim(pairs: int) -> int:
     """Return the seeds of each below which no pair on one task can be significant, on a page of so many pairs.
 
-    Of n runs a side that do not overlap, 2 of the C(2n, n) splits are as far apart; Holm multiplies by the number of pairs.
+    With n runs a side that do not overlap, 2 of the C(2n, n) splits are as far apart; Holm multiplies by the number of pairs.
     """
     enough = (n for n in itertools.count(FEWEST_RUNS) if pairs * 2 / math.comb(2 * n, n) < SIGNIFICANCE)
     return next(enough)
@@ -143,7 +143,7 @@ def _estimate(scores: list[float], seed: int) -> Estimate | None:
 
 
 def _ks(runs: Sequence[RunRecord]) -> list[int]:
-    """Every k for which some run tells pass@k."""
+    """Return every k for which some run reports pass@k."""
     return sorted({k for run in runs for k in (*run.passes_before, *run.passes_after)})
 
 

@@ -90,12 +90,12 @@ def sort_arguments(
 
 
 def _object_in(value: Any) -> tuple[Any, Any]:
-    """What an argument chooses, and the argument as it is: a mapping chooses by its name."""
+    """Return what an argument chooses, a mapping by its name, and the argument as it is."""
     return (value.get(NAME) if isinstance(value, Mapping) else value), value
 
 
 def _refuse_settings(key: str, value: Any, overrides: Mapping[str, Any]) -> None:
-    """An object has its own settings. Raise ConfigError for others."""
+    """Raise ConfigError for settings beside an object, which has its own."""
     below = [f"{key}.{name}" for name in value if name != NAME] if isinstance(value, Mapping) else []
     below += [name for name in overrides if name == key or name.startswith((f"{key}.", f"{key}/"))]
     if below:
@@ -111,7 +111,7 @@ def _given_model(network: PreTrainedModel, tokenizer: Any) -> GivenModel:
 
 
 def _model_words(name: Any, value: Any) -> list[str]:
-    """A name of conf/model, or a path."""
+    """Return the words for a name of conf/model, or for a path."""
     if value is None:
         return []
     if name is None or (isinstance(name, str) and name in choices_of("model")):
@@ -131,7 +131,7 @@ def _model_words(name: Any, value: Any) -> list[str]:
 
 
 def _env(name: Any, value: Any, prompts: Sequence[str] | None) -> tuple[EnvSpec | None, list[str]]:
-    """A name of conf/env, an id of Gymnasium's, or objects."""
+    """Return the specification of environments that are objects, and the words for these or for a name or id."""
     spec: EnvSpec | None = None
     settings = {key: own for key, own in value.items() if key != NAME} if isinstance(value, Mapping) else {}
     known = choices_of("env")
@@ -169,7 +169,7 @@ def _env(name: Any, value: Any, prompts: Sequence[str] | None) -> tuple[EnvSpec 
 
 
 def _described(algorithm: Any) -> dict[str, Any]:
-    """An algorithm's class and its plain hyperparameters."""
+    """Return an algorithm's class and its plain hyperparameters."""
     kind = type(algorithm)
     record: dict[str, Any] = {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
     if dataclasses.is_dataclass(algorithm):

@@ -60,7 +60,7 @@ def registered(spec: EnvSpec | None) -> Iterator[None]:
 
 
 def _spec(name: str, make: Callable[..., Env], reward_threshold: float | None) -> EnvSpec:
-    """A function makes the environments, for a specification is copied again and again with all that it holds."""
+    """Return a specification that holds nothing but functions, since Gymnasium copies it again and again."""
     return EnvSpec(
         id=f"given/{re.sub(r'[^A-Za-z0-9_]', '', name) or 'env'}",
         entry_point=lambda **options: make(**options),

@@ -139,7 +139,7 @@ def _run(
 
 
 def _tuned(run: Run | None, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model of a run, or that of a folder whose run had been completed."""
+    """Return the model of a run, or that of a folder whose run had been completed."""
     if run is not None:
         model = run.model
         return model.network if model.adapter is None else model.adapter.merged(), model.tokenizer

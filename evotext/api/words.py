@@ -74,7 +74,7 @@ def _chosen(place: str, value: object) -> str:
 
 
 def _written(key: str, value: object) -> str:
-    """A value in the grammar of Hydra's words."""
+    """Write a value in the grammar of Hydra's words."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, bool):
@@ -102,7 +102,7 @@ def quoted(text: str) -> str:
 
 
 def _default(group: str) -> str | None:
-    """The choice that the configuration makes of a group at its root."""
+    """Return the choice that the configuration makes of a group at its root."""
     for file in ("config", "model_command"):
         for entry in yaml.safe_load((FOLDERS["conf"] / f"{file}.yaml").read_text(encoding="utf-8"))["defaults"]:
             if isinstance(entry, dict) and group in entry:

@@ -1,4 +1,4 @@
-"""What is checked of a composed configuration before anything is made of it."""
+"""Checks of a composed configuration before anything is made of it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +18,9 @@ from evotext.run_folder.configuration import leaves
 from evotext.run_folder.schema import Phase
 from evotext.validation import PositiveInt
 
-# More than any machine has; with many more the libraries below fail to start theirs, each in its own way.
+# More threads than any machine has; with many more, the libraries below fail to start theirs.
 MOST_THREADS = 1024
-# Settings of a whole run that are no group's business.
+# Settings of a whole run, outside of all groups.
 SETTINGS: Mapping[str, Any] = {
     "seed": Annotated[int, Field(ge=0, lt=2**63)],  # keys of the random streams have 64 bits
     "device": str,
@@ -68,7 +68,7 @@ def check_values(config: DictConfig, kinds: Mapping[str, Any]) -> None:
 
 
 def _named_by_user() -> set[str]:
-    """Every `_target_` in the chosen files of folders that the user gave on the command line."""
+    """Return every `_target_` in the chosen files of folders that the user gave on the command line."""
     hydra = HydraConfig.get()
     folders = [
         Path(s.path) for s in hydra.runtime.config_sources if "command-line" in s.provider and s.schema == "file"

@@ -1,4 +1,4 @@
-"""`_target_`s: which may be named, whether the keys beside them fit, and the objects that are made of them."""
+"""`_target_`s: those that may be named, checks of the keys beside them, and the objects that they make."""
 
 import importlib
 import inspect
@@ -14,9 +14,9 @@ from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.messages import near, no_value, one_line, shown, unknown_key
 from evotext.folders import SHORT_NAMES, is_own
 
-# Where a `_target_` may point without leave: configuration is data, and data should not reach any class there is.
+# Where a `_target_` may point without permission: configuration is data, and data should not reach every class.
 TRUSTED = ("evotext", *SHORT_NAMES, "torch.optim")
-# Keys that are no arguments: Hydra's own, and the values that a head-to-head tries.
+# Keys that are not arguments: Hydra's own, and the values that a head-to-head tries.
 _RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_", "_search_"}
 
 
@@ -74,7 +74,7 @@ def locate(target: str, place: str) -> Callable[..., object]:
 
 
 def _own_names(module: str) -> list[str]:
-    """Classes and functions of a module that its own project has made."""
+    """Return the classes and functions of a module that its own project defines."""
     found = importlib.import_module(module)
     project = found.__name__.partition(".")[0]
     return [
@@ -107,7 +107,7 @@ def targets(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _trusted(place: str, target: object, leave: Set[str] | None) -> Callable[..., object]:
-    """What counts is where the object was defined: `evotext.models.tiny.json.dump` is no part of the project."""
+    """Return the target if it was defined where targets may be: `evotext.models.tiny.json.dump` was not."""
     refusal = (
         f"{place}._target_: expected a class or function of {', '.join(TRUSTED)}, got {shown(target)}; to use your own, "
         "name it in a file under --config-dir or add allow_custom_targets=true"
@@ -125,7 +125,7 @@ def _trusted(place: str, target: object, leave: Set[str] | None) -> Callable[...
 
 
 def _check_keys(place: str, node: Mapping[str, object], target: Callable[..., object]) -> None:
-    """Raise ConfigError for a key that the target does not take, or one that it needs and that is not there."""
+    """Raise ConfigError for a key that the target does not take, or for one that it needs and that is missing."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):

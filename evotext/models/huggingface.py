@@ -24,7 +24,7 @@ from evotext.models.source import Outline
 from evotext.models.trial_run import check_runs
 from evotext.validation import checked
 
-# What configurations call the number of positions that a model has.
+# Names in configurations for the number of positions that a model has.
 POSITIONS = ("max_position_embeddings", "max_seq_len", "seq_length", "max_target_positions")
 
 
@@ -43,7 +43,7 @@ class HuggingFaceModel:
         self._dtype: DType = dtype
 
     def outline(self) -> Outline:
-        """Tokenizer and configuration only. Raises ValueError if there is no such model or the engine cannot run it."""
+        """Return tokenizer and context length. Raise ValueError if there is no such model or the engine cannot run it."""
         config, tokenizer = self._open()
         with _named():
             longest = context_length(config)
@@ -52,7 +52,7 @@ class HuggingFaceModel:
         )
 
     def load(self, device: torch.device) -> LanguageModel:
-        """Load the weights onto the device. Raises ValueError if a file is missing or damaged."""
+        """Load the weights onto the device. Raise ValueError if a file is missing or damaged."""
         config, tokenizer = self._open()
         dtype = resolve(self._dtype, device, config.get_text_config().hidden_size)
         try:
@@ -95,7 +95,7 @@ def context_length(config: PreTrainedConfig) -> int:
 
     A sliding attention window limits it too: below that length windowed and full attention are the same. Configurations
     without a limit set none: states of fixed size, or biases that grow with the distance of tokens.
-    Raises ValueError for models that keep something else than keys, values and states.
+    Raise ValueError for models that keep something other than keys, values and states.
     """
     text = config.get_text_config()
     other = unknown_layers(config)

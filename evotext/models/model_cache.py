@@ -1,7 +1,7 @@
 """Models that are built once and kept in the user's cache folder, safe against parallel runs and damage.
 
 A finished model carries a manifest with the hash of each of its files. A build happens in a folder beside its final
-place and is renamed when it is whole, under a file lock; so a killed build leaves nothing that looks finished.
+place and is renamed when it is whole, under a file lock, so that a killed build leaves nothing that looks finished.
 """
 
 import os
@@ -25,9 +25,9 @@ class ModelCache:
         self._folder = Path(chosen).expanduser() if chosen else user_cache_path("evotext")
 
     def get(self, key: str, build: Callable[[Path], None]) -> Path:
-        """The folder of the model with this key; `build` fills an empty folder with it if there is none yet.
+        """Return the folder of the model with this key; `build` fills an empty folder with it if there is none yet.
 
-        Raises ValueError if the cache folder cannot be written.
+        Raise ValueError if the cache folder cannot be written.
         """
         final = self._folder / key
         console = Console(stderr=True, highlight=False)

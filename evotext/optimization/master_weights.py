@@ -21,7 +21,7 @@ class MasterWeights:
     """Parameters as an optimizer is to see them: float32 where they are stored in less, else the parameters themselves.
 
     stored: the network's parameters by name. narrow: what keeps small updates of those stored in less than float32.
-    seed: of stochastic rounding.
+    seed: keys stochastic rounding.
 
     A step on some parameter: `open` it, change the master that comes back, `close` it. An optimizer knows its state by the
     objects in `masters`, which stay the same.
@@ -39,7 +39,7 @@ class MasterWeights:
             self._free(name)
 
     def values(self, name: str) -> Tensor:
-        """Return the parameter as exactly as it is known between two steps."""
+        """Return the parameter, as exactly as it is known between two steps."""
         return (self._stored if self._keeps_none(name) else self.masters)[name].detach()
 
     def open(self, name: str) -> nn.Parameter:
@@ -75,7 +75,7 @@ class MasterWeights:
             self._stored[name].copy_(value)
 
     def _keeps_none(self, name: str) -> bool:
-        """Whether the parameter has no master between two steps."""
+        """Return whether the parameter has no master between two steps."""
         return self._stochastic and not _is_wide(self._stored[name])
 
     def _free(self, name: str) -> None:
@@ -84,7 +84,7 @@ class MasterWeights:
             self.masters[name].data = torch.empty(0, device=self._stored[name].device)
 
     def _rounded(self, name: str, master: Tensor, step: int) -> Tensor:
-        """To one of the two nearest bf16 numbers, to the further one with the probability of the remainder.
+        """Round to one of the two nearest bf16 numbers, to the further one with the probability of the remainder.
 
         bf16 is float32 without its last 16 bits, so a random number below 2**16 carries into the rest that often.
         """

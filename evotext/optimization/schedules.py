@@ -1,4 +1,4 @@
-"""How a hyperparameter changes over a run: each schedule maps the generation, counted from 0, to a factor of the base value.
+"""Schedules of hyperparameters: each maps the generation, counted from 0, to a factor of the base value.
 
 A schedule counts generations and not the budget spent, so that equal settings make equal runs whatever the budget's unit.
 """
@@ -18,7 +18,7 @@ class Constant:
 
 
 class _Ramp(ABC):
-    """The part that ramps share: a rise from nothing, then a path from 1 to `end`.
+    """A rise from 0 to 1, then a path from 1 to `end`.
 
     warm_up: generations over which the factor rises evenly to 1. generations: from 0 until it reaches `end`, its last.
     """

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 Baseline = Literal["std", "none", "leave_one_out", "batch", "batch_std", "best"]
-# Those that compare with the whole batch and not with a group.
+# Baselines that compare with the whole batch and not with a group.
 GROUPLESS = ("batch", "batch_std")
 
 STD_EPSILON = 1e-4
 
 
 def group_advantages(return_B: Tensor, group_B: Tensor, baseline: Baseline) -> Tensor:
-    """One advantage a row, float64, from the returns of the rows with the same group number.
+    """Return one advantage a row, float64, from the returns of the rows with the same group number.
 
     A group whose returns are all equal gets exactly 0; for `batch` and `batch_std` that is all rows together.
     """

@@ -1,4 +1,4 @@
-"""What a run had reached when its budget was spent.
+"""The scores of a run when its budget was spent.
 
 A generation is never cut short, so a run ends a little past its budget, and algorithms with larger generations further past
 it. Scores are therefore read where the budget ended: on the line between the last two measurements.
@@ -14,7 +14,7 @@ from evotext.run_folder.record import EvaluationPoint, Metric
 def at_budget(
     points: Sequence[EvaluationPoint], after: Mapping[Metric, float], *, unit: str, limit: float, spent: float
 ) -> tuple[dict[Metric, float], float]:
-    """Return scores, and what had been spent when they were reached: the limit, or all without measurements around it.
+    """Return scores, and the amount spent by then: the limit, or everything where no measurements surround it.
 
     after: the scores at the end, which is the last of the points. unit: of the budget; updates are counted by no measurement.
     """

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: made beside their place, hashed, renamed; damage is found when they are read."""
+"""Folders that are whole or absent: made beside their place, hashed, renamed; damage is found when they are read."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ MANIFEST = "manifest.json"
 
 
 def seal(folder: Path) -> None:
-    """Write down the hash of every file of the folder, and bring all of them to the disk."""
+    """Write the hash of every file of the folder, and sync all of them to the disk."""
     files = sorted(folder.iterdir())
     (folder / MANIFEST).write_text(json.dumps({file.name: digest(file) for file in files}, indent=2))
     for path in (*files, folder / MANIFEST, folder):
@@ -17,7 +17,7 @@ def seal(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a sealed folder; empty if nothing is."""
+    """Say what is wrong with a sealed folder; empty if nothing is."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, expected in manifest.items():
@@ -31,7 +31,7 @@ def damage(folder: Path) -> str:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

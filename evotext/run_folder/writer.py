@@ -11,7 +11,7 @@ from evotext.run_folder.atomic import write_json
 from evotext.run_folder.manifest import to_disk
 from evotext.run_folder.schema import EpisodesLine, Line, Summary
 
-# What `JsonLines` writes.
+# The files that `JsonLines` writes.
 _LINES = (names.METRICS, names.EPISODES)
 
 
@@ -43,12 +43,12 @@ class JsonLines:
 
 
 def write_summary(folder: Path, summary: Summary) -> None:
-    """Write `summary.json`. Raises OSError."""
+    """Write `summary.json`. Raise OSError."""
     write_json(folder / names.SUMMARY, summary.model_dump(mode="json"))
 
 
 def write_fault(folder: Path, kind: str, text: str) -> Path:
-    """Write what is known of the first fault of a kind, and return where. Raises OSError."""
+    """Write the first fault of a kind to a file, and return its path. Raise OSError."""
     path = folder / names.FAULTS / f"{kind}.txt"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -56,7 +56,7 @@ def write_fault(folder: Path, kind: str, text: str) -> Path:
 
 
 def record_lengths(folder: Path) -> dict[str, int]:
-    """Return the bytes of each file of lines so far, all of them brought to the disk."""
+    """Return the present length of each file of lines in bytes, after syncing it to the disk."""
     lengths = {}
     for name in _LINES:
         if (folder / name).exists():

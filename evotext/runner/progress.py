@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal or in a notebook, a line for each evaluation elsewhere."""
+"""Progress of a run on the screen: a bar on a terminal or in a notebook, a line for each evaluation elsewhere."""
 
 import math
 from importlib.util import find_spec
@@ -16,14 +16,14 @@ WIDE = 115
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Whoever read our lines is gone; that is no reason to end a run."""
+        """Go on: that nobody reads our lines any more is no reason to end a run."""
         self.quiet = True
 
 
 class RunProgress:
     """Progress over the budget, with the current return, success, speed and time left.
 
-    instances: what kind of instances the success is of. shown: False says nothing at all, as in all processes of a run but one.
+    instances: the kind of instances that are measured. shown: False prints nothing, as in all processes of a run but one.
     """
 
     def __init__(self, title: str, *, instances: str, shown: bool = True) -> None:
@@ -55,7 +55,7 @@ class RunProgress:
         self._bar.stop()
 
     def generation(self, fraction: float, mean_return: float, cost: Cost, fault_share: float) -> None:
-        """After each generation: share of the budget spent, mean return of its episodes (NaN: it had none), cost so far.
+        """Show a generation: share of the budget spent, mean return of its episodes (NaN: it had none), cost so far.
 
         fault_share: of all episodes so far, measured ones included; shown if there are any.
         """
@@ -68,7 +68,7 @@ class RunProgress:
         self._bar.update(self._task, completed=min(fraction, 1.0), figures=figures)
 
     def evaluation(self, fraction: float, evaluation: Evaluation, cost: Cost, fault_share: float) -> None:
-        """After each measurement."""
+        """Show a measurement."""
         name, value = evaluation.score
         self._score = f"{self._instances} {value:.2f}  "
         if not self._live:
@@ -79,12 +79,12 @@ class RunProgress:
             )
 
     def say(self, text: str) -> None:
-        """One line, above the bar."""
+        """Print one line, above the bar."""
         self._console.print(text, soft_wrap=True)
 
 
 def _faults(share: float) -> str:
-    """More than none never reads as none."""
+    """Return the share in words; more than none never reads as none."""
     return f"faults {max(share, 0.01):.0%}  " if share else ""
 
 

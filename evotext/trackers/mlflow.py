@@ -1,4 +1,4 @@
-"""`tracker=mlflow`: figures and sample episodes to an MLflow server, or into a local database."""
+"""`tracker=mlflow`: metrics and sample episodes to an MLflow server, or into a local database."""
 
 import math
 import sys
@@ -12,14 +12,14 @@ from evotext.library import optional
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
 from evotext.run_folder.names import MLFLOW_ID
-from evotext.trackers.figures import figures
+from evotext.trackers.names import shared_names
 from evotext.validation import checked
 
 
 class MLflow:
     """Opens the tracker of a run. Raises ImportError without the package mlflow (mlflow-skinny is enough).
 
-    tracking_uri: None is what the environment says (MLFLOW_TRACKING_URI), else MLflow's own default.
+    tracking_uri: None takes MLFLOW_TRACKING_URI from the environment, else MLflow's own default.
     """
 
     @checked
@@ -28,7 +28,7 @@ class MLflow:
         self._experiment, self._tracking_uri = experiment, tracking_uri
 
     def __call__(self, folder: Path) -> "MLflowRun":
-        """The tracker of the run in this folder. Raises ValueError if the server or the database does not answer."""
+        """Return the tracker of the run in this folder. Raise ValueError if the server or database does not answer."""
         file = folder / MLFLOW_ID
         try:
             client = self._mlflow.MlflowClient(tracking_uri=self._tracking_uri)
@@ -59,7 +59,7 @@ class MLflow:
 
 
 class MLflowRun:
-    """Every finite figure over generations; the episodes of a measurement as a text file.
+    """Every finite metric over generations; the episodes of a measurement as a text file.
 
     If the server is lost the run goes on without it, and says so once: metrics.jsonl has everything.
     """
@@ -69,17 +69,17 @@ class MLflowRun:
         self._lost = False
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """The record's figures at its generation, with what was spent so far to draw them against."""
+        """Log the record's metrics at its generation, with the spending so far to draw them against."""
         now, step = int(time.time() * 1000), int(record["generation"])
         points = [
             self._mlflow.entities.Metric(name.replace("@", "_at_"), value, now, step)  # names take no @
-            for name, value in figures(record).items()
+            for name, value in shared_names(record).items()
             if math.isfinite(value)
         ]
         self._send(lambda: self._client.log_batch(self._run_id, metrics=points))
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """The episodes, as they were."""
+        """Log the episodes as text."""
         text = "\n\n".join(texts)
         self._send(lambda: self._client.log_text(self._run_id, text, f"episodes/{generation:06d}.txt"))
 

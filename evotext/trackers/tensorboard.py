@@ -1,4 +1,4 @@
-"""`tracker=tensorboard`: a run's figures and sample episodes as TensorBoard events."""
+"""`tracker=tensorboard`: a run's metrics and sample episodes as TensorBoard events."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ from torch.utils.tensorboard.summary import hparams
 from evotext.run_folder import names
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
-from evotext.trackers.figures import figures
+from evotext.trackers.names import shared_names
 
 
 class TensorBoard:
-    """`tensorboard/`: every figure over generations, and a few episodes as text.
+    """`tensorboard/`: every metric over generations, and a few episodes as text.
 
-    The run's hyperparameters go there too, so that the HParams page sets the runs of a sweep side by side with the last
-    value of every figure. Each run says only its own: what there is to choose from is TensorBoard's to find in all runs.
+    The run's hyperparameters go there too, so that the HParams page shows the runs of a sweep side by side with the last
+    value of every metric. Each run logs only its own values; TensorBoard finds the alternatives in all runs.
 
     A run that was taken up again begins with a later generation than 0: TensorBoard is told to forget what an earlier
     process wrote from that generation on.
@@ -28,14 +28,14 @@ class TensorBoard:
         self._opened: SummaryWriter | None = None
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """One point of each figure at the record's generation."""
+        """Add one point to each metric, at the record's generation."""
         generation = int(record["generation"])
-        for name, value in figures(record).items():
+        for name, value in shared_names(record).items():
             if not name.startswith("spent/"):
                 self._writer(generation).add_scalar(name, value, generation)
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """The episodes, as they were."""
+        """Add the episodes as text."""
         for i, text in enumerate(texts):
             indented = "\n".join(f"    {line}" for line in text.splitlines())  # Markdown for verbatim text
             self._writer(generation).add_text(f"episodes/{i}", indented, generation)

@@ -2,7 +2,7 @@
 
 RUN_DIR is a run's folder or any folder above several, such as that of a sweep. Writes report.html (one file, opens
 without a network), report.md, curves.svg and results.csv into `out`, by default a new folder in `comparisons/`. With
-`watch=true` (or `--watch`) it does so again while runs go on, and the page reads itself again; Ctrl-C ends it.
+`watch=true` (or `--watch`) it does so again while runs go on, and the page reloads itself; Ctrl-C ends it.
 """
 
 import io
@@ -33,7 +33,7 @@ EVERY = 20
 
 
 class Settings(settings.Settings):
-    """How to compare."""
+    """The settings of a comparison."""
 
     out: Path | None = None
     metric: Metric | None = None
@@ -72,13 +72,13 @@ def main(words: list[str]) -> int:
 
 
 def read(folders: list[Path], metric: Metric | None) -> comparisons.Comparison:
-    """Everything that the folders say."""
+    """Read everything in the folders."""
     found = [read_run(folder) for folder in find_runs(folders)]
     return comparisons.compare(found, metric=metric, seed=BOOTSTRAP_SEED)
 
 
 def write(comparison: comparisons.Comparison, out: Path, refresh: int | None = None) -> None:
-    """All files, each moved into its place when whole. refresh: see `html_report`."""
+    """Write all files, each moved into its place when whole. refresh: as in `html_report`."""
     files = {
         "report.html": html_report.html_report(comparison, made=datetime.now(), refresh=refresh),
         "report.md": markdown.markdown(comparison, "curves.svg"),
@@ -115,7 +115,7 @@ def show(comparison: comparisons.Comparison) -> None:
 
 
 def watch(folders: list[Path], out: Path, metric: Metric | None, seconds: int) -> None:
-    """Write the report anew whenever the runs have changed, until Ctrl-C; then once more, as a page that stays."""
+    """Write the report again whenever the runs have changed, until Ctrl-C; then once more, as a page that stays."""
     print(f"watching: {out / 'report.html'} is written anew every {seconds} s if something has changed; Ctrl-C ends it")
     last, comparison = "", None
     try:
@@ -137,7 +137,7 @@ def watch(folders: list[Path], out: Path, metric: Metric | None, seconds: int) -
 
 
 def standing(comparison: comparisons.Comparison) -> str:
-    """How many runs have ended how, and how far the others are, in a line."""
+    """Say in a line how many runs have ended how, and how far the others are."""
     ended = [run.status for run in comparison.runs if run.status != "unfinished"]
     parts = [f"{ended.count(status)} {status}" for status in dict.fromkeys(ended)]
     going_on = [f"{run.progress:.0%}" for run in comparison.runs if run.status == "unfinished"]

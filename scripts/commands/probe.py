@@ -19,7 +19,7 @@ from evotext.runner.summary import versions
 
 
 def measure(config: DictConfig) -> None:
-    """The measurements, from configuration to tables, picture and JSON."""
+    """Take the measurements, from configuration to tables, picture and JSON."""
     choices = HydraConfig.get().runtime.choices
     with configuration():
         prepare_torch(config.threads)
@@ -46,5 +46,5 @@ def measure(config: DictConfig) -> None:
 
 
 def main(words: list[str]) -> NoReturn:
-    """The command line."""
+    """Run the command line."""
     run_hydra(measure, words, config_name="probe")

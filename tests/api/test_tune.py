@@ -60,6 +60,7 @@ def vowels(prompt: str, answer: str) -> float:
     return len(answer) / 6
 
 
+@pytest.mark.slow
 def test_it_is_the_run_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Mapping[str, Any]] = []
     result = tune(
@@ -126,33 +127,30 @@ def test_a_model_object_is_tuned_in_place() -> None:
 
 
 def test_trained_on_validated_with_and_held_out_prompts_are_disjoint() -> None:
-    splits, seen = divided(PROMPTS), {}
-    for split, key in (("validation", "validation"), ("test", "test")):
-        answered: list[str] = []
-        measured: set[str] = set()
-        trained: set[str] = set()
+    splits = divided(PROMPTS)
+    answered: list[str] = []
+    measured: set[str] = set()
+    trained: set[str] = set()
 
-        def reward(prompt: str, answer: str, answered: list[str] = answered) -> float:
-            answered.append(prompt)
-            return len(answer) / 6
+    def reward(prompt: str, answer: str) -> float:
+        answered.append(prompt)
+        return len(answer) / 6
 
-        def sort_out(line: Any, answered: list[str] = answered, m: set[str] = measured, t: set[str] = trained) -> None:
-            (m if line["kind"] == "eval" else t).update(answered)
-            answered.clear()
+    def sort_out(line: Mapping[str, Any]) -> None:
+        (measured if line["kind"] == "eval" else trained).update(answered)
+        answered.clear()
 
-        tuned(
-            split,
-            env={"name": reward, "success_return": 1.0},
-            prompts=PROMPTS,
-            callbacks=sort_out,
-            evaluation={"episodes": 64, "points": 1, "samples": 0, "split": split},
-        )
-        assert trained <= set(splits["train"]) and trained
-        seen[key] = measured
-    # The first 64 episodes of a split meet nearly all of its few prompts; the starting policy answers held-out ones.
-    assert seen["test"] == set(splits["test"])
-    assert seen["validation"] <= set(splits["test"]) | set(splits["validation"])
-    assert seen["validation"] >= set(splits["validation"])
+    tuned(
+        "one",
+        env={"name": reward, "success_return": 1.0},
+        prompts=PROMPTS,
+        callbacks=sort_out,
+        evaluation={"episodes": 32, "points": 1, "samples": 0, "split": "validation"},
+    )
+    assert trained and trained <= set(splits["train"])
+    # The starting policy, which drift is measured from, answers held-out prompts.
+    assert measured > set(splits["validation"])
+    assert measured <= {*splits["validation"], *splits["test"]}
 
 
 class Steps(gymnasium.Env[str, str]):
@@ -212,6 +210,7 @@ def test_lora_is_merged() -> None:
     assert {name for name, _ in result.model.named_parameters()} == names
 
 
+@pytest.mark.slow
 def test_a_callback_ends_the_run_measured_and_resumable() -> None:
     whole = tuned("whole")
     part = tuned("part", callbacks=[lambda line: None, lambda line: line["generation"] == 3])
@@ -226,6 +225,7 @@ def test_a_callback_ends_the_run_measured_and_resumable() -> None:
     assert all(torch.equal(a, b) for a, b in zip(again.model.parameters(), whole.model.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_ctrl_c_lets_the_generation_end_and_leaves_a_run_to_go_on_with() -> None:
     whole = tuned("whole")
 

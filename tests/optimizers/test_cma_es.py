@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.types import Outcome
 from optimizers import CMAES
 from optimizers.cma_es import SearcherNormals
 from optimizers.perturbations import subspace
 from optimizers.perturbations.subspace import Subspace, SubspaceNoise
+from optimizers.perturbed import PerturbedNetwork
 from tests.optimizers.generations import told
 from tests.small_models import VOCABULARY, small_model
 

@@ -21,5 +21,5 @@ class Person:
 
 
 def _shown(text: str) -> str:
-    """What a terminal can show, its control sequences shown and not obeyed."""
+    """Return what a terminal can show, with control sequences escaped."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -90,7 +90,7 @@ class Server:
 
 
 def _content(reply: bytes) -> str:
-    """The text of a chat completion; empty where the model said nothing."""
+    """Return the text of a chat completion, empty where the model said nothing."""
     try:
         content = json.loads(reply)["choices"][0]["message"]["content"]
         if not isinstance(content, str | None):

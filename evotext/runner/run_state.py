@@ -1,0 +1,97 @@
+"""The run state: all that the loop knows, to and from JSON. Weights and the algorithm's state are kept elsewhere."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from evotext.runner.evaluation import Evaluation
+from evotext.types import Cost
+
+_NOT_PLAIN = ("trajectories", "cost", "pass_at", "faults", "fault_examples")
+_MEASURED = tuple(f.name for f in fields(Evaluation) if f.name not in _NOT_PLAIN)
+_EVALUATIONS, _COSTS = ("first", "last", "best"), ("cost", "evaluation_cost")
+_COUNTS = ("outcomes", "faults", "evaluation_faults")
+
+
+@dataclass(kw_only=True)
+class RunState:
+    """The state of a run, which changes as the run goes on."""
+
+    generation: int = 0
+    """Generations finished."""
+    cost: Cost = field(default_factory=Cost)
+    """The cost of training."""
+    evaluation_cost: Cost = field(default_factory=Cost)
+    """The cost of measurements, which no budget is charged for."""
+    first: Evaluation | None = None
+    """The measurement before training."""
+    last: Evaluation | None = None
+    """The latest measurement."""
+    best: Evaluation | None = None
+    """The measurement with the greatest mean return; the earliest if there are several."""
+    best_generation: int = 0
+    """The generation of the best measurement."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Generations by what became of the weights, values of `Outcome`."""
+    faults: Counter[str] = field(default_factory=Counter)
+    """Training episodes that a fault of the environment ended, by kind."""
+    evaluation_faults: Counter[str] = field(default_factory=Counter)
+    """The same of measured episodes."""
+    idle_in_a_row: int = 0
+    """The latest generations without an update, since one that made some."""
+    dropped: int = 0
+    """Generations that were dropped for weights that are not finite."""
+    dropped_in_a_row: int = 0
+    """The latest of them, since one that was not."""
+    resumes: int = 0
+    """The number of times that the run was resumed."""
+    peak_memory_bytes: int = 0
+    """The peak of the processes that ran it before."""
+
+    @property
+    def all_faults(self) -> Counter[str]:
+        """Faults of training and of measurements."""
+        return self.faults + self.evaluation_faults
+
+    @property
+    def fault_share(self) -> float:
+        """Share of all episodes so far that a fault of the environment ended."""
+        return self.all_faults.total() / max(1, self.cost.episodes + self.evaluation_cost.episodes)
+
+    @property
+    def nothing_but_faults(self) -> bool:
+        """Whether no training episode has ended otherwise."""
+        return 0 < self.cost.episodes == self.faults.total()
+
+    def measured(self, evaluation: Evaluation) -> None:
+        """Take in a measurement of the present weights."""
+        self.evaluation_cost += evaluation.cost
+        self.evaluation_faults += evaluation.faults
+        self.first = self.first or evaluation
+        self.last = evaluation
+        if self.best is None or evaluation.mean_return > self.best.mean_return:
+            self.best, self.best_generation = evaluation, self.generation
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record for a checkpoint, without the episodes of measurements."""
+        record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        record |= {name: record[name] and _evaluation_to_json(record[name]) for name in _EVALUATIONS}
+        return record | {name: asdict(record[name]) for name in _COSTS}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> "RunState":
+        """Undo `to_json`. Raise TypeError for a record of something else."""
+        read: dict[str, Any] = {name: record[name] and _evaluation_from_json(record[name]) for name in _EVALUATIONS}
+        read |= {name: Cost(**record[name]) for name in _COSTS}
+        return cls(**record | read | {name: Counter(record[name]) for name in _COUNTS})
+
+
+def _evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
+    plain = {name: getattr(evaluation, name) for name in _MEASURED}
+    rest = {"cost": asdict(evaluation.cost), "pass_at": list(evaluation.pass_at.items()), "faults": evaluation.faults}
+    return plain | rest
+
+
+def _evaluation_from_json(record: dict[str, Any]) -> Evaluation:
+    read = {"cost": Cost(**record["cost"]), "pass_at": dict(record["pass_at"]), "faults": Counter(record["faults"])}
+    return Evaluation(**record | read)
