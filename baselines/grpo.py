@@ -14,6 +14,7 @@ zero (they still count in the normalisation). Rows that `baselines.unfinished` l
 are neither compared nor trained on; `sequence` and `constant` divide by their number all the same.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -132,6 +133,7 @@ class GRPOLearner:
             groups=tuple(group for group in range(prompts) for _ in range(self._hyper.group_size)),
             sampling=Sampling(temperature=self._hyper.temperature),
             logprobs=True,
+            groups_a_part=1 if self._gathered is None else 0,  # fewer groups than are missing would be held for nothing
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -154,7 +156,8 @@ class GRPOLearner:
         )
         held = self._gathered is not None and self._gathered.gathered > 0
         outcome = Outcome.HELD if rows is None and held else steps.outcome
-        return self.training.report(steps, metrics, begin=begin, cost=Cost(), outcome=outcome, notes=notes)
+        report = self.training.report(steps, metrics, begin=begin, cost=Cost(), outcome=outcome, notes=notes)
+        return replace(report, cost_is_fixed=self._gathered is not None)  # a step is taken on what was gathered
 
     def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> Rows | None:
         """Return the rows to learn from; None while more groups are to be gathered."""

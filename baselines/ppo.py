@@ -152,6 +152,7 @@ class PPOLearner:
             sampling=Sampling(temperature=self._hyper.temperature),
             logprobs=True,
             last_observations=self._hyper.unfinished == "bootstrapped",
+            groups_a_part=1,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:

@@ -5,8 +5,10 @@ O outputs and I inputs of a matrix, R rank, V vocabulary, H heads, D head size.
 Sign: returns are maximised.
 """
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
+from itertools import accumulate
 from typing import Literal
 
 from torch import Tensor
@@ -99,13 +101,15 @@ class RolloutPlan:
     instances: tuple[int, ...]
     """The environment seed of each row's task instance."""
     groups: tuple[int, ...]
-    """Rows with the same number answer the same instance and are compared with each other."""
+    """Rows with the same number answer the same instance and are compared with each other. Numbered from 0."""
     sampling: Sampling
     """Decoding of every row."""
     split: Split = "train"
     """The one of disjoint sets of instances that the seeds index."""
     members: tuple[int, ...] | None = None
     """The population member that each row runs as, in ascending order; None without a population."""
+    streams: tuple[int, ...] | None = None
+    """Rows with the same number draw their tokens with the same random numbers; None: each row with its own."""
     noise: PopulationNoise | None = None
     """The population's perturbations; None runs every row with the stored weights."""
     logprobs: bool = False
@@ -114,13 +118,46 @@ class RolloutPlan:
     """Whether a row that a limit cut off ends with the environment's last observation, if the context has room for it."""
     tokens: bool = True
     """Whether tokens are read: each of several processes then gets those of all rows, and otherwise keeps its own."""
+    groups_a_part: int = 0
+    """So many groups, in their order, are a part. Where a budget has no room for the whole plan, its first parts are run
+    alone, and `tell` gets a batch of fewer rows. 0: the plan is run as a whole or not at all."""
+    generations_wanted: int = 0
+    """A run of fewer generations is not worth much: whoever gave it too small a budget is told."""
 
     def __post_init__(self) -> None:
         assert len(self.groups) == len(self.instances), "one group a row"
+        assert self.streams is None or len(self.streams) == len(self.instances), "one stream a row"
         assert (self.members is None) == (self.noise is None), "members and noise come together"
         if self.members is not None:
             assert len(self.members) == len(self.instances), "one member a row"
             assert list(self.members) == sorted(self.members), "rows are ordered by member"
+
+    @property
+    def smallest_part(self) -> int:
+        """Rows of the first part: fewer cannot be run."""
+        return self._rows_up_to()[0]
+
+    def shortened(self, rows: float) -> "RolloutPlan":
+        """Return its first parts, as many as have no more rows than this, but at least one."""
+        fitting = [up_to for up_to in self._rows_up_to() if up_to <= rows]
+        if not self.groups_a_part or len(self.instances) in fitting:
+            return self
+        groups = max(1, len(fitting)) * self.groups_a_part
+        kept = [row for row, group in enumerate(self.groups) if group < groups]
+        return replace(
+            self,
+            instances=tuple(self.instances[row] for row in kept),
+            groups=tuple(self.groups[row] for row in kept),
+            members=None if self.members is None else tuple(self.members[row] for row in kept),
+            streams=None if self.streams is None else tuple(self.streams[row] for row in kept),
+        )
+
+    def _rows_up_to(self) -> list[int]:
+        """Return the rows of the first part, of the first two, and so on."""
+        if not self.groups_a_part or not self.groups:
+            return [len(self.instances)]
+        rows = Counter(group // self.groups_a_part for group in self.groups)
+        return list(accumulate(rows[part] for part in range(max(rows) + 1)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +261,8 @@ class UpdateReport:
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics to log; docs/metrics.md explains each."""
     cost: Cost = field(default_factory=Cost)
-    """The cost of the update; rollout fields are zero, unless the algorithm learned from episodes it did not ask for."""
+    """The cost of the update; rollout fields are zero, unless the algorithm learned from episodes that it did not ask for."""
+    cost_is_fixed: bool = False
+    """Whether a plan of fewer rows would have cost the update as much; otherwise in proportion to its rows."""
     notes: tuple[str, ...] = ()
     """Lines for the user to read now."""

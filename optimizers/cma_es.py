@@ -94,7 +94,7 @@ class CMAESLearner:
         begin = time.perf_counter()
         noise = batch.plan.noise
         assert isinstance(noise, SubspaceNoise), "a plan of `ask` has points"
-        return_PQ = batch.return_B.view(self._hyper.population, self._hyper.prompts)
+        return_PQ = batch.return_B.view(self._hyper.population, -1)
         fitness_P = return_PQ.mean(1)
         signal = bool((fitness_P != fitness_P[0]).any())
         change = 0.0
@@ -114,6 +114,7 @@ class CMAESLearner:
             outcome=Outcome.CHANGED if signal else Outcome.NO_SIGNAL,
             metrics=metrics,
             cost=Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops),
+            cost_is_fixed=True,
         )
 
     def state_dict(self) -> dict[str, object]:

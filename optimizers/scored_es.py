@@ -140,6 +140,7 @@ class ScoredESLearner:
             groups=tuple(group for group in range(hyper.prompts) for _ in range(hyper.group_size)),
             sampling=Sampling(temperature=hyper.temperature),
             logprobs=True,
+            groups_a_part=1,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -196,6 +197,12 @@ class ScoredESLearner:
         self._settle(list(choose(energies, share)))
         return cost
 
+    def _population(self, rows: int) -> int:
+        """Members that score so many episodes: where the last generation of a budget has fewer, as many fewer."""
+        hyper = self._hyper
+        share = hyper.population * rows // (hyper.prompts * hyper.group_size)
+        return max(2, share - share % 2 if hyper.antithetic else share)
+
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)
 
@@ -216,7 +223,7 @@ class ScoredESLearner:
         key = NoiseKey(
             seed=self._seed,
             generation=generation * hyper.steps + step,
-            population=hyper.population,
+            population=self._population(actions.rows),
             antithetic=hyper.antithetic,
             sigma=self._sigma(generation),
         )

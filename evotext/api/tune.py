@@ -22,7 +22,9 @@ from evotext.protocols import Algorithm
 from evotext.run_folder import names
 from evotext.run_folder.reader import read_run, read_summary
 from evotext.run_folder.schema import Summary
-from evotext.runner.loop import STOPPED_BY_SIGNALS, Callback, Run
+from evotext.runner.callbacks import Callback
+from evotext.runner.loop import Run
+from evotext.runner.stop import STOPPED_BY_SIGNALS
 
 Settings = Mapping[str, Any]
 """A group's keys as in its YAML; the key `name` chooses the file."""

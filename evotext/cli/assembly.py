@@ -20,7 +20,8 @@ from evotext.rollouts.collector import Collector
 from evotext.run_folder.ending import is_completed
 from evotext.run_folder.lock import check_inside, check_new, claimed
 from evotext.run_folder.writer import JsonLines
-from evotext.runner.loop import Callback, Run
+from evotext.runner.callbacks import Callback, Callbacks
+from evotext.runner.loop import Run
 from evotext.runner.preflight import check_split, choose_device, prepare_torch, rows_at_once
 
 
@@ -91,7 +92,7 @@ def assembled(
                         checkpointing=checkpointing,
                         phase=config.phase,
                         pruner=pruner,
-                        callbacks=callbacks,
+                        callbacks=Callbacks(callbacks),
                         progress=progress,
                     )
                 if config.resume:

@@ -200,8 +200,9 @@ class Batch:
             return None
         limit, device = self.task.max_new_tokens, self.model.device
         stream = stream_id(Purpose.TOKEN_SAMPLING, 1 if self.plan.split == "test" else 0)
-        rows = torch.tensor(self.rows, device=device)
-        return uniform(self.plan.seed, stream, self.plan.generation, rows, limit, offset=turn * limit)
+        rows = self.rows if self.plan.streams is None else [self.plan.streams[row] for row in self.rows]
+        index = torch.tensor(rows, device=device)
+        return uniform(self.plan.seed, stream, self.plan.generation, index, limit, offset=turn * limit)
 
     def _end_by(self, fault: EnvironmentFault, episode: Episode) -> None:
         """End an episode by a fault; raise what the environment raised if the task is strict."""

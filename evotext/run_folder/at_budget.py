@@ -1,7 +1,8 @@
 """The scores of a run when its budget was spent.
 
-A generation is never cut short, so a run ends a little past its budget, and algorithms with larger generations further past
-it. Scores are therefore read where the budget ended: on the line between the last two measurements.
+A run ends within its budget, but for episodes that turned out longer than expected: its scores are those at its end. Those of
+a run that ended past the budget, as runs of older versions did by up to a generation, are read where the budget ended: on the
+line between the last two measurements.
 """
 
 import math

@@ -88,7 +88,7 @@ class BudgetRecord(Record):
     unit: str | None = None
     limit: Amount | None = None
     spent: Amount | None = None
-    """A generation is never cut short: it can be more than the limit."""
+    """More than the limit if the last generation's episodes were longer than those before."""
 
 
 class EvaluationRecord(Record):
@@ -139,6 +139,8 @@ class Summary(Record):
     """The same of measured episodes."""
     dropped_generations: Count | None = None
     resumes: Count | None = None
+    notes: list[str] = Field(default_factory=list)
+    """What the user was told that bears on the result."""
     processes: Count | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     device: str | None = None

@@ -1,6 +1,6 @@
 """One run: ask, collect, tell, until the budget is spent; or the rest of one, from its last checkpoint."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,10 @@ from evotext.run_folder.cost import on_axes
 from evotext.run_folder.schema import Phase, Status
 from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
+from evotext.runner.callbacks import Callbacks
 from evotext.runner.checkpointer import Checkpointer
 from evotext.runner.checkpoints import Checkpointing
-from evotext.runner.closing import closing_lines
+from evotext.runner.closing import closing_lines, few_generations, outcome
 from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.faults import fault_counts, first_seen, listed
@@ -31,19 +32,14 @@ from evotext.runner.progress import RunProgress
 from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.readable import readable
 from evotext.runner.run_state import RunState
-from evotext.runner.stop import stop_on_signals
+from evotext.runner.stop import STOPPED_BY_SIGNALS, stop_on_signals
 from evotext.runner.summary import summarise
-from evotext.types import Fault, Outcome
+from evotext.types import Fault, Outcome, RolloutPlan
 
 # Dropped generations in a row that end a run: the next one would be dropped too.
 MOST_DROPPED = 10
 # Generations with nothing but faults of the environment that end a run.
 MOST_BROKEN = 2
-
-STOPPED_BY_SIGNALS = ("stopped by a signal", "stopped at once by a second signal")
-"""The reasons of a run that was interrupted from outside."""
-Callback = Callable[[Mapping[str, float | int | str]], object]
-"""Gets each line of `metrics.jsonl`, after a generation and after a measurement; a true return ends the run."""
 
 
 class Run:
@@ -72,17 +68,15 @@ class Run:
         checkpointing: Checkpointing,
         phase: Phase = "reporting",
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
-        callbacks: Sequence[Callback] = (),
+        callbacks: Callbacks | None = None,
         progress: bool = True,
     ) -> None:
-        self._model, self._collector = model, collector
+        self.model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
         self._phase, self._pruner = phase, pruner
-        first = collectives.rank() == 0
-        self._trackers, self._callbacks = (trackers, callbacks) if first else ([], ())
-        self._progress, self._called_off = progress and first, False
-        self._measured_at: int | None = None
+        self._callbacks, self._progress = callbacks or Callbacks(), progress and collectives.rank() == 0
+        self._trackers = [*trackers, self._callbacks] if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         self._learner = algorithm.start(model, seed)
@@ -109,6 +103,7 @@ class Run:
         """
         status: Status = "completed"
         reason: str | None = None
+        measured = True
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with (
@@ -120,23 +115,26 @@ class Run:
                     self._at.evaluation_cost += self._start.cost
                     self._tell_faults(self._start.fault_examples, progress)
                     self._at.evaluation_faults += self._start.faults
-                    self._evaluate(progress, sampled=True)
-                    self._checkpointer.save(self._at)
-                while self._fraction < 1.0 and not collectives.any_of(stop.made or self._called_off):
-                    measured = self._advance(progress)
-                    if measured and self._fraction < 1.0 and (reason := self._behind()):
+                    self._evaluate_and_save(progress)
+                while not self._over and not collectives.any_of(stop.made or self._callbacks.called_off):
+                    plan = self._learner.ask(self._at.generation)
+                    if not self._has_room(plan):
+                        self._at.full = self._budget.limit
+                        self._evaluate_and_save(progress)
+                        break
+                    measured = self._advance(plan, progress)
+                    if measured and not self._over and (reason := self._behind()):
                         status = "pruned"
                         break
                     if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
                         progress.say(reason)
-                        self._evaluate(progress, sampled=True)
-                        self._checkpointer.save(self._at)
+                        self._evaluate_and_save(progress)
                         break
-                if self._fraction < 1.0 and reason is None:
+                if not self._over and reason is None:
                     status, reason = "interrupted", STOPPED_BY_SIGNALS[0]
-                    if collectives.any_of(self._called_off):
+                    if collectives.any_of(self._callbacks.called_off):
                         reason = "stopped by a callback"
-                        if self._measured_at != self._at.generation:
+                        if not measured:
                             self._evaluate(progress, sampled=True)
                     self._checkpointer.save(self._at)
                 for line in closing_lines(self._at, self._budget):
@@ -151,36 +149,37 @@ class Run:
         return self._record(status, reason)
 
     @property
-    def model(self) -> LanguageModel:
-        """The model that is tuned, as it is now."""
-        return self._model
-
-    @property
     def outcome(self) -> str:
         """Success (or return) before and after, and the cost, in words."""
-        at = self._at
-        if at.first is None or at.last is None:
-            return "stopped before the first measurement"
-        (name, before), (_, after) = at.first.score, at.last.score
-        return (
-            f"{self._evaluator.instances} {name} {before:.3f} -> {after:.3f} "
-            f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
-        )
+        return outcome(self._at, self._evaluator.instances)
 
     @property
     def _fraction(self) -> float:
         return self._budget.fraction(self._at.cost)
+
+    @property
+    def _over(self) -> bool:
+        return self._fraction >= 1.0 or self._budget.limit <= self._at.full
 
     def _behind(self) -> str | None:
         """Say why the run should end early, on all processes alike."""
         reason = self._pruner.behind(self._folder) if collectives.rank() == 0 else ""
         return (reason or "pruned") if collectives.any_of(bool(reason)) else None
 
-    def _advance(self, progress: RunProgress) -> bool:
+    def _has_room(self, plan: RolloutPlan) -> bool:
+        """Return whether the budget has room for a part of the plan; the first one runs anyhow: its cost is unknown."""
+        at = self._at
+        return at.generation == 0 or plan.smallest_part <= self._budget.rows_left(at.cost, at.latest)
+
+    def _evaluate_and_save(self, progress: RunProgress) -> None:
+        """Measure in full, as at both ends of a run, and save a checkpoint."""
+        self._evaluate(progress, sampled=True)
+        self._checkpointer.save(self._at)
+
+    def _advance(self, whole: RolloutPlan, progress: RunProgress) -> bool:
         """Run one generation, then measure and save where that is due; return whether it was measured."""
-        at, before = self._at, self._fraction
-        sent = collectives.bytes_sent()
-        plan = self._learner.ask(at.generation)
+        at, before, sent = self._at, self._fraction, collectives.bytes_sent()
+        plan = whole.shortened(self._budget.rows_left(at.cost, at.latest))
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
             progress.say(note)
@@ -190,9 +189,17 @@ class Run:
         for note in report.notes:
             progress.say(note)
         finite = self._weights_are_finite()
-        collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
-        at.cost = at.cost + batch.cost + joint_cost(report.cost)
+        collectives.check_same(dict(self.model.network.named_parameters()), f"generation {at.generation + 1}")
+        update = joint_cost(report.cost)
+        at.cost = at.cost + batch.cost + update
+        at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
         at.generation += 1
+        # A shortened generation is the last: what it leaves would make ever smaller ones, whose steps are as long as any.
+        if plan is not whole or not self._has_room(plan):
+            at.full = self._budget.limit
+        if note := few_generations(at, self._budget, wanted=plan.generations_wanted, over=self._over):
+            progress.say(note)
+            at.notes.append(note)
         at.outcomes[report.outcome.value if finite else Outcome.NOT_FINITE.value] += 1
         at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += not finite
@@ -201,25 +208,27 @@ class Run:
         if collectives.world_size() > 1:
             sent = collectives.bytes_sent() - sent
             figures |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
+        if plan is not whole:
+            figures["shortened"] = len(plan.instances) / len(whole.instances)
         self._log("train", figures)
         if not finite:
             self._drop(progress)
-        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._fraction >= 1.0):
+        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._over):
             raise BrokenEnvironment(
                 f"faults of the environment ended all {at.cost.episodes:,} training episodes ({listed(at.faults)}): "
                 f"{batch.faults[0]}; tracebacks are in {self._folder / folder_names.FAULTS}"
             )
         progress.generation(self._fraction, float(batch.return_B.mean()), at.cost, at.fault_share)
         points = self._evaluator.points
-        due = self._fraction >= 1.0 or int(self._fraction * points) > int(before * points)
+        due = self._over or int(self._fraction * points) > int(before * points)
         if due:
-            self._evaluate(progress, sampled=self._fraction >= 1.0)
+            self._evaluate(progress, sampled=self._over)
         if due or self._checkpointer.due:
             self._checkpointer.save(at)
         return due
 
     def _weights_are_finite(self) -> bool:
-        return bool(torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()]).all())
+        return bool(torch.stack([p.detach().isfinite().all() for p in self.model.network.parameters()]).all())
 
     def _drop(self, progress: RunProgress) -> None:
         """Go back to the last checkpoint from weights that are not finite. Raise RuntimeError after too many in a row."""
@@ -243,7 +252,6 @@ class Run:
         divergence, cost = self._start.divergence()
         self._tell_faults(evaluation.fault_examples, progress)
         self._at.measured(replace(evaluation, trajectories=None, fault_examples=()))
-        self._measured_at = self._at.generation
         self._at.evaluation_cost += cost
         self._log("eval", evaluation_metrics(evaluation, spent=self._fraction, divergence=divergence))
         episodes = evaluation.trajectories.transcripts if evaluation.trajectories else ()
@@ -260,21 +268,15 @@ class Run:
         return StartingPolicy(self._collector, episodes=min(EPISODES, self._evaluator.episodes))
 
     def _log(self, kind: str, figures: dict[str, float]) -> None:
-        axes: dict[str, float | int | str] = {
-            "kind": kind,
-            "generation": self._at.generation,
-            "updates": self._at.cost.updates,
-            **on_axes(self._at.cost),
-        }
+        at = self._at
+        axes: dict[str, float | int | str] = {"kind": kind, "generation": at.generation, "updates": at.cost.updates}
         for tracker in self._trackers:
-            tracker.log(axes | figures)
-        for callback in self._callbacks:
-            self._called_off |= bool(callback(axes | figures))
+            tracker.log(axes | on_axes(at.cost) | figures)
 
     def _save_model(self) -> None:
         """Write `model/` in the place of an earlier one."""
         if collectives.rank() == 0:
-            write_folder(self._folder / folder_names.MODEL, self._model.save)
+            write_folder(self._folder / folder_names.MODEL, self.model.save)
 
     def _record(self, status: Status, reason: str | None) -> dict[str, object]:
         summary = summarise(
@@ -286,7 +288,7 @@ class Run:
             budget=self._budget,
             evaluator=self._evaluator,
             state=self._at,
-            device=self._model.device,
+            device=self.model.device,
         )
         try:
             if collectives.rank() == 0:

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from evotext.runner.budget import LATEST, Taken
 from evotext.runner.evaluation import Evaluation
 from evotext.types import Cost
 
@@ -37,6 +38,12 @@ class RunState:
     """Training episodes that a fault of the environment ended, by kind."""
     evaluation_faults: Counter[str] = field(default_factory=Counter)
     """The same of measured episodes."""
+    latest: list[Taken] = field(default_factory=list)
+    """What the latest generations took, in the budget's unit."""
+    full: float = 0.0
+    """A limit of the budget up to which there is no room for another generation."""
+    notes: list[str] = field(default_factory=list)
+    """What was said on the way that bears on the result."""
     idle_in_a_row: int = 0
     """The latest generations without an update, since one that made some."""
     dropped: int = 0
@@ -72,6 +79,10 @@ class RunState:
         if self.best is None or evaluation.mean_return > self.best.mean_return:
             self.best, self.best_generation = evaluation, self.generation
 
+    def took(self, taken: Taken) -> None:
+        """Take in what a generation took."""
+        self.latest = [*self.latest, taken][-LATEST:]
+
     def to_json(self) -> dict[str, Any]:
         """Return the record for a checkpoint, without the episodes of measurements."""
         record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -83,6 +94,7 @@ class RunState:
         """Undo `to_json`. Raise TypeError for a record of something else."""
         read: dict[str, Any] = {name: record[name] and _evaluation_from_json(record[name]) for name in _EVALUATIONS}
         read |= {name: Cost(**record[name]) for name in _COSTS}
+        read["latest"] = [Taken(*taken) for taken in record.get("latest", ())]  # older checkpoints do not have it
         return cls(**record | read | {name: Counter(record[name]) for name in _COUNTS})
 
 

@@ -10,6 +10,7 @@ from evotext.distributed import collectives
 from evotext.run_folder.cost import on_axes, totals
 from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Phase, Status, Summary
 from evotext.runner.budget import Budget
+from evotext.runner.closing import closing_lines
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.run_state import RunState
@@ -60,6 +61,7 @@ def summarise(
         evaluation_faults=dict(state.evaluation_faults),
         dropped_generations=state.dropped,
         resumes=state.resumes,
+        notes=[*state.notes, *closing_lines(state, budget)],
         processes=collectives.world_size(),
         versions=versions(),
         device=device_name(device),

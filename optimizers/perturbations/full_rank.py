@@ -90,7 +90,7 @@ class FullRankNoise:
     def _members(self, members: tuple[int, ...]) -> "FullRankMembers":
         some = self._key.whole_draws(members)
         draw_G = self._key.draws_of(members) if some is None else torch.arange(some.start, some.stop)
-        noise = {name: self._draw(spec, draw_G).mul_(self._key.sigma) for name, spec in self._specs.items()}
+        noise = {name: self._draw(spec, draw_G).mul_(self._key.sigma_of(name)) for name, spec in self._specs.items()}
         return FullRankMembers(noise, self._key.signs_of(members))
 
 

@@ -78,7 +78,7 @@ def small_run(
     folder: Path,
     algorithm: str = "eggroll",
     *,
-    generations: int = 6,
+    generations: float = 6,
     rows: int = 12,
     checkpoint_seconds: float = 1e-9,
     keep: int = 2,
