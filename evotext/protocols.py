@@ -4,12 +4,13 @@ The noise of a population, a perturbation among it, has a file of its own: `evot
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from evotext.models.language_model import LanguageModel
 from evotext.types import RolloutPlan, Trajectories, UpdateReport
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """Hyperparameters of an algorithm: checked when they are made, frozen from then on. It has no other state."""
 

@@ -88,3 +88,14 @@ def _shares(at: RunState) -> str:
         if counts
     ]
     return f"{' and '.join(parts)} ({listed(at.all_faults)})"
+
+
+def outcome(at: RunState, instances: str) -> str:
+    """Return success (or return) before and after, and the cost, in words. instances: what was measured on."""
+    if at.first is None or at.last is None:
+        return "stopped before the first measurement"
+    (name, before), (_, after) = at.first.score, at.last.score
+    return (
+        f"{instances} {name} {before:.3f} -> {after:.3f} "
+        f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
+    )
