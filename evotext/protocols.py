@@ -11,6 +11,7 @@ from evotext.run_folder.schema import TrainingEpisode
 from evotext.types import RolloutPlan, Trajectories, UpdateReport
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """Hyperparameters of an algorithm: checked when they are made, frozen from then on. It has no other state."""
 

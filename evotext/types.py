@@ -16,7 +16,8 @@ from torch import Tensor
 from evotext.noise import PopulationNoise
 from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+"""Sets of instances that never meet, for an environment that keeps all three apart."""
 
 
 class Ending(IntEnum):
@@ -120,7 +121,7 @@ class RolloutPlan:
     sampling: Sampling
     """Decoding of every row."""
     split: Split = "train"
-    """The one of two disjoint sets of instances that the seeds index."""
+    """The one of disjoint sets of instances that the seeds index."""
     members: tuple[int, ...] | None = None
     """The population member that each row runs as, in ascending order; None without a population."""
     streams: tuple[int, ...] | None = None

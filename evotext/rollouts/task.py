@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium
 
+from evotext.types import Split
 from evotext.validation import NonNegativeInt, PositiveFloat, PositiveInt, checked
 
 
@@ -46,6 +47,8 @@ class TextTask:
         self._wrappers = tuple((wrappers or {}).values())
         self._pool: list[gymnasium.Env[str, str]] = [self.new()]
         spec = self._pool[0].spec
+        self.splits: tuple[Split, ...] = tuple(self._pool[0].metadata.get("splits", ("train", "test")))
+        """Those that `reset` knows, by its `metadata["splits"]`. Validation instances of others index the training split."""
         self.success_return = spec.reward_threshold if success_return is None and spec else success_return
 
     def environments(self, count: int) -> list[gymnasium.Env[str, str]]:

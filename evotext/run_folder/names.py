@@ -4,6 +4,9 @@ HYDRA = ".hydra"
 """Hydra's record of the start: the three YAML files below."""
 CONFIG, OVERRIDES, HYDRA_CONFIG = "config.yaml", "overrides.yaml", "hydra.yaml"
 
+OBJECTS = "objects.yaml"
+"""There too, of a run that `evotext.tune` was given objects for: which keys they took the place of."""
+
 SUMMARY = "summary.json"
 METRICS = "metrics.jsonl"
 EPISODES = "episodes.jsonl"

@@ -31,18 +31,6 @@ def few_generations(at: RunState, budget: Budget, *, wanted: int, over: bool) ->
     )
 
 
-def outcome_of(at: RunState, *, instances: str) -> str:
-    """Return success (or return) before and after, and the cost, in words. instances: the kind that was measured."""
-    if at.first is None or at.last is None or at.best is None:
-        return "stopped before the first measurement"
-    (name, before), (_, after) = at.first.score, at.last.score
-    best = f"(saved: {at.best.score[1]:.3f} of generation {at.best_generation}) " if at.saved_another else ""
-    return (
-        f"{instances} {name} {before:.3f} -> {after:.3f} {best}"
-        f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
-    )
-
-
 def closing_lines(at: RunState, budget: Budget) -> Iterator[str]:
     """Yield one line for each thing to know."""
     if at.generation and not at.outcomes[Outcome.CHANGED.value]:
@@ -100,3 +88,15 @@ def _shares(at: RunState) -> str:
         if counts
     ]
     return f"{' and '.join(parts)} ({listed(at.all_faults)})"
+
+
+def outcome(at: RunState, instances: str) -> str:
+    """Return success (or return) before and after, and the cost, in words. instances: what was measured on."""
+    if at.first is None or at.last is None or at.best is None:
+        return "stopped before the first measurement"
+    (name, before), (_, after) = at.first.score, at.last.score
+    best = f"(saved: {at.best.score[1]:.3f} of generation {at.best_generation}) " if at.saved_another else ""
+    return (
+        f"{instances} {name} {before:.3f} -> {after:.3f} {best}"
+        f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
+    )

@@ -18,9 +18,10 @@ from evotext.run_folder.cost import on_axes
 from evotext.run_folder.schema import Keep, Phase, Status
 from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
+from evotext.runner.callbacks import Callbacks
 from evotext.runner.checkpointer import Checkpointer
 from evotext.runner.checkpoints import Checkpointing
-from evotext.runner.closing import closing_lines, few_generations, outcome_of
+from evotext.runner.closing import closing_lines, few_generations, outcome
 from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.faults import fault_counts, first_seen, listed
@@ -30,7 +31,7 @@ from evotext.runner.progress import RunProgress
 from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.readable import readable
 from evotext.runner.run_state import RunState
-from evotext.runner.stop import stop_on_signals
+from evotext.runner.stop import STOPPED_BY_SIGNALS, stop_on_signals
 from evotext.runner.stopper import NoStopper, Stopper
 from evotext.runner.summary import summarise
 from evotext.runner.training_sample import training_sample
@@ -50,6 +51,7 @@ class Run:
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
     sample_every: so many generations apart a few training episodes are recorded; 0: never.
+    callbacks: of the caller's, who may end the run. progress: whether to say anything while it goes on.
     """
 
     def __init__(
@@ -70,12 +72,15 @@ class Run:
         stopper: Stopper = NoStopper(),  # noqa: B008 (nor has it)
         keep: Keep = "last",
         sample_every: int = 0,
+        callbacks: Callbacks | None = None,
+        progress: bool = True,
     ) -> None:
-        self._model, self._collector = model, collector
+        self.model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
         self._phase, self._pruner, self._stopper, self._sample_every = phase, pruner, stopper, sample_every
-        self._trackers = trackers if collectives.rank() == 0 else []
+        self._callbacks, self._progress = callbacks or Callbacks(), progress and collectives.rank() == 0
+        self._trackers = [*trackers, self._callbacks] if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         self._learner = algorithm.start(model, seed)
@@ -103,10 +108,11 @@ class Run:
         """
         status: Status = "completed"
         reason: str | None = None
+        measured = True
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with (
-                RunProgress(title, instances=self._evaluator.instances, shown=collectives.rank() == 0) as progress,
+                RunProgress(title, instances=self._evaluator.instances, shown=self._progress) as progress,
                 stop_on_signals(progress.say) as stop,
             ):
                 self._start = self._start or self._starting_policy()
@@ -115,7 +121,7 @@ class Run:
                     self._tell_faults(self._start.fault_examples, progress)
                     self._at.evaluation_faults += self._start.faults
                     self._evaluate_and_save(progress)
-                while not self._over and not collectives.any_of(stop.made):
+                while not self._over and not collectives.any_of(stop.made or self._callbacks.called_off):
                     if reason := self._stopper.enough(self._at.scores):
                         if self._evaluator.samples:
                             self._evaluate(progress, sampled=True)
@@ -134,13 +140,17 @@ class Run:
                         self._evaluate_and_save(progress)
                         break
                 if not self._over and reason is None:
-                    status, reason = "interrupted", "stopped by a signal"
+                    status, reason = "interrupted", STOPPED_BY_SIGNALS[0]
+                    if collectives.any_of(self._callbacks.called_off):
+                        reason = "stopped by a callback"
+                        if not measured:
+                            self._evaluate(progress, sampled=True)
                     self._checkpointer.save(self._at)
                 for line in closing_lines(self._at, self._budget):
                     progress.say(line)
             self._checkpointer.save_model(self._at)
         except KeyboardInterrupt:
-            status, reason = "interrupted", "stopped at once by a second signal"
+            status, reason = "interrupted", STOPPED_BY_SIGNALS[1]
         except BaseException as error:
             with suppress(OSError):  # a full disk should not hide what went wrong
                 self._record("failed", f"{type(error).__name__}: {error}")
@@ -150,7 +160,7 @@ class Run:
     @property
     def outcome(self) -> str:
         """Success (or return) before and after, and the cost, in words."""
-        return outcome_of(self._at, instances=self._evaluator.instances)
+        return outcome(self._at, self._evaluator.instances)
 
     @property
     def _fraction(self) -> float:
@@ -188,7 +198,7 @@ class Run:
         for note in report.notes:
             progress.say(note)
         finite = self._weights_are_finite()
-        collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
+        collectives.check_same(dict(self.model.network.named_parameters()), f"generation {at.generation + 1}")
         update = joint_cost(report.cost)
         at.cost = at.cost + batch.cost + update
         at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
@@ -231,7 +241,7 @@ class Run:
         return due
 
     def _weights_are_finite(self) -> bool:
-        return bool(torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()]).all())
+        return bool(torch.stack([p.detach().isfinite().all() for p in self.model.network.parameters()]).all())
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
         """Measure the model. sampled: also sample answers for pass@k, which is done at a run's ends alone."""
@@ -256,14 +266,10 @@ class Run:
         return StartingPolicy(self._collector, episodes=min(EPISODES, self._evaluator.episodes))
 
     def _log(self, kind: str, figures: dict[str, float]) -> None:
-        axes: dict[str, float | int | str] = {
-            "kind": kind,
-            "generation": self._at.generation,
-            "updates": self._at.cost.updates,
-            **on_axes(self._at.cost),
-        }
+        at = self._at
+        axes: dict[str, float | int | str] = {"kind": kind, "generation": at.generation, "updates": at.cost.updates}
         for tracker in self._trackers:
-            tracker.log(axes | figures)
+            tracker.log(axes | on_axes(at.cost) | figures)
 
     def _record(self, status: Status, reason: str | None) -> dict[str, object]:
         summary = summarise(
@@ -275,7 +281,7 @@ class Run:
             budget=self._budget,
             evaluator=self._evaluator,
             state=self._at,
-            device=self._model.device,
+            device=self.model.device,
         )
         try:
             if collectives.rank() == 0:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
+from evotext.cli.fitting import fitting_model
 from evotext.cli.messages import one_line
 from evotext.cli.targets import build, check_targets
 from evotext.models.huggingface import HuggingFaceModel
@@ -24,8 +25,6 @@ from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.faults import listed
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
 from evotext.runner.summary import device_name, versions
-
-from .fitting import fitting_model
 
 
 def evaluate(config: DictConfig) -> None:
