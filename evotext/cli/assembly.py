@@ -22,7 +22,7 @@ from evotext.run_folder.lock import check_inside, check_new, claimed
 from evotext.run_folder.writer import JsonLines
 from evotext.runner.callbacks import Callback, Callbacks
 from evotext.runner.loop import Run
-from evotext.runner.preflight import check_split, choose_device, prepare_torch, rows_at_once
+from evotext.runner.preflight import check_keep, check_split, choose_device, prepare_torch, rows_at_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,9 @@ def assembled(
             made, budget = given.algorithm or build(config, "algorithm"), build(config, "budget")
             source, adapter = given.model or build(config, "model"), build(config, "adapter")
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
-            pruner = build(config, "pruner")
-            check_split(pruner, evaluator, config.phase)
+            pruner, stopper = build(config, "pruner"), build(config, "stopper")
+            check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)
+            check_keep(config.keep, checkpointing)
             done = config.resume and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None
             if not done:
@@ -92,6 +93,9 @@ def assembled(
                         checkpointing=checkpointing,
                         phase=config.phase,
                         pruner=pruner,
+                        stopper=stopper,
+                        keep=config.keep,
+                        sample_every=config.sample_every,
                         callbacks=Callbacks(callbacks),
                         progress=progress,
                     )

@@ -15,8 +15,8 @@ from evotext.cli.messages import explain, no_value, shown, unknown_key
 from evotext.cli.targets import check_targets, targets
 from evotext.cli.words import Root
 from evotext.run_folder.configuration import leaves
-from evotext.run_folder.schema import Phase
-from evotext.validation import PositiveInt
+from evotext.run_folder.schema import Keep, Phase
+from evotext.validation import NonNegativeInt, PositiveInt
 
 # More threads than any machine has; with many more, the libraries below fail to start theirs.
 MOST_THREADS = 1024
@@ -28,6 +28,8 @@ SETTINGS: Mapping[str, Any] = {
     "rows": PositiveInt | None,
     "cuda_graphs": bool,
     "phase": Phase,
+    "keep": Keep,
+    "sample_every": NonNegativeInt,
     "resume": str | None,
     "debug": bool,
     "allow_custom_targets": bool,

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from evotext.run_folder.schema import TrainingEpisode
+
 Callback = Callable[[Mapping[str, float | int | str]], object]
 """Gets each line of `metrics.jsonl`, after a generation and after a measurement; a true return ends the run."""
 
@@ -20,6 +22,9 @@ class Callbacks:
             self.called_off |= bool(function(record))
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
+        """Do nothing."""
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
         """Do nothing."""
 
     def close(self) -> None:

@@ -55,6 +55,8 @@ def evaluate(config: DictConfig) -> None:
         "return": evaluation.mean_return,
         "mean_length": evaluation.mean_tokens,
         "faults": dict(evaluation.faults),
+        "samples": evaluator.samples,
+        "sampled_return": evaluation.sampled_return,
         "pass_at": {str(k): share for k, share in evaluation.pass_at.items()},
         "seconds": evaluation.cost.seconds,
         "generated_tokens": evaluation.cost.generated_tokens,
@@ -101,6 +103,8 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
 def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> None:
     """Print a table of the figures and a few episodes."""
     passes = {f"pass@{k}": f"{share:.3f}" for k, share in evaluation.pass_at.items()}
+    if evaluation.sampled_return is not None:
+        passes |= {f"mean return@{record['samples']}": f"{evaluation.sampled_return:.3f}"}
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
     for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode", *passes):
         table.add_column(column, justify="right")
