@@ -20,7 +20,7 @@ from evotext.rollouts.collector import Collector
 from evotext.rollouts.task import TextTask
 from evotext.run_folder import names
 from evotext.run_folder.atomic import write_json
-from evotext.run_folder.configuration import read_config
+from evotext.run_folder.configuration import read_config, read_yaml
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.faults import listed
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
@@ -89,6 +89,11 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
     source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None)
     if named:
         return source, build(config, "env")
+    if (folder / names.HYDRA / names.OBJECTS).exists() and "env" in str(read_yaml(folder, names.OBJECTS)):
+        raise ValueError(
+            f"run: expected a run whose task has a name, got {config.run!r}, for which evotext.tune was given an environment; "
+            "name a task by env=..."
+        )
     recorded_task = OmegaConf.select(of_run, "env")
     if isinstance(recorded_task, DictConfig) and not config.allow_custom_targets:
         check_targets({"env": OmegaConf.to_container(recorded_task, resolve=True)})

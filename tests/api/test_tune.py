@@ -258,6 +258,11 @@ def test_the_command_cannot_repeat_a_run_of_objects(
         "error: resume: expected a run that words describe, got one, for which evotext.tune was given"
     )
     assert told.endswith("call tune again with the same arguments and resume='one'\n") and told.count("\n") == 1
+    assert status_of("evaluate", "run=one", monkeypatch=monkeypatch) == 2
+    told = capfd.readouterr().err
+    assert told.startswith("error: run: expected a run whose task has a name, got 'one'") and told.count("\n") == 1
+    small = ("evaluation.episodes=4", "evaluation.samples=0", "threads=1", "env.max_new_tokens=6")
+    assert status_of("evaluate", "run=one", "env=sort", *small, monkeypatch=monkeypatch) == 0
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
