@@ -11,6 +11,8 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
+from evotext.rollouts.environment_calls import scored_alone
+
 from .spaces import FreeText
 
 Env = gymnasium.Env[str, str]
@@ -151,7 +153,8 @@ def episode(env: Env, seed: int | None, answers: list[str], turns: int) -> Itera
         yield env.reset(seed=seed)[0], 0.0, False
     for turn in range(turns + 1):
         observation, reward, terminated, truncated, _ = env.step(answers[turn % len(answers)])
-        yield observation, float(reward), terminated or truncated
+        paid = float(reward) + scored_alone(env)
+        yield observation, paid, terminated or truncated
         if terminated or truncated:
             return
 

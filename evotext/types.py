@@ -16,7 +16,8 @@ from torch import Tensor
 from evotext.noise import PopulationNoise
 from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
+"""Sets of instances that never meet, for an environment that keeps all three apart."""
 
 
 class Ending(IntEnum):
@@ -62,7 +63,7 @@ class Fault:
 
     kind: Ending
     """One of `FAULTS`."""
-    call: Literal["reset", "step"]
+    call: Literal["reset", "step", "score_batch"]
     """The call that failed."""
     instance: int
     """The episode's environment seed."""
@@ -83,6 +84,22 @@ class Sampling:
 
     temperature: float
     """Divides the logits; 0 is greedy decoding."""
+    top_p: float = 1.0
+    """Nucleus sampling: the fewest most probable tokens of at least this probability together; 1 keeps all."""
+    min_p: float = 0.0
+    """Tokens of at least this share of the greatest probability; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        if not self.truncates:
+            return
+        name, value, neutral = ("top_p", self.top_p, 1) if self.top_p < 1.0 else ("min_p", self.min_p, 0)
+        if self.temperature == 0.0:
+            raise ValueError(f"{name}: expected {neutral} with temperature=0, which is greedy decoding, got {value:g}")
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens can never be drawn."""
+        return self.top_p < 1.0 or self.min_p > 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +121,7 @@ class RolloutPlan:
     sampling: Sampling
     """Decoding of every row."""
     split: Split = "train"
-    """The one of two disjoint sets of instances that the seeds index."""
+    """The one of disjoint sets of instances that the seeds index."""
     members: tuple[int, ...] | None = None
     """The population member that each row runs as, in ascending order; None without a population."""
     streams: tuple[int, ...] | None = None
@@ -126,6 +143,7 @@ class RolloutPlan:
     def __post_init__(self) -> None:
         assert len(self.groups) == len(self.instances), "one group a row"
         assert self.streams is None or len(self.streams) == len(self.instances), "one stream a row"
+        assert not (self.logprobs and self.sampling.truncates), "a trainer's distribution is not truncated"
         assert (self.members is None) == (self.noise is None), "members and noise come together"
         if self.members is not None:
             assert len(self.members) == len(self.instances), "one member a row"
@@ -175,6 +193,8 @@ class Demonstration:
 class Transcript:
     """One episode as text, for people to read."""
 
+    row: int
+    """Of the plan."""
     instance: int
     """The environment seed."""
     turns: tuple[tuple[str, str], ...]
@@ -238,6 +258,16 @@ class Trajectories:
         return self.ending_B >= FIRST_FAULT
 
 
+@dataclass(frozen=True, kw_only=True)
+class Credit:
+    """The weight of each episode of a batch in the update, for people to read."""
+
+    name: Literal["advantage", "fitness"]
+    """`advantage`: an episode's own, before any loss weighs its tokens. `fitness`: its member's, as it is shaped."""
+    value_B: Tensor
+    """On the CPU; NaN where the episode was left out."""
+
+
 class Outcome(Enum):
     """The effect of an update on the weights."""
 
@@ -265,3 +295,5 @@ class UpdateReport:
     """Whether a plan of fewer rows would have cost the update as much; otherwise in proportion to its rows."""
     notes: tuple[str, ...] = ()
     """Lines for the user to read now."""
+    credit: Credit | None = None
+    """The credit of the batch's rows; None where the algorithm has no such figure."""

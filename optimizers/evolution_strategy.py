@@ -31,14 +31,14 @@ from evotext.models.language_model import LanguageModel
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
-from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
-from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.validation import MinP, NonNegativeFloat, PositiveFloat, PositiveInt, TopP, checked_record
 
 from .ascent import Ascent
 from .decay import Decay
 from .guide import Guide
 from .perturbed import PerturbedNetwork
-from .population import fitness_metrics, population_plan
+from .population import fitness_metrics, member_credit, population_plan
 from .pseudo_gradient import PseudoGradient
 from .racing import Racing, with_spread
 from .resampling import Resampling
@@ -56,6 +56,8 @@ class EvolutionStrategy:
     sigma_share: PositiveFloat
     antithetic: bool
     temperature: NonNegativeFloat
+    top_p: TopP
+    min_p: MinP
     common_random_numbers: bool
     perturbation: Perturbation
     fitness_shaping: Callable[[Tensor], Tensor]
@@ -92,7 +94,13 @@ class EvolutionStrategy:
                 "racing.pairs: expected null where blocks of members have instances of their own (members_per_instance) or "
                 f"instances are used again (resampling.every other than 1), got {self.racing.pairs}"
             )
+        _ = self.sampling  # refused now and not in the first generation
         check_optimizer(self.optimizer)
+
+    @property
+    def sampling(self) -> Sampling:
+        """The decoding in training. Raise ValueError for greedy decoding that is to be truncated."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p, min_p=self.min_p)
 
     @property
     def blocks(self) -> int:
@@ -158,7 +166,7 @@ class EvolutionStrategyLearner:
             population=population,
             seed=self._seed,
             generation=generation,
-            temperature=hyper.temperature,
+            sampling=hyper.sampling,
             block=hyper.members_per_instance,
             common_random_numbers=hyper.common_random_numbers,
         )
@@ -184,7 +192,8 @@ class EvolutionStrategyLearner:
         flops = (noise.combine_flops if signal else 0.0) + self._guide.look(batch)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         outcome = Outcome.CHANGED if signal else Outcome.NO_SIGNAL
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, cost_is_fixed=True)
+        credit = member_credit(weight_P, batch.plan)
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, cost_is_fixed=True, credit=credit)
 
     def state_dict(self) -> dict[str, object]:
         """Return the optimizer's state and the masters, what guided noise is guided by, and what a race has chosen."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from evotext.noise import PopulationNoise
-from evotext.types import RolloutPlan, Sampling
+from evotext.types import Credit, RolloutPlan, Sampling
 
 # Steps along pseudo-gradients that are mostly noise (their cosine with the gradient is some thousandths) add up only over many.
 FEWEST_GENERATIONS = 30
@@ -24,7 +24,7 @@ def population_plan(
     population: int,
     seed: int,
     generation: int,
-    temperature: float,
+    sampling: Sampling,
     block: int | None = None,
     common_random_numbers: bool = False,
 ) -> RolloutPlan:
@@ -42,7 +42,7 @@ def population_plan(
         generation=generation,
         instances=tuple(instances[group] for group in group_B),
         groups=tuple(group_B),
-        sampling=Sampling(temperature=temperature),
+        sampling=sampling,
         streams=tuple(member // 2 * prompts + i for member in range(population) for i in range(prompts))
         if common_random_numbers
         else None,
@@ -52,6 +52,12 @@ def population_plan(
         groups_a_part=1 if block == population else prompts,  # fewer instances, or fewer whole blocks
         generations_wanted=FEWEST_GENERATIONS,
     )
+
+
+def member_credit(fitness_P: Tensor, plan: RolloutPlan) -> Credit:
+    """Return what each row of the plan counted for: its member's shaped fitness."""
+    assert plan.members is not None, "a population's plan has members"
+    return Credit(name="fitness", value_B=fitness_P.cpu()[list(plan.members)])
 
 
 def fitness_metrics(return_GMQ: Tensor) -> dict[str, float]:

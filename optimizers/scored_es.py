@@ -41,7 +41,7 @@ from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import Baseline, group_advantages
-from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Credit, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .guide import Guide
@@ -172,7 +172,8 @@ class ScoredESLearner:
         flops += self._scoring.spent()
         cost += Cost(update_seconds=time.perf_counter() - begin, updates=steps, flops=flops)
         outcome = Outcome.CHANGED if steps else Outcome.NO_SIGNAL
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=self._scoring.take_notes())
+        notes, credit = self._scoring.take_notes(), Credit(name="advantage", value_B=advantage_B)
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=notes, credit=credit)
 
     def state_dict(self) -> dict[str, object]:
         """Return the optimizer's state, the masters, the basis, the step's length and what was selected."""

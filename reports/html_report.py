@@ -59,7 +59,11 @@ def html_report(comparison: Comparison, *, made: datetime, refresh: int | None =
         detail_titles=DETAIL_TITLES,
         tunings=[tuning_part(tuning) for tuning in comparison.tunings],
         runs=[run_part(run, comparison) for run in comparison.runs],
-        lost=[run_part(run, comparison) for run in comparison.runs if run.status != "completed" or run.problems],
+        lost=[
+            run_part(run, comparison)
+            for run in comparison.runs
+            if run.status != "completed" or run.reason or run.problems
+        ],
         commands=list(dict.fromkeys(command(run) for run in comparison.runs if run.overrides)),
         configurations=configurations(comparison),
         versions=versions(comparison),

@@ -87,7 +87,7 @@ def job_of(
                 elif multirun:  # for the comparison of the sweep's runs
                     _note(failure(error), report)
                 elif not config.get("resume"):
-                    _discard(folder)
+                    discard(folder)
             if multirun:
                 print(f"failed: {failed.line}", flush=True)
             if os.getpid() == process:
@@ -144,11 +144,11 @@ def _note(failed: JobFailed, report: Path) -> None:
             report.write_text(f"{failed.line}\n", encoding="utf-8")
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Remove a run's folder that holds nothing but its configuration."""
     with suppress(OSError):
         if [entry.name for entry in folder.iterdir()] == [names.HYDRA]:
-            for file in (names.CONFIG, names.HYDRA_CONFIG, names.OVERRIDES):
-                (folder / names.HYDRA / file).unlink()
+            for file in (names.CONFIG, names.HYDRA_CONFIG, names.OVERRIDES, names.OBJECTS):
+                (folder / names.HYDRA / file).unlink(missing_ok=True)
             (folder / names.HYDRA).rmdir()
             folder.rmdir()

@@ -65,6 +65,8 @@ def explain_validation(error: pydantic.ValidationError, path: str) -> str:
     key = ".".join(filter(None, [path, *map(str, place)]))
     if details[0]["type"].startswith("missing"):
         return no_value(key)
+    if details[0]["type"] == "unexpected_keyword_argument":
+        return unknown_key(path, str(place[0]), ())
     wanted = " or ".join(dict.fromkeys(map(_expected, alike)))
     words = re.findall(r"'(\w+)'", wanted) if details[0]["type"] == "literal_error" else []
     others = len({detail["loc"][:1] for detail in details}) - 1

@@ -107,6 +107,11 @@ def _resumable(key: str) -> bool:
 def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], list[str]]:
     """Return the overrides and flags that a run was started with, except for flags that are given again now."""
     start = _of_a_run(read_start, folder, command)
+    if (folder / names.HYDRA / names.OBJECTS).exists():
+        raise ConfigError(
+            f"{command}: expected a run that words describe, got {folder}, for which evotext.tune was given objects of "
+            f"Python's; call tune again with the same arguments{f' and resume={str(folder)!r}' * (command == 'resume')}"
+        )
     overrides = list(start.overrides)
     for word in overrides:
         if word.startswith("-") or _key(word).startswith("hydra"):  # never recorded there

@@ -47,7 +47,7 @@ class HuggingFaceModel:
         config, tokenizer = self._open()
         with _named():
             longest = context_length(config)
-        chat = ChatFormat(tokenizer, _end_ids(self.path, config, tokenizer))
+        chat = ChatFormat(tokenizer, end_ids(config, tokenizer, _generation_ends(self.path)))
         return Outline(chat=chat, context_length=longest, config=config)
 
     def load(self, device: torch.device) -> LanguageModel:
@@ -117,10 +117,15 @@ def _named() -> Iterator[None]:
         raise ValueError(f"path: {error}; docs/models.md names the families that run") from None
 
 
-def _end_ids(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the end tokens of tokenizer, configuration and generation (instruction-tuned models often have two)."""
+def end_ids(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, generation: int | list[int] | None
+) -> list[int]:
+    """Return the end tokens: the tokenizer's, the configuration's and those of generation.
+
+    Instruction-tuned models often have two.
+    """
     ids = {tokenizer.eos_token_id}
-    for configured in (config.get_text_config().eos_token_id, _generation_ends(path)):
+    for configured in (config.get_text_config().eos_token_id, generation):
         ids |= set(configured) if isinstance(configured, list) else {configured}
     return sorted(i for i in ids if i is not None)
 

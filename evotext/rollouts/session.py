@@ -78,6 +78,8 @@ class Session:
         *,
         max_new_tokens: int,
         temperature: float,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
         uniform_NT: Tensor | None,
         logprobs: bool,
         last_turn: bool,
@@ -104,7 +106,7 @@ class Session:
         active_B, tried = rectangle.real_B.clone(), len(self._members) + 1
         for step in range(max_new_tokens):
             uniform_B = None if uniform_NT is None else uniform_NT[rectangle.row_B, step]
-            token_B, logprob_B = choose_tokens(logits_BV, uniform_B, temperature, logprobs)
+            token_B, logprob_B = choose_tokens(logits_BV, uniform_B, temperature, logprobs, top_p=top_p, min_p=min_p)
             writing_B = torch.where(active_B, rectangle.row_B, nowhere)
             written_NT[writing_B, step] = token_B
             if logprob_B is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from evotext.run_folder import names
 from evotext.run_folder.atomic import write_json
 from evotext.run_folder.manifest import to_disk
-from evotext.run_folder.schema import EpisodesLine, Line, Summary
+from evotext.run_folder.schema import EpisodesLine, Line, Summary, TrainingEpisode
 
 # The files that `JsonLines` writes.
 _LINES = (names.METRICS, names.EPISODES)
@@ -18,7 +18,7 @@ _LINES = (names.METRICS, names.EPISODES)
 class JsonLines:
     """`metrics.jsonl`: one object a generation and one an evaluation, on disk as soon as it is logged.
 
-    `episodes.jsonl`: a few held-out episodes as text at each evaluation.
+    `episodes.jsonl`: a few measured episodes as text, a line an evaluation; now and then a few of training, a line each.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,6 +35,11 @@ class JsonLines:
         """Write one line with the episodes of this measurement."""
         line = EpisodesLine(generation=generation, texts=list(texts))
         self._episodes.write(json.dumps(line.model_dump()) + "\n")
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """Write one line an episode."""
+        for episode in episodes:
+            self._episodes.write(json.dumps(episode.model_dump()) + "\n")
 
     def close(self) -> None:
         """Close the files."""

@@ -88,3 +88,15 @@ def _shares(at: RunState) -> str:
         if counts
     ]
     return f"{' and '.join(parts)} ({listed(at.all_faults)})"
+
+
+def outcome(at: RunState, instances: str) -> str:
+    """Return success (or return) before and after, and the cost, in words. instances: what was measured on."""
+    if at.first is None or at.last is None or at.best is None:
+        return "stopped before the first measurement"
+    (name, before), (_, after) = at.first.score, at.last.score
+    best = f"(saved: {at.best.score[1]:.3f} of generation {at.best_generation}) " if at.saved_another else ""
+    return (
+        f"{instances} {name} {before:.3f} -> {after:.3f} {best}"
+        f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
+    )

@@ -14,14 +14,14 @@ from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.environment_calls import BrokenEnvironment
 from evotext.run_folder import names as folder_names
-from evotext.run_folder.atomic import write_folder
 from evotext.run_folder.cost import on_axes
-from evotext.run_folder.schema import Phase, Status
+from evotext.run_folder.schema import Keep, Phase, Status
 from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
+from evotext.runner.callbacks import Callbacks
 from evotext.runner.checkpointer import Checkpointer
 from evotext.runner.checkpoints import Checkpointing
-from evotext.runner.closing import closing_lines, few_generations
+from evotext.runner.closing import closing_lines, few_generations, outcome
 from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.faults import fault_counts, first_seen, listed
@@ -31,12 +31,12 @@ from evotext.runner.progress import RunProgress
 from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.readable import readable
 from evotext.runner.run_state import RunState
-from evotext.runner.stop import stop_on_signals
+from evotext.runner.stop import STOPPED_BY_SIGNALS, stop_on_signals
+from evotext.runner.stopper import NoStopper, Stopper
 from evotext.runner.summary import summarise
+from evotext.runner.training_sample import training_sample
 from evotext.types import Fault, Outcome, RolloutPlan
 
-# Dropped generations in a row that end a run: the next one would be dropped too.
-MOST_DROPPED = 10
 # Generations with nothing but faults of the environment that end a run.
 MOST_BROKEN = 2
 
@@ -49,6 +49,9 @@ class Run:
     names: of `algorithm`, `env` and `model` in the records.
     checkpointing: when checkpoints are written. Only the first of several processes writes anything.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
+    stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
+    sample_every: so many generations apart a few training episodes are recorded; 0: never.
+    callbacks: of the caller's, who may end the run. progress: whether to say anything while it goes on.
     """
 
     def __init__(
@@ -66,19 +69,26 @@ class Run:
         checkpointing: Checkpointing,
         phase: Phase = "reporting",
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
+        stopper: Stopper = NoStopper(),  # noqa: B008 (nor has it)
+        keep: Keep = "last",
+        sample_every: int = 0,
+        callbacks: Callbacks | None = None,
+        progress: bool = True,
     ) -> None:
-        self._model, self._collector = model, collector
+        self.model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
-        self._phase, self._pruner = phase, pruner
-        self._trackers = trackers if collectives.rank() == 0 else []
+        self._phase, self._pruner, self._stopper, self._sample_every = phase, pruner, stopper, sample_every
+        self._callbacks, self._progress = callbacks or Callbacks(), progress and collectives.rank() == 0
+        self._trackers = [*trackers, self._callbacks] if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         self._learner = algorithm.start(model, seed)
         self._at = RunState()
         self._start: StartingPolicy | None = None
+        identity = names | {"seed": str(seed)}
         self._checkpointer = Checkpointer(
-            checkpointing, folder=folder, names=names | {"seed": str(seed)}, learner=self._learner, collector=collector
+            checkpointing, folder=folder, names=identity, learner=self._learner, collector=collector, keep=keep
         )
 
     def resume(self) -> None:
@@ -98,10 +108,11 @@ class Run:
         """
         status: Status = "completed"
         reason: str | None = None
+        measured = True
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with (
-                RunProgress(title, instances=self._evaluator.instances, shown=collectives.rank() == 0) as progress,
+                RunProgress(title, instances=self._evaluator.instances, shown=self._progress) as progress,
                 stop_on_signals(progress.say) as stop,
             ):
                 self._start = self._start or self._starting_policy()
@@ -110,7 +121,12 @@ class Run:
                     self._tell_faults(self._start.fault_examples, progress)
                     self._at.evaluation_faults += self._start.faults
                     self._evaluate_and_save(progress)
-                while not self._over and not collectives.any_of(stop.made):
+                while not self._over and not collectives.any_of(stop.made or self._callbacks.called_off):
+                    if reason := self._stopper.enough(self._at.scores):
+                        progress.say(reason)
+                        if self._evaluator.samples:
+                            self._evaluate(progress, sampled=True)
+                        break
                     plan = self._learner.ask(self._at.generation)
                     if not self._has_room(plan):
                         self._at.full = self._budget.limit
@@ -125,13 +141,17 @@ class Run:
                         self._evaluate_and_save(progress)
                         break
                 if not self._over and reason is None:
-                    status, reason = "interrupted", "stopped by a signal"
+                    status, reason = "interrupted", STOPPED_BY_SIGNALS[0]
+                    if collectives.any_of(self._callbacks.called_off):
+                        reason = "stopped by a callback"
+                        if not measured:
+                            self._evaluate(progress, sampled=True)
                     self._checkpointer.save(self._at)
                 for line in closing_lines(self._at, self._budget):
                     progress.say(line)
-            self._save_model()
+            self._checkpointer.save_model(self._at)
         except KeyboardInterrupt:
-            status, reason = "interrupted", "stopped at once by a second signal"
+            status, reason = "interrupted", STOPPED_BY_SIGNALS[1]
         except BaseException as error:
             with suppress(OSError):  # a full disk should not hide what went wrong
                 self._record("failed", f"{type(error).__name__}: {error}")
@@ -141,14 +161,7 @@ class Run:
     @property
     def outcome(self) -> str:
         """Success (or return) before and after, and the cost, in words."""
-        at = self._at
-        if at.first is None or at.last is None:
-            return "stopped before the first measurement"
-        (name, before), (_, after) = at.first.score, at.last.score
-        return (
-            f"{self._evaluator.instances} {name} {before:.3f} -> {after:.3f} "
-            f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
-        )
+        return outcome(self._at, self._evaluator.instances)
 
     @property
     def _fraction(self) -> float:
@@ -186,7 +199,7 @@ class Run:
         for note in report.notes:
             progress.say(note)
         finite = self._weights_are_finite()
-        collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
+        collectives.check_same(dict(self.model.network.named_parameters()), f"generation {at.generation + 1}")
         update = joint_cost(report.cost)
         at.cost = at.cost + batch.cost + update
         at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
@@ -208,8 +221,12 @@ class Run:
         if plan is not whole:
             figures["shortened"] = len(plan.instances) / len(whole.instances)
         self._log("train", figures)
+        if self._sample_every and (at.generation - 1) % self._sample_every == 0:
+            for tracker in self._trackers:
+                tracker.log_training_episodes(training_sample(batch, report.credit, generation=at.generation))
         if not finite:
-            self._drop(progress)
+            progress.say(f"generation {at.generation} dropped: weights that are not finite")
+            self._checkpointer.go_back(at)
         if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._over):
             raise BrokenEnvironment(
                 f"faults of the environment ended all {at.cost.episodes:,} training episodes ({listed(at.faults)}): "
@@ -225,22 +242,7 @@ class Run:
         return due
 
     def _weights_are_finite(self) -> bool:
-        return bool(torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()]).all())
-
-    def _drop(self, progress: RunProgress) -> None:
-        """Go back to the last checkpoint from weights that are not finite. Raise RuntimeError after too many in a row."""
-        at, fault = self._at, "weights that are not finite"
-        progress.say(f"generation {at.generation} dropped: {fault}")
-        checkpoint = self._checkpointer.load()
-        if checkpoint is None:
-            raise RuntimeError(f"generation {at.generation} left {fault}, and there is no checkpoint to go back to")
-        self._checkpointer.apply(checkpoint)
-        if at.dropped_in_a_row >= MOST_DROPPED:
-            self._save_model()
-            raise RuntimeError(
-                f"{MOST_DROPPED} generations in a row were dropped, the last for {fault}; the last good state is saved; "
-                "take smaller steps or look at the rewards"
-            )
+        return bool(torch.stack([p.detach().isfinite().all() for p in self.model.network.parameters()]).all())
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
         """Measure the model. sampled: also sample answers for pass@k, which is done at a run's ends alone."""
@@ -265,19 +267,10 @@ class Run:
         return StartingPolicy(self._collector, episodes=min(EPISODES, self._evaluator.episodes))
 
     def _log(self, kind: str, figures: dict[str, float]) -> None:
-        axes: dict[str, float | int | str] = {
-            "kind": kind,
-            "generation": self._at.generation,
-            "updates": self._at.cost.updates,
-            **on_axes(self._at.cost),
-        }
+        at = self._at
+        axes: dict[str, float | int | str] = {"kind": kind, "generation": at.generation, "updates": at.cost.updates}
         for tracker in self._trackers:
-            tracker.log(axes | figures)
-
-    def _save_model(self) -> None:
-        """Write `model/` in the place of an earlier one."""
-        if collectives.rank() == 0:
-            write_folder(self._folder / folder_names.MODEL, self._model.save)
+            tracker.log(axes | on_axes(at.cost) | figures)
 
     def _record(self, status: Status, reason: str | None) -> dict[str, object]:
         summary = summarise(
@@ -289,7 +282,7 @@ class Run:
             budget=self._budget,
             evaluator=self._evaluator,
             state=self._at,
-            device=self._model.device,
+            device=self.model.device,
         )
         try:
             if collectives.rank() == 0:

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOPPED_BY_SIGNALS = ("stopped by a signal", "stopped at once by a second signal")
+"""The reasons of a run that was interrupted from outside: after a generation, or within one."""
+
 
 class StopRequest:
     """A request to stop the run: `made` once somebody asked."""

@@ -12,6 +12,7 @@ from evotext.library import optional
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
 from evotext.run_folder.names import MLFLOW_ID
+from evotext.run_folder.schema import TrainingEpisode
 from evotext.trackers.names import shared_names
 from evotext.validation import checked
 
@@ -82,6 +83,15 @@ class MLflowRun:
         """Log the episodes as text."""
         text = "\n\n".join(texts)
         self._send(lambda: self._client.log_text(self._run_id, text, f"episodes/{generation:06d}.txt"))
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """Store the episodes with their returns and credit as a text file."""
+        if episodes:
+            text, file = (
+                "\n\n".join(episode.text for episode in episodes),
+                f"train_episodes/{episodes[0].generation:06d}.txt",
+            )
+            self._send(lambda: self._client.log_text(self._run_id, text, file))
 
     def close(self) -> None:
         """Say how it ended."""

@@ -10,6 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 from evotext.run_folder import names
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
+from evotext.run_folder.schema import TrainingEpisode
 from evotext.trackers.names import shared_names
 
 
@@ -37,8 +38,13 @@ class TensorBoard:
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
         """Add the episodes as text."""
         for i, text in enumerate(texts):
-            indented = "\n".join(f"    {line}" for line in text.splitlines())  # Markdown for verbatim text
-            self._writer(generation).add_text(f"episodes/{i}", indented, generation)
+            self._writer(generation).add_text(f"episodes/{i}", _verbatim(text), generation)
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """Add the episodes as text, with their returns and credit."""
+        for i, episode in enumerate(episodes):
+            generation = episode.generation or 0
+            self._writer(generation).add_text(f"train/episodes/{i}", _verbatim(episode.text), generation)
 
     def close(self) -> None:
         """Write out what is pending, and that the run was completed if it was."""
@@ -60,3 +66,8 @@ class TensorBoard:
     def _write(self, summary: Any) -> None:
         assert self._opened is not None
         self._opened._get_file_writer().add_summary(summary)  # the writer's own add_hparams makes a run of it
+
+
+def _verbatim(text: str) -> str:
+    """Return Markdown that shows the text verbatim."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

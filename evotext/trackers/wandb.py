@@ -8,6 +8,7 @@ from evotext.library import optional
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
 from evotext.run_folder.names import WANDB_ID
+from evotext.run_folder.schema import TrainingEpisode
 from evotext.trackers.names import shared_names
 from evotext.validation import checked
 
@@ -73,6 +74,13 @@ class WandBRun:
         """Log one row an episode."""
         table = self._table(columns=["episode"], data=[[text] for text in texts])
         self._run.log({"episodes": table}, step=generation)
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """Log a table with a row an episode: its return, credit and text."""
+        if episodes:
+            columns = ["member", "instance", "episode_return", "advantage", "fitness", "text"]
+            table = self._table(columns=columns, data=[[getattr(e, name) for name in columns] for e in episodes])
+            self._run.log({"train/episodes": table}, step=episodes[0].generation)
 
     def close(self) -> None:
         """Say how it ended and wait until everything is sent or written."""

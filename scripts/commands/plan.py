@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -15,14 +16,13 @@ from evotext.cli.errors import configuration
 from evotext.cli.targets import build
 from evotext.models.source import ModelSource
 from evotext.planning.advice import changes
+from evotext.planning.configured import planned
 from evotext.planning.memory import Forecast, forecast
 from evotext.planning.operations import operations
 from evotext.run_folder.atomic import write_json
 from evotext.runner.memory import process_bytes
 from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
 from evotext.validation import PositiveFloat, PositiveInt
-
-from .planning import planned
 
 TABLE_WIDTH = 140  # where no terminal says
 UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30}
@@ -117,6 +117,8 @@ def in_bytes(words: str) -> int:
 
 def _check(config: DictConfig) -> None:
     from .plan_check import check
+
+    GlobalHydra.instance().clear()  # configurations of its own are composed
 
     table = Table(title="forecast and measured peak", title_justify="left")
     for column in ("model", "dtype", "algorithm", "rows", "forecast MB", "measured MB", "ratio"):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from evotext.cli.composing import compose
 from evotext.cli.targets import build
 from evotext.models.random_weights import shapes
+from evotext.planning.algorithms import work_of
 from evotext.planning.memory import forecast
 from evotext.planning.shape import shape_of
 from evotext.protocols import Algorithm
@@ -22,7 +23,6 @@ from .benchmarks.figures import Setting
 from .benchmarks.memory import give_back
 from .benchmarks.work import collector
 from .benchmarks.workload import LONGEST, SHORTEST
-from .plan_work import work_of
 
 GENERATIONS = 2  # the optimizer's state comes with the first
 NEW_TOKENS = 32

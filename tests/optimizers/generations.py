@@ -28,6 +28,8 @@ PLAIN: dict[str, Any] = {
     "decay": NoDecay(),
     "resampling": Resampling(every=1),
     "racing": Racing(pairs=None, candidates=4),
+    "top_p": 1.0,
+    "min_p": 0.0,
 }
 
 POPULATION, PROMPTS, SIGMA, RATE = 8, 3, 0.1, 0.7

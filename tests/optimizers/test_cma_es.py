@@ -23,7 +23,7 @@ POPULATION, PROMPTS = 8, 3
 
 def searched(**changes: Any) -> CMAES:
     settings = {"population": POPULATION, "prompts": PROMPTS, "sigma": 0.1, "values": 3, "diagonal": False}
-    return CMAES(**settings | {"temperature": 0.0, "exclude": []} | changes)
+    return CMAES(**settings | {"temperature": 0.0, "top_p": 1.0, "min_p": 0.0, "exclude": []} | changes)
 
 
 def _returns(generation: int) -> Tensor:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from evotext.distributed import torchrun
 from evotext.models.dtype import resolve
 from evotext.models.source import ModelSource, Outline
+from evotext.planning.algorithms import work_of
 from evotext.planning.memory import Forecast, forecast
 from evotext.planning.shape import Shape, shape_of
 from evotext.planning.work import Rollouts, Work
@@ -18,8 +19,6 @@ from evotext.rollouts.task import TextTask
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.memory import free_memory_bytes
 from evotext.runner.preflight import sample_openings
-
-from .plan_work import work_of
 
 
 def planned(
@@ -78,7 +77,7 @@ def warn_of_memory(
     except (ValueError, AttributeError, KeyError, BrokenEnvironment):
         return  # no forecast of such a model or algorithm; or a mistake, which is told of when it is met
     line = too_large(found, free)
-    if line:
+    if line and torchrun.rank() == 0:
         print(line, file=sys.stderr)
 
 
