@@ -3,8 +3,9 @@
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from rich.console import Console
@@ -31,6 +32,7 @@ KINDS = {
     "prompt_tokens": PositiveInt | None,
     "memory": str | None,
     "check": bool,
+    "plan_for": Literal["cuda", "cpu"] | None,
     "decode_flops": PositiveFloat | None,
     "train_flops": PositiveFloat | None,
 }
@@ -45,7 +47,7 @@ def plan(config: DictConfig) -> None:
         if config.check:
             _check(config)
             return
-        device = choose_device(config.device)
+        device = torch.device(config.plan_for) if config.plan_for else choose_device(config.device)
         task, evaluator = build(config, "env"), build(config, "evaluation")
         source: ModelSource = build(config, "model")
         build(config, "algorithm")  # refuses what training would
