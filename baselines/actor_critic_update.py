@@ -1,4 +1,4 @@
-"""Optimizer steps of an actor and its critic on judged actions: epochs, minibatches, one loss.
+"""Optimizer steps of an actor and its critic on judged actions, by one loss.
 
 Shapes: B rows, K rows of a part, N actions (a row's policy tokens, padded on the right).
 """
@@ -9,14 +9,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from evotext.distributed import collectives
 from evotext.policy.actions import Actions
 
 from .critic import Critic
-from .inner_loop import Figures, MicroBatches, minibatches
-from .losses import clipped_surrogate, kl_divergence, token_weights, value_loss
-from .policy import Scorer
-from .stepper import Stepper, Steps
+from .inner_loop import Figures
+from .losses import clipped_surrogate, kl_divergence, minibatch_weights, value_loss
+from .stepper import Steps
+from .training import Training, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,29 +25,24 @@ class Judged:
     actions: Actions
     """The rows to learn from."""
     value_BN: Tensor
-    """What the critic expected, as returns."""
+    """The critic's values, as returns."""
     target_BN: Tensor
-    """What the values are fitted to, as returns."""
+    """The targets of the values, as returns."""
     advantage_BN: Tensor
-    """As the policy's loss takes them: whitened if asked for."""
+    """Advantages as the policy's loss takes them: whitened if asked for."""
     said_BN: Tensor
-    """What the value head said."""
+    """The value head's output."""
     wanted_BN: Tensor
-    """What it should say."""
+    """The output that it should have."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActorCriticUpdate:
     """Hyperparameters are those of conf/algorithm/ppo.yaml."""
 
-    policy: Scorer
+    training: Training
     critic: Critic
-    stepper: Stepper
-    micro: MicroBatches
-    seed: int
     temperature: float
-    epochs: int
-    minibatches: int
     clip_low: float
     clip_high: float
     dual_clip: float | None
@@ -57,25 +51,17 @@ class ActorCriticUpdate:
     entropy_coefficient: float
     target_kl: float | None
 
-    def __call__(self, judged: Judged, *, generation: int, value_only: bool, figures: Figures) -> tuple[Steps, bool]:
-        """Return the steps taken and whether the approximate KL stopped them early. value_only: the policy stays."""
-        steps, mask_BN = Steps(), judged.actions.mask_BN
-        for epoch in range(self.epochs):
-            parts = minibatches(len(mask_BN), self.minibatches, seed=self.seed, generation=generation, epoch=epoch)
-            for part_K in parts:
-                if not len(part_K):
-                    continue  # fewer episodes than minibatches were left
-                part_K = part_K.to(mask_BN.device)
-                inside_BN = torch.zeros_like(mask_BN)
-                inside_BN[part_K] = mask_BN[part_K]
-                weight_BN = token_weights(inside_BN, "token", rows=len(part_K), max_tokens=1)
-                work = partial(self._accumulate, judged, weight_BN, figures, value_only)
-                moved = self.micro.run(part_K, judged.actions.length_B, work, figures, self.stepper.forget)
-                if self.target_kl is not None and collectives.total(moved) > self.target_kl:
-                    self.stepper.forget()
-                    return steps, True
-                steps.take(self.stepper, figures)
-        return steps, False
+    def __call__(self, judged: Judged, *, generation: int, value_only: bool, figures: Figures) -> Steps:
+        """Take the steps, until the approximate KL exceeds its target. value_only: the policy stays as it is."""
+        actions = judged.actions
+        learns_B = torch.ones_like(actions.length_B, dtype=torch.bool)
+
+        def work(part_K: Tensor, _: Steps) -> Work:
+            weight_BN = minibatch_weights(actions.mask_BN, part_K)
+            return partial(self._accumulate, judged, weight_BN, figures, value_only)
+
+        epochs = self.training.parts(learns_B, generation)
+        return self.training.improve(epochs, learns_B, actions.length_B, work, figures, most=self.target_kl)
 
     def _accumulate(
         self, judged: Judged, weight_BN: Tensor, figures: Figures, value_only: bool, row_K: Tensor
@@ -83,7 +69,7 @@ class ActorCriticUpdate:
         """Add the gradient of some rows; return their share of the minibatch's approximate KL from the sampling policy."""
         part = judged.actions.select(row_K)
         with torch.set_grad_enabled(not value_only):
-            scores = self.policy.score(part, self.temperature)
+            scores = self.training.policy.score(part, self.temperature)
         kind, width = scores.logprob_BN.dtype, part.mask_BN.shape[1]
         weight_KN, advantage_KN, said_KN, wanted_KN = (
             values_BN[row_K, :width].to(kind)

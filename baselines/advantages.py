@@ -1,4 +1,4 @@
-"""How much better an action was than expected. Returns are maximised; advantages carry no gradient.
+"""Advantages: how much better an action was than expected. Returns are maximised; advantages carry no gradient.
 
 Generalised advantage estimation (arXiv 1506.02438), over a row's own actions t = 0 ... n - 1 with values V:
 
@@ -18,7 +18,7 @@ from torch import Tensor
 def generalised_advantages(
     reward_BN: Tensor, value_BN: Tensor, bootstrap_B: Tensor, mask_BN: Tensor, decay_BN: Tensor, discount_BN: Tensor
 ) -> Tensor:
-    """Advantages (B, N) over policy tokens; 0 where the mask is False.
+    """Return advantages (B, N) over policy tokens; 0 where the mask is False.
 
     bootstrap_B: the value of the state after the last action, 0 for a terminated episode.
     discount_BN, decay_BN: gamma and lambda from action t to the next; all gamma (lambda) when they count tokens, 1
@@ -40,7 +40,7 @@ def generalised_advantages(
 def rates_between(
     mask_BN: Tensor, turn_BN: Tensor, gamma: float, gae_lambda: float, unit: Literal["token", "turn"]
 ) -> tuple[Tensor, Tensor]:
-    """Gamma and lambda from each action to the next (float64): everywhere, or only from the last action of a turn."""
+    """Return gamma and lambda from each action to the next (float64): everywhere, or only at the end of a turn."""
     discount_BN = torch.full(mask_BN.shape, gamma, dtype=torch.float64, device=mask_BN.device)
     decay_BN = torch.full_like(discount_BN, gae_lambda)
     if unit == "turn":

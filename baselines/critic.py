@@ -1,6 +1,6 @@
 """The values of states: a linear head on the policy's trunk, or on a copy of that trunk which learns nothing else.
 
-What the head says is in units of the returns' scale: V = mean + spread x head (baselines/return_scale.py).
+The head's output is in units of the returns' scale: V = mean + spread x head (baselines/return_scale.py).
 
 A trunk of its own keeps the value loss off the policy and lets the value go its own way, at the price of a second trunk:
 its weights, gradients and optimizer state in memory, and passes of its own in every epoch.
@@ -52,7 +52,7 @@ class Critic:
 
     @property
     def trunk_parameters(self) -> list[nn.Parameter]:
-        """What is trained of a trunk of its own; nothing of a shared one."""
+        """The trained parameters of a trunk of its own; none of a shared one."""
         return [] if self.trunk is None else [p for p in self.trunk.parameters() if p.requires_grad]
 
     def judge(self, actions: Actions, scores: Scores) -> tuple[Tensor, Tensor]:
@@ -70,12 +70,12 @@ class Critic:
         return self.head(hidden_BND), self.head(final_BD)
 
     def spent(self) -> Cost:
-        """Floating-point operations of a trunk of its own since the last call."""
+        """Return the cost of a trunk of its own since the last call."""
         spent, self._spent = self._spent, Cost()
         return spent
 
     def state_dict(self) -> dict[str, object]:
-        """The head's weights, those of a trunk of its own and the returns' scale."""
+        """Return the head's weights, those of a trunk of its own and the returns' scale."""
         return {
             "head": self.head.state_dict(),
             "trunk": None if self.trunk is None else self.trunk.state_dict(),

@@ -17,17 +17,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def check_checkpointable(network: PreTrainedModel) -> None:
-    """Raises ValueError for a network without a layer that could be checkpointed."""
+    """Raise ValueError for a network without a layer that could be checkpointed."""
     if not _layers(network):
         raise ValueError(
             f"gradient_checkpointing: expected a network with layers that transformers can checkpoint, got "
-            f"{type(network).__name__}, which has none; set it to false and lower algorithm.micro_rows"
+            f"{type(network).__name__}, which has none; set it to false and lower micro_rows"
         )
 
 
 @contextmanager
 def checkpointed_layers(network: PreTrainedModel, on: bool) -> Iterator[None]:
-    """Within it, forward passes with gradients keep the layers' inputs alone. on: False changes nothing."""
+    """Keep only the layers' inputs in forward passes with gradients within the block. on: False changes nothing."""
     layers = _layers(network) if on and torch.is_grad_enabled() else []
     try:
         for layer in layers:
@@ -41,6 +41,6 @@ def checkpointed_layers(network: PreTrainedModel, on: bool) -> Iterator[None]:
 
 
 def _layers(network: PreTrainedModel) -> list[GradientCheckpointingLayer]:
-    """Those that have no forward pass of their own put in already."""
+    """Return the layers that can be checkpointed and have no replaced forward pass yet."""
     found = [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
     return [layer for layer in found if "forward" not in layer.__dict__]

@@ -14,10 +14,7 @@ zero (they still count in the normalisation). Rows that `baselines.unfinished` l
 are neither compared nor trained on; `sequence` and `constant` divide by their number all the same.
 """
 
-import copy
-import time
-from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -26,37 +23,31 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import GROUPLESS, Baseline, group_advantages
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
-from .gradient_checkpointing import check_checkpointable
-from .inner_loop import Figures, MicroBatches
+from .dynamic_sampling import DynamicSampling
+from .inner_loop import Figures
 from .losses import KLEstimator, Normalisation
 from .notices import Once, clip_notes, gap_notes, unfinished_notes
 from .objective import Objective, Rows, Surrogate
 from .overlong import longest_answers, overlong_penalty
-from .policy import Scorer
 from .policy_update import OldLogprobs, PolicyUpdate
-from .refill import Refill
-from .rollout_metrics import group_metrics, rollout_metrics, trained_on_metrics
-from .stepper import Stepper, Steps
+from .rollout_metrics import group_metrics, rollout_metrics
+from .stepper import Steps
+from .training import Training, TrainingSettings
 from .unfinished import Unfinished, compared_rows
 
 
 @checked_record
-class GRPO:
-    """Hyperparameters: see conf/algorithm/grpo.yaml, where each stands with its unit and paper."""
+class GRPO(TrainingSettings):
+    """Hyperparameters; conf/algorithm/grpo.yaml says of each what it is, its unit and its paper."""
 
     prompts: PositiveInt
     group_size: PositiveInt
     temperature: PositiveFloat
-    epochs: PositiveInt
-    minibatches: PositiveInt
-    micro_rows: PositiveInt
-    gradient_checkpointing: bool
     baseline: Baseline
     normalisation: Normalisation
     max_tokens: PositiveInt
@@ -76,12 +67,9 @@ class GRPO:
     overlong_factor: NonNegativeFloat
     refill: PositiveInt | None
     gap_tolerance: PositiveFloat
-    max_grad_norm: PositiveFloat | None
-    optimizer: OptimizerFactory
-    learning_rate_schedule: Callable[[int], float]
 
     def __post_init__(self) -> None:
-        check_optimizer(self.optimizer)
+        super().__post_init__()
         if self.group_size < 2 and self.baseline not in GROUPLESS:
             raise ValueError(
                 f"group_size: expected at least 2 with baseline={self.baseline}, got {self.group_size}; "
@@ -97,7 +85,7 @@ class GRPO:
                 f"minibatches: expected at most prompts x group_size = {self.prompts * self.group_size}, "
                 f"got {self.minibatches}"
             )
-        if self.sampler_cap is not None and self.old_logprobs == "sampler" and self.epochs * self.minibatches > 1:
+        if self.sampler_cap is not None and self.old_logprobs == "sampler" and not self.one_step:
             raise ValueError(
                 "sampler_cap: expected null with old_logprobs=sampler and several steps a batch, got "
                 f"{self.sampler_cap:g}; the ratio is to the sampler then: set old_logprobs=trainer"
@@ -112,27 +100,11 @@ class GRPOLearner:
     """The policy on its way, with the optimizer's state, the reference and the groups that wait for more."""
 
     def __init__(self, hyper: GRPO, model: LanguageModel, seed: int) -> None:
-        if hyper.gradient_checkpointing:
-            check_checkpointable(model.network)
-        self._hyper, self._device, self._seed, self._tokens_seen = hyper, model.device, seed, 0
-        self._policy, self._once = Scorer(model.network, checkpoints=hyper.gradient_checkpointing), Once()
-        self._micro = MicroBatches(hyper.micro_rows)
-        self._gathered = Refill(hyper.prompts, hyper.refill) if hyper.refill else None
-        self._stepper = Stepper(
-            hyper.optimizer,
-            [{"params": model.trained_parameters}],
-            max_grad_norm=hyper.max_grad_norm,
-            schedule=hyper.learning_rate_schedule,
-        )
-        self._reference: Scorer | None = None
-        if hyper.kl_coefficient > 0:
-            self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
+        self._hyper, self._once = hyper, Once()
+        self.training = Training(hyper, model, seed, reference=hyper.kl_coefficient > 0)
+        self._gathered = DynamicSampling(hyper.prompts, hyper.refill) if hyper.refill else None
         self._update = PolicyUpdate(
-            policy=self._policy,
-            reference=self._reference,
-            stepper=self._stepper,
-            micro=self._micro,
-            seed=seed,
+            training=self.training,
             objective=Objective(
                 surrogate=hyper.surrogate,
                 ratio=hyper.ratio,
@@ -143,8 +115,6 @@ class GRPOLearner:
             ),
             penalty=hyper.kl_coefficient if hyper.kl_in == "loss" else 0.0,
             temperature=hyper.temperature,
-            epochs=hyper.epochs,
-            minibatches=hyper.minibatches,
             normalisation=hyper.normalisation,
             max_tokens=hyper.max_tokens,
             old_logprobs=hyper.old_logprobs,
@@ -154,9 +124,9 @@ class GRPOLearner:
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of Q fresh instances, or as many as a gathered batch still misses, each answered by G rows."""
         prompts = self._hyper.prompts if self._gathered is None else self._gathered.missing
-        instances = train_instances(self._seed, generation, prompts)
+        instances = train_instances(self.training.seed, generation, prompts)
         return RolloutPlan(
-            seed=self._seed,
+            seed=self.training.seed,
             generation=generation,
             instances=tuple(instance for instance in instances for _ in range(self._hyper.group_size)),
             groups=tuple(group for group in range(prompts) for _ in range(self._hyper.group_size)),
@@ -166,10 +136,9 @@ class GRPOLearner:
 
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Take one or more optimizer steps; none if no group carries a signal, or if more groups are to be gathered."""
-        begin = time.perf_counter()
-        self._stepper.learning_rate.follow(batch.plan.generation)
+        begin = self.training.begin(batch.plan.generation)
         figures, steps = Figures(), Steps()
-        self._tokens_seen += int(batch.length_B.sum())
+        self.training.tokens_seen += int(batch.length_B.sum())
         compared_B = compared_rows(batch, self._hyper.unfinished) & batch.return_B.isfinite()
         metrics = rollout_metrics(batch) | group_metrics(batch, compared_B)
         rows = self._rows_of(batch, compared_B, figures)
@@ -178,9 +147,6 @@ class GRPOLearner:
         if rows is not None:
             steps = self._update(rows, generation=batch.plan.generation, figures=figures)
         metrics |= figures.result()
-        metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=steps.taken)
-        cost += self._policy.spent() + (self._reference.spent() if self._reference is not None else Cost())
         notes = self._once(
             gap=gap_notes(metrics, self._hyper.gap_tolerance),
             clip=clip_notes(metrics, min(self._hyper.clip_low, self._hyper.clip_high)),
@@ -188,11 +154,11 @@ class GRPOLearner:
         )
         held = self._gathered is not None and self._gathered.gathered > 0
         outcome = Outcome.HELD if rows is None and held else steps.outcome
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
+        return self.training.report(steps, metrics, begin=begin, cost=Cost(), outcome=outcome, notes=notes)
 
     def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> Rows | None:
-        """What there is to learn from; None while more groups are to be gathered."""
-        device = self._device
+        """Return the rows to learn from; None while more groups are to be gathered."""
+        device = self.training.device
         actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
         return_B = self._shaped(batch, actions, figures)
         compared_B = compared_B & return_B.isfinite()
@@ -209,53 +175,48 @@ class GRPOLearner:
         return self._gathered.take()
 
     def _advantages(self, return_B: Tensor, groups: Tensor, compared_B: Tensor) -> Tensor:
-        """Of the rows that are compared; 0 for the others."""
+        """Return the advantages of the rows that are compared; 0 for the others."""
         advantage_B = torch.zeros(len(return_B), dtype=torch.float64)
         advantage_B[compared_B] = group_advantages(return_B[compared_B], groups[compared_B], self._hyper.baseline)
         return advantage_B
 
     def _shaped(self, batch: Trajectories, actions: Actions, figures: Figures) -> Tensor:
-        """The returns that advantages are made of, (B,) on the CPU; what is reported stays the task's own."""
+        """Return the returns that advantages are made of, (B,) on the CPU; reported are the task's own."""
         return_B = batch.return_B
         if self._hyper.overlong_buffer is not None:
             length_B = longest_answers(batch.policy_mask_BT, batch.turn_BT)
             return_B = return_B + overlong_penalty(
                 length_B, self._hyper.max_tokens, self._hyper.overlong_buffer, self._hyper.overlong_factor
             )
-        if self._hyper.kl_in == "reward" and self._reference is not None:
+        if self._hyper.kl_in == "reward" and self.training.reference is not None:
             return_B = return_B - self._hyper.kl_coefficient * self._divergence(actions, figures)
         return return_B
 
     @torch.no_grad()
     def _divergence(self, actions: Actions, figures: Figures) -> Tensor:
-        """(B,), on the CPU: k1 of each row as sampled, summed over its actions."""
-        assert self._reference is not None
+        """Return k1 of each row as sampled, summed over its actions: (B,), on the CPU."""
+        reference = self.training.reference
+        assert reference is not None
         sum_B = torch.zeros(actions.rows, dtype=torch.float64, device=actions.mask_BN.device)
 
         def work(row_K: Tensor) -> None:
-            assert self._reference is not None
             part = actions.select(row_K)
-            reference_KN = self._reference.score(part, self._hyper.temperature).logprob_BN
+            reference_KN = reference.score(part, self._hyper.temperature).logprob_BN
             kl_KN = torch.where(part.mask_BN, part.old_logprob_BN.double() - reference_KN.double(), 0.0)
             sum_B[row_K] = kl_KN.sum(1)
             figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
 
-        self._micro.run(actions.mask_BN.any(1).nonzero()[:, 0], actions.length_B, work, figures)
+        self.training.micro.run(actions.mask_BN.any(1).nonzero()[:, 0], actions.length_B, work, figures)
         collectives.all_reduce([sum_B])
         return sum_B.cpu()
 
     def state_dict(self) -> dict[str, object]:
-        """The optimizer's state, the count of tokens, the reference's weights and groups held back, if there are any."""
-        reference = None if self._reference is None else self._reference.network.state_dict()
-        return {"steps": self._stepper.state_dict(), "reference": reference, "tokens_seen": self._tokens_seen} | (
-            {"gathered": self._gathered.state_dict()} if self._gathered is not None else {}
-        )
+        """Return the state of the training, and groups held back, if any can be."""
+        gathered = {} if self._gathered is None else {"gathered": self._gathered.state_dict()}
+        return self.training.state_dict() | gathered
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""
-        self._stepper.load_state_dict(state["steps"])  # type: ignore[arg-type]
-        if self._reference is not None:
-            self._reference.network.load_state_dict(state["reference"])
-        self._tokens_seen = int(state["tokens_seen"])  # type: ignore[call-overload]
+        self.training.load_state_dict(state)
         if self._gathered is not None:
-            self._gathered.load_state_dict(state["gathered"], self._device)  # type: ignore[arg-type]
+            self._gathered.load_state_dict(state["gathered"], self.training.device)

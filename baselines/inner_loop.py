@@ -1,9 +1,9 @@
-"""From one batch of rollouts to optimizer steps: minibatches, micro-batches, figures.
+"""Minibatches, micro-batches and metrics of optimizer steps on one batch of rollouts.
 
 The batch rule: all rows of a generation are shuffled into `minibatches` parts, each part is one optimizer step, and a
 part is computed in micro-batches of at most `micro_rows` rows whose gradients add up. The loss is a weighted sum with
-weights of the whole part, so the gradient does not depend on the size of the micro-batches. Of several processes each
-computes its share of the micro-batches; gradients and figures are added up. A micro-batch that does not fit the memory is
+weights of the whole part, so the gradient does not depend on the size of the micro-batches. Each of several processes
+computes its share of the micro-batches; gradients and metrics are added up. A micro-batch that does not fit the memory is
 run in two, and so from then on.
 """
 
@@ -19,7 +19,7 @@ from evotext.models.out_of_memory import FittingRows
 
 
 def minibatches(rows: int, count: int, *, seed: int, generation: int, epoch: int) -> tuple[Tensor, ...]:
-    """Row numbers of each minibatch: a shuffle that is a pure function of its key, or all rows if there is one part."""
+    """Return the row numbers of each minibatch: a shuffle that is a pure function of its key, or all rows for one part."""
     if count == 1:
         return (torch.arange(rows),)
     key = uniform(seed, stream_id(Purpose.SHUFFLING, epoch), generation, torch.arange(rows), 1)[:, 0]
@@ -27,7 +27,7 @@ def minibatches(rows: int, count: int, *, seed: int, generation: int, epoch: int
 
 
 def micro_batches(row_K: Tensor, length_B: Tensor, micro_rows: int) -> Iterator[Tensor]:
-    """Own share of the parts of at most `micro_rows` rows, of like length so that little padding is computed."""
+    """Yield this process's share of the parts of at most `micro_rows` rows, of like length to save padding."""
     by_length_K = row_K[length_B[row_K].argsort(stable=True)]
     even = -(-len(row_K) // collectives.world_size())
     yield from collectives.own_share(by_length_K.split(max(1, min(micro_rows, even))))
@@ -50,10 +50,10 @@ class MicroBatches:
         figures: "Figures",
         forget: Callable[[], None] = lambda: None,
     ) -> float:
-        """Do the work on this process's share of the rows, each row once; the sum of what it returned.
+        """Do the work on this process's share of the rows, each row once; return the sum of what it returned.
 
-        Where the memory runs out all of it begins again in smaller parts: figures that the work has counted are taken
-        back, and `forget` drops what else it has added up.
+        If the memory runs out, all of it begins again in smaller parts: metrics that the work has counted are taken
+        back, and `forget` drops whatever else it has added up.
         """
         back = figures.marked()
         while (total := self._attempt(row_K, length_B, work)) is None:
@@ -62,13 +62,13 @@ class MicroBatches:
         return total
 
     def notes(self) -> tuple[str, ...]:
-        """A line for the user if parts have become smaller since the last call."""
+        """Return a line for the user if parts have become smaller since the last call."""
         now, most = self.fitting.now, self.fitting.most
-        line = f"out of memory: micro-batches have {now} rows from here on (algorithm.micro_rows={most})"
+        line = f"out of memory: micro-batches have {now} rows from here on (micro_rows={most})"
         return (line,) if self.fitting.shrunk() else ()
 
     def _attempt(self, row_K: Tensor, length_B: Tensor, work: Callable[[Tensor], float | None]) -> float | None:
-        """The sum of what the work returned; None if the memory did not hold some part."""
+        """Return the sum of what the work returned; None if the memory did not hold some part."""
         total = 0.0
         for part_K in micro_batches(row_K, length_B, self.fitting.most):
             for some_K in part_K.split(self.fitting.now):
@@ -102,7 +102,7 @@ class Figures:
         self._largest[name] = max(value, self._largest.get(name, value))
 
     def marked(self) -> Callable[[], None]:
-        """What brings the figures back to what they are now."""
+        """Return a function that brings the metrics back to their present values."""
         kept = [dict(values) for values in (self._sum, self._weight, self._largest)]
 
         def back() -> None:
@@ -111,7 +111,7 @@ class Figures:
         return back
 
     def result(self) -> dict[str, float]:
-        """Every figure's mean or maximum. Each process asks for it, once."""
+        """Return every metric's mean or maximum. Each process calls it, once."""
         names = collectives.all_names([*self._sum, *self._largest])
         sums = torch.tensor([[self._sum.get(n, 0.0), self._weight.get(n, 0.0)] for n in names], dtype=torch.float64)
         collectives.all_reduce([sums])

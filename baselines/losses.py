@@ -24,7 +24,7 @@ Normalisation = Literal["token", "sequence", "constant"]
 def clipped_surrogate(
     ratio: Tensor, advantage: Tensor, clip_low: float, clip_high: float, dual_clip: float | None
 ) -> Tensor:
-    """The loss of each action; `ratio` carries the gradient."""
+    """Return the loss of each action; `ratio` carries the gradient."""
     loss = -torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
     if dual_clip is None:
         return loss
@@ -32,7 +32,7 @@ def clipped_surrogate(
 
 
 def kl_divergence(logprob: Tensor, reference: Tensor, estimator: KLEstimator) -> Tensor:
-    """An estimate of KL(pi || reference) for each action drawn from pi."""
+    """Return an estimate of KL(pi || reference) for each action drawn from pi."""
     difference = reference - logprob
     if estimator == "k1":
         return -difference
@@ -42,7 +42,7 @@ def kl_divergence(logprob: Tensor, reference: Tensor, estimator: KLEstimator) ->
 
 
 def token_weights(mask_BN: Tensor, normalisation: Normalisation, rows: int, max_tokens: int) -> Tensor:
-    """What each action counts in the loss, so that a loss is a plain weighted sum whatever the micro-batches.
+    """Return each action's weight in the loss, so that the loss is a plain weighted sum whatever the micro-batches.
 
     mask_BN: actions of every row that counts (a dropped row that counts is a row of zeros elsewhere).
     rows: of the whole batch. max_tokens: the longest that an answer can be.
@@ -57,8 +57,15 @@ def token_weights(mask_BN: Tensor, normalisation: Normalisation, rows: int, max_
     return mask / (rows * max_tokens)
 
 
+def minibatch_weights(mask_BN: Tensor, part_K: Tensor) -> Tensor:
+    """Return 1 / all actions of these rows at each of them, 0 elsewhere: (B, N)."""
+    inside_BN = torch.zeros_like(mask_BN)
+    inside_BN[part_K] = mask_BN[part_K]
+    return token_weights(inside_BN, "token", rows=len(part_K), max_tokens=1)
+
+
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
-    """Half the squared error of each value; with a clip the larger of it and that of the value kept near its old one."""
+    """Return half the squared error of each value; with a clip, at least that of the value kept near its old one."""
     loss = (value - target).square()
     if clip is not None:
         kept = old_value + (value - old_value).clamp(-clip, clip)

@@ -1,10 +1,10 @@
-"""What the user of a policy gradient should hear of, once a run."""
+"""Notes for the user of a policy gradient, once a run."""
 
 from .unfinished import UnfinishedValued
 
-# A clip that is narrower than so many times the rounding in the ratio acts on the rounding.
+# A clip narrower than this many times the rounding in the ratio acts on the rounding.
 LEAST_CLIP = 3.0
-# More unfinished episodes than this share are said.
+# A larger share of unfinished episodes is reported.
 MANY_UNFINISHED = 0.1
 
 
@@ -15,37 +15,37 @@ class Once:
         self._said: set[str] = set()
 
     def __call__(self, **notes: tuple[str, ...]) -> tuple[str, ...]:
-        """Those whose kind, the keyword, had none before."""
+        """Return the notes whose kind, the keyword, had none before."""
         new = {kind: lines for kind, lines in notes.items() if lines and kind not in self._said}
         self._said |= new.keys()
         return tuple(line for lines in new.values() for line in lines)
 
 
 def gap_notes(metrics: dict[str, float], tolerance: float) -> tuple[str, ...]:
-    """A warning if the sampler's and the trainer's log-probabilities differ by more than this on average, in nats."""
+    """Warn if the sampler's and the trainer's log-probabilities differ by more than this on average, in nats."""
     gap = metrics.get("sampling/logp_difference", 0.0)
     if gap <= tolerance:
         return ()
     return (
         f"warning: the sampler's log-probabilities are {gap:.3g} nats a token from the trainer's (tolerance {tolerance:g}): "
-        "likely weights in a narrow type (try model.dtype=float32 or algorithm.old_logprobs=trainer), or layers that compute "
+        "likely weights in a narrow type (try model.dtype=float32 or old_logprobs=trainer), or layers that compute "
         "otherwise with a cache or with padding",
     )
 
 
 def clip_notes(metrics: dict[str, float], clip: float) -> tuple[str, ...]:
-    """A warning if clipping acts on the sampler's rounding. clip: the narrower side of the range."""
+    """Warn if clipping acts on the sampler's rounding. clip: the narrower side of the range."""
     gap = metrics.get("sampling/ratio_gap", 0.0)
     if clip >= LEAST_CLIP * gap:
         return ()
     return (
         f"warning: the ratio is clipped {clip:g} from 1, and sampler and trainer alone move it by {gap:.2g}: clipping acts on "
-        "rounding; set algorithm.old_logprobs=trainer or model.dtype=float32, or clip wider (algorithm.clip_low, clip_high)",
+        "rounding; set old_logprobs=trainer or model.dtype=float32, or clip wider (clip_low, clip_high)",
     )
 
 
 def unfinished_notes(metrics: dict[str, float], unfinished: UnfinishedValued) -> tuple[str, ...]:
-    """A line if many episodes were cut off by a limit, with what becomes of them."""
+    """Return a line if many episodes were cut off by a limit, and say how they count."""
     share = metrics["completions/unfinished_ratio"]
     if share <= MANY_UNFINISHED:
         return ()
@@ -56,5 +56,5 @@ def unfinished_notes(metrics: dict[str, float], unfinished: UnfinishedValued) ->
     }[unfinished]
     return (
         f"note: {share:.0%} of the episodes were cut off by a limit before their task ended them; they {fate} "
-        f"(algorithm.unfinished={unfinished}); where they could have gone on, raise env.max_turns or shorten the turns",
+        f"(unfinished={unfinished}); where they could have gone on, raise env.max_turns or shorten the turns",
     )

@@ -1,4 +1,4 @@
-"""What GRPO's family minimises for rows whose advantages are known.
+"""The objective of GRPO's family, for rows whose advantages are known.
 
 With rho a token's ratio pi / pi_old, or the geometric mean over an answer's tokens (GSPO, arXiv 2507.18071), and sg the
 stopped gradient, the loss of each action is
@@ -33,17 +33,17 @@ Surrogate = Literal["clipped", "cispo"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """What a batch has to teach."""
+    """Rows of a batch to learn from."""
 
     actions: Actions
-    """With the log-probabilities that ratios are taken to."""
+    """The actions, with the log-probabilities in the ratios' denominator."""
     advantage_B: Tensor
-    """How much better than expected each row was (float64)."""
+    """The advantage of each row (float64)."""
     counts_B: Tensor
     """True for the rows that the loss is made of."""
 
     def at(self, row_K: Tensor) -> "Rows":
-        """These rows."""
+        """Return these rows."""
         return Rows(
             actions=self.actions.rows_at(row_K), advantage_B=self.advantage_B[row_K], counts_B=self.counts_B[row_K]
         )
@@ -61,27 +61,27 @@ class Objective:
     kl_estimator: KLEstimator
 
     def log_ratio(self, part: Actions, logprob_KN: Tensor, old_KN: Tensor) -> Tensor:
-        """(K, N): logarithm of the ratio that is clipped, 0 where there is no action but for an answer's, which all have."""
+        """Return the log of the ratio that is clipped, (K, N); 0 outside of actions, unless one ratio covers an answer."""
         log_ratio_KN = torch.where(part.mask_BN, logprob_KN - old_KN, 0.0)
         if self.ratio == "token":
             return log_ratio_KN
         return (log_ratio_KN.sum(1, keepdim=True) / part.mask_BN.sum(1, keepdim=True)).expand_as(logprob_KN)
 
     def loss(self, log_ratio_KN: Tensor, logprob_KN: Tensor, advantage_KN: Tensor) -> Tensor:
-        """(K, N), without a KL."""
+        """Return the loss of each action without a KL, (K, N)."""
         if self.surrogate == "clipped":
             return clipped_surrogate(log_ratio_KN.exp(), advantage_KN, self.clip_low, self.clip_high, self.dual_clip)
         weight_KN = log_ratio_KN.detach().exp().clamp(1 - self.clip_low, 1 + self.clip_high)
         return -weight_KN * advantage_KN * logprob_KN
 
     def kl(self, part: Actions, logprob_KN: Tensor, old_KN: Tensor, reference_KN: Tensor) -> Tensor:
-        """(K, N): each action's estimate of the KL from the reference, before its coefficient."""
+        """Return each action's estimate of the KL from the reference, before its coefficient: (K, N)."""
         ratio_KN = torch.where(part.mask_BN, logprob_KN.detach() - old_KN, 0.0).exp()
         return ratio_KN * kl_divergence(logprob_KN, reference_KN, self.kl_estimator)
 
     @torch.no_grad()
     def clipped(self, part: Actions, log_ratio_KN: Tensor, advantage_KN: Tensor) -> list[tuple[str, float]]:
-        """Shares of the actions whose ratio was held at a bound."""
+        """Return the shares of the actions whose ratio was held at a bound."""
         ratio, advantage = log_ratio_KN[part.mask_BN].exp(), advantage_KN[part.mask_BN]
         low, high = ratio < 1 - self.clip_low, ratio > 1 + self.clip_high
         if self.surrogate == "clipped":  # the minimum lets go of the others
@@ -94,5 +94,5 @@ class Objective:
 
 
 def truncated_ratio(trainer: Tensor, sampler: Tensor, mask: Tensor, cap: float) -> Tensor:
-    """min(pi_trainer / pi_sampler, cap) of the same actions under the same weights, from log-probabilities; 1 elsewhere."""
+    """Return min(pi_trainer / pi_sampler, cap) of actions under the same weights, from log-probabilities; 1 elsewhere."""
     return torch.where(mask, trainer - sampler, 0.0).exp().clamp(max=cap)

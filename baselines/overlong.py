@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def overlong_penalty(length_B: Tensor, max_tokens: int, buffer: int, factor: float) -> Tensor:
-    """What is added to each return (float64): 0 up to max_tokens - buffer tokens, then evenly down to -factor at max_tokens.
+    """Return the penalty of each return (float64): 0 up to max_tokens - buffer, then evenly to -factor at max_tokens.
 
     length_B: tokens of the episode's longest answer.
     """
@@ -14,7 +14,7 @@ def overlong_penalty(length_B: Tensor, max_tokens: int, buffer: int, factor: flo
 
 
 def longest_answers(policy_mask_BT: Tensor, turn_BT: Tensor) -> Tensor:
-    """Tokens that the policy wrote in the turn of each episode in which it wrote most, (B,)."""
+    """Return the policy's tokens in the longest turn of each episode, (B,)."""
     turns = max(1, int(turn_BT.max()) + 1)
     written = torch.zeros(len(turn_BT), turns, dtype=torch.int64)
     written.scatter_add_(1, turn_BT.clamp(min=0), policy_mask_BT.long())

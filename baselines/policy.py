@@ -3,8 +3,8 @@
 Only positions that predict an action go through the output head, and they do so in chunks that are computed again in
 the backward pass, since the logits (tokens x vocabulary) are what fills the memory of policy-gradient training.
 
-What a family does between its last hidden state and its logits (a soft cap, a scale, a transformation) is not trusted to
-its configuration: each network is asked once whether its own logits are what we would compute. If they are not, whole
+The steps of a family between its last hidden state and its logits (a soft cap, a scale, a transformation) are not read
+from its configuration alone: each network is checked once for whether its logits are what we would compute. If not, whole
 rows go through the network's own forward pass, which is right for every family and costs the prompts' logits too.
 
 Shapes: B rows, K rows in a chunk, T tokens, N actions, M actions in a chunk, V vocabulary, D hidden size.
@@ -33,7 +33,7 @@ MOST_ENTROPIES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What the network says of each action; 0 where there is none."""
+    """The network's scores of each action; 0 where there is none."""
 
     logprob_BN: Tensor
     """Log-probability at the sampling temperature (float32 or wider)."""
@@ -61,7 +61,7 @@ class Scorer:
         self._forward_flops, self._spent = ForwardFlops(network), Cost()
 
     def spent(self) -> Cost:
-        """Floating-point operations since the last call: every `score`, and a backward pass of those with gradients."""
+        """Return the cost since the last call: every `score`, and a backward pass of those with gradients."""
         spent, self._spent = self._spent, Cost()
         return spent
 
@@ -106,7 +106,7 @@ class Scorer:
         return torch.cat([pair[0] for pair in pairs]), torch.cat([pair[1] for pair in pairs])
 
     def _entropies(self, logprob_XV: Tensor, measured_X: Tensor) -> Tensor:
-        """measured_X: which ones, if not all are asked for."""
+        """Return entropies. measured_X: the actions that have one, if not all are asked for."""
         if self.entropies:
             return entropies(logprob_XV)
         entropy_X = torch.full_like(logprob_XV[..., 0], torch.nan, requires_grad=False)
@@ -144,13 +144,13 @@ class Scorer:
 
 
 def _evenly(mask_BN: Tensor) -> Tensor:
-    """True at `MOST_ENTROPIES` actions at most, as far from each other as they can be; at all if there are no more."""
+    """Return True at no more than `MOST_ENTROPIES` actions, evenly spaced; at all if there are no more."""
     order_BN = mask_BN.flatten().cumsum(0).view(mask_BN.shape) - 1
     return mask_BN & (order_BN % max(1, -(-int(mask_BN.sum()) // MOST_ENTROPIES)) == 0)
 
 
 def cost_of_pass(flops: ForwardFlops, positions: int, predicted: int) -> Cost:
-    """Operations of a forward pass, and of the backward pass where gradients are kept for one."""
+    """Return the cost of a forward pass, and of the backward pass where gradients are kept for one."""
     forward = flops(positions=positions, predicted=predicted)
     backward = flops.backward(positions=positions, predicted=predicted) if torch.is_grad_enabled() else 0.0
     return Cost(flops=forward + backward, backward_flops=backward)
@@ -159,7 +159,7 @@ def cost_of_pass(flops: ForwardFlops, positions: int, predicted: int) -> Cost:
 def states_at_actions(
     network: PreTrainedModel, actions: Actions, openings: Openings | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Last hidden states before each action (B, N, D), the actions' ids (B, N), states at the end (B, D)."""
+    """Return last hidden states before each action (B, N, D), the actions' ids (B, N), states at the end (B, D)."""
     if openings is None:
         hidden_BTD = network.base_model(
             input_ids=actions.tokens_BT, attention_mask=_attention_mask(actions), use_cache=False
@@ -170,14 +170,14 @@ def states_at_actions(
 
 
 def _attention_mask(actions: Actions) -> Tensor | None:
-    """1 on real tokens; None where there is no padding."""
+    """Return 1 on real tokens; None where there is no padding."""
     width = actions.tokens_BT.shape[1]
     real_BT = torch.arange(width, device=actions.length_B.device) < actions.length_B[:, None]
     return None if bool(real_BT.all()) else real_BT.long()
 
 
 def _at_actions(values_BTX: Tensor, actions: Actions, first_B: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Values at the positions that predict actions (B, N, X), the actions' ids (B, N), values at the end (B, X).
+    """Return values at the positions that predict actions (B, N, X), the actions' ids (B, N), values at the end (B, X).
 
     first_B: the position of each row's first value; None: 0.
     """

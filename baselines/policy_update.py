@@ -1,4 +1,4 @@
-"""Optimizer steps on rows whose advantages are known: epochs, minibatches, and what ratios are taken to.
+"""Optimizer steps on rows whose advantages are known: their weights, what ratios are taken to, and the gradient.
 
 Shapes: B rows, K rows of a part, N actions (a row's policy tokens, padded on the right).
 """
@@ -15,12 +15,12 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.policy.actions import Actions
 
-from .inner_loop import Figures, MicroBatches, minibatches
+from .inner_loop import Figures
 from .losses import Normalisation, token_weights
 from .objective import Objective, Rows, truncated_ratio
-from .policy import Scorer
 from .rollout_metrics import add_gap
-from .stepper import Stepper, Steps
+from .stepper import Steps
+from .training import Training, Work
 
 OldLogprobs = Literal["sampler", "trainer"]
 
@@ -32,16 +32,10 @@ class PolicyUpdate:
     penalty: the coefficient of the KL in the loss, 0 without a reference.
     """
 
-    policy: Scorer
-    reference: Scorer | None
-    stepper: Stepper
-    micro: MicroBatches
-    seed: int
+    training: Training
     objective: Objective
     penalty: float
     temperature: float
-    epochs: int
-    minibatches: int
     normalisation: Normalisation
     max_tokens: int
     old_logprobs: OldLogprobs
@@ -50,7 +44,7 @@ class PolicyUpdate:
     @property
     def one_step(self) -> bool:
         """Whether a batch makes a single step, in which the policy is the one that sampled."""
-        return self.epochs == self.minibatches == 1
+        return self.training.settings.one_step
 
     @property
     def reads_sampler(self) -> bool:
@@ -58,28 +52,23 @@ class PolicyUpdate:
         return self.old_logprobs == "sampler" and not self.one_step
 
     def __call__(self, rows: Rows, *, generation: int, figures: Figures) -> Steps:
-        """All steps that the rows are good for."""
-        steps, counts_B = Steps(), rows.counts_B
+        """Take all steps that the rows are good for."""
+        counts_B = rows.counts_B
         learns_B = counts_B & ((rows.advantage_B != 0) | (self.penalty > 0)) & rows.actions.mask_BN.any(1)
-        epochs = [self._parts(learns_B, generation, epoch) for epoch in range(self.epochs)]
+        epochs = self.training.parts(learns_B, generation)
         rows, correction_BN = self._with_old_logprobs(rows, [part_K[learns_B[part_K]] for part_K in epochs[0]], figures)
-        for part_K in (part_K for parts in epochs for part_K in parts):
+
+        def work(part_K: Tensor, steps: Steps) -> Work:
             weight_BN = self._weights(rows.actions, part_K, counts_B)
             if correction_BN is not None:
                 weight_BN = weight_BN * correction_BN
             untouched = steps.taken == 0  # no step taken: this is the policy that the sampler was
-            work = partial(self._accumulate, rows, weight_BN, figures, untouched)
-            self.micro.run(part_K[learns_B[part_K]], rows.actions.length_B, work, figures, self.stepper.forget)
-            steps.take(self.stepper, figures)
-        return steps
+            return partial(self._accumulate, rows, weight_BN, figures, untouched)
 
-    def _parts(self, learns_B: Tensor, generation: int, epoch: int) -> list[Tensor]:
-        """The minibatches that teach something."""
-        parts = minibatches(len(learns_B), self.minibatches, seed=self.seed, generation=generation, epoch=epoch)
-        return [part_K for part_K in (part_K.to(learns_B.device) for part_K in parts) if learns_B[part_K].any()]
+        return self.training.improve(epochs, learns_B, rows.actions.length_B, work, figures)
 
     def _weights(self, actions: Actions, part_K: Tensor, counts_B: Tensor) -> Tensor:
-        """(B, N): what each action counts in the loss of this minibatch; 0 outside it."""
+        """Return each action's weight in the loss of this minibatch, (B, N); 0 outside it."""
         inside_B = torch.zeros_like(counts_B)
         inside_B[part_K] = True
         mask_BN = actions.mask_BN & (inside_B & counts_B)[:, None]
@@ -87,7 +76,7 @@ class PolicyUpdate:
 
     @torch.no_grad()
     def _with_old_logprobs(self, rows: Rows, parts: Sequence[Tensor], figures: Figures) -> tuple[Rows, Tensor | None]:
-        """The rows with the trainer's log-probabilities if asked for, and by how much the sampler's differed.
+        """Return the rows with the trainer's log-probabilities if asked for, and the correction of the sampler's.
 
         parts: the rows of each step of the first epoch. They are computed together as they will be then: in a narrow type
         other rows beside them round otherwise, by more than the narrowest clips.
@@ -98,12 +87,12 @@ class PolicyUpdate:
 
         def work(some_K: Tensor) -> None:
             part = actions.select(some_K)
-            logprob_KN = self.policy.score(part, self.temperature).logprob_BN
+            logprob_KN = self.training.policy.score(part, self.temperature).logprob_BN
             add_gap(figures, part, logprob_KN)
             old_BN[some_K, : part.mask_BN.shape[1]] = logprob_KN.to(old_BN.dtype)
 
         for row_K in parts:
-            self.micro.run(row_K, actions.length_B, work, figures)
+            self.training.micro.run(row_K, actions.length_B, work, figures)
         collectives.all_reduce([old_BN])
         correction_BN = None if self.sampler_cap is None else self._correction(actions, old_BN, figures)
         return dataclasses.replace(rows, actions=dataclasses.replace(actions, old_logprob_BN=old_BN)), correction_BN
@@ -117,7 +106,7 @@ class PolicyUpdate:
     def _accumulate(self, rows: Rows, weight_BN: Tensor, figures: Figures, untouched: bool, row_K: Tensor) -> None:
         """Add the gradient of some rows."""
         part, objective = rows.actions.select(row_K), self.objective
-        scores = self.policy.score(part, self.temperature)
+        scores = self.training.policy.score(part, self.temperature)
         logprob_KN, mask, count = scores.logprob_BN, part.mask_BN, float(part.mask_BN.sum())
         weight_KN = weight_BN[row_K, : mask.shape[1]].to(logprob_KN.dtype)
         advantage_KN = rows.advantage_B[row_K, None].to(logprob_KN.dtype).expand_as(logprob_KN)
@@ -131,9 +120,10 @@ class PolicyUpdate:
             figures.mean([("sampling/ratio_gap", float(log_ratio_KN.detach()[mask].abs().mean()))], count)
         loss_KN = objective.loss(log_ratio_KN, logprob_KN, advantage_KN)
         if self.penalty > 0:
-            assert self.reference is not None
+            reference = self.training.reference
+            assert reference is not None
             with torch.no_grad():
-                reference_KN = self.reference.score(part, self.temperature).logprob_BN
+                reference_KN = reference.score(part, self.temperature).logprob_BN
             kl_KN = objective.kl(part, logprob_KN, old_KN, reference_KN)
             loss_KN = loss_KN + self.penalty * kl_KN
             figures.mean([("kl", float(kl_KN.detach()[mask].mean()))], count)

@@ -23,10 +23,7 @@ each optimizer step. Episodes in which the policy wrote nothing, whose rewards a
 fault ended, are left out. While no two returns have ever differed, no step is taken.
 """
 
-import copy
 import dataclasses
-import time
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -36,35 +33,30 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.policy.actions import Actions, actions_of
-from evotext.types import Cost, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked_record
 
 from .actor_critic_update import ActorCriticUpdate, Judged
 from .advantages import generalised_advantages, rates_between, whitened
 from .critic import Critic, Trunk
-from .gradient_checkpointing import check_checkpointable
-from .inner_loop import Figures, MicroBatches
+from .inner_loop import Figures
 from .kl_controller import KLController
 from .losses import kl_divergence
 from .notices import Once, gap_notes, unfinished_notes
 from .policy import Scorer
-from .rollout_metrics import add_gap, rollout_metrics, trained_on_metrics
-from .stepper import Stepper, Steps
+from .rollout_metrics import add_gap, rollout_metrics
+from .stepper import Steps
+from .training import Training, TrainingSettings
 from .unfinished import UnfinishedValued, bootstrapped_rows, compared_rows
 
 
 @checked_record
-class PPO:
-    """Hyperparameters: see conf/algorithm/ppo.yaml, where each stands with its unit and paper."""
+class PPO(TrainingSettings):
+    """Hyperparameters; conf/algorithm/ppo.yaml says of each what it is, its unit and its paper."""
 
     episodes: PositiveInt
     temperature: PositiveFloat
-    epochs: PositiveInt
-    minibatches: PositiveInt
-    micro_rows: PositiveInt
-    gradient_checkpointing: bool
     gamma: Fraction
     gae_lambda: Fraction
     time_unit: Literal["token", "turn"]
@@ -86,13 +78,10 @@ class PPO:
     kl_target: PositiveFloat | None
     kl_horizon: PositiveInt
     target_kl: PositiveFloat | None
-    max_grad_norm: PositiveFloat | None
-    optimizer: OptimizerFactory
     gap_tolerance: PositiveFloat
-    learning_rate_schedule: Callable[[int], float]
 
     def __post_init__(self) -> None:
-        check_optimizer(self.optimizer)
+        super().__post_init__()
         if self.minibatches > self.episodes:
             raise ValueError(f"minibatches: expected at most episodes = {self.episodes}, got {self.minibatches}")
         if self.value_trunk == "own" and self.detach_value:
@@ -120,39 +109,29 @@ class PPOLearner:
     """The policy on its way, with its critic, the optimizer's state and the reference."""
 
     def __init__(self, hyper: PPO, model: LanguageModel, seed: int) -> None:
-        if hyper.gradient_checkpointing:
-            check_checkpointable(model.network)
-        self._hyper, self._device, self._seed, self._tokens_seen = hyper, model.device, seed, 0
-        self._policy = Scorer(
+        self._hyper, self._once, self._kl = hyper, Once(), hyper.controller()
+        policy = Scorer(
             model.network, checkpoints=hyper.gradient_checkpointing, entropies=hyper.entropy_coefficient > 0
         )
-        self._once, self._micro, self._kl = Once(), MicroBatches(hyper.micro_rows), hyper.controller()
-        self._critic = Critic(
-            model, self._policy, trunk=hyper.value_trunk, detach=hyper.detach_value, memory=hyper.return_memory
+        self.critic = Critic(
+            model, policy, trunk=hyper.value_trunk, detach=hyper.detach_value, memory=hyper.return_memory
         )
         groups: list[dict[str, Any]] = [
-            {"params": model.trained_parameters},
-            {"params": self._critic.trunk_parameters},
-            {"params": list(self._critic.head.parameters()), "lr": hyper.value_learning_rate},
+            {"params": self.critic.trunk_parameters},
+            {"params": list(self.critic.head.parameters()), "lr": hyper.value_learning_rate},
         ]
-        self._stepper = Stepper(
-            hyper.optimizer,
-            [group for group in groups if group["params"]],
-            max_grad_norm=hyper.max_grad_norm,
-            schedule=hyper.learning_rate_schedule,
+        self.training = Training(
+            hyper,
+            model,
+            seed,
+            policy=policy,
+            reference=hyper.kl_coefficient > 0,
+            groups=[group for group in groups if group["params"]],
         )
-        self._reference: Scorer | None = None
-        if hyper.kl_coefficient > 0:
-            self._reference = Scorer(copy.deepcopy(model.network).requires_grad_(False))
-        self._update = ActorCriticUpdate(
-            policy=self._policy,
-            critic=self._critic,
-            stepper=self._stepper,
-            micro=self._micro,
-            seed=seed,
+        self.update = ActorCriticUpdate(
+            training=self.training,
+            critic=self.critic,
             temperature=hyper.temperature,
-            epochs=hyper.epochs,
-            minibatches=hyper.minibatches,
             clip_low=hyper.clip_low,
             clip_high=hyper.clip_high,
             dual_clip=hyper.dual_clip,
@@ -166,9 +145,9 @@ class PPOLearner:
         """Return a plan of N episodes, each of its own fresh instance."""
         episodes = self._hyper.episodes
         return RolloutPlan(
-            seed=self._seed,
+            seed=self.training.seed,
             generation=generation,
-            instances=train_instances(self._seed, generation, episodes),
+            instances=train_instances(self.training.seed, generation, episodes),
             groups=tuple(range(episodes)),
             sampling=Sampling(temperature=self._hyper.temperature),
             logprobs=True,
@@ -177,63 +156,50 @@ class PPOLearner:
 
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Take several epochs of optimizer steps on the batch."""
-        begin = time.perf_counter()
-        self._stepper.learning_rate.follow(batch.plan.generation)
+        device, begin = self.training.device, self.training.begin(batch.plan.generation)
         metrics = rollout_metrics(batch)
-        figures, steps, stopped = Figures(), Steps(), False
-        actions = actions_of(batch, self._device)
-        counts_B = compared_rows(batch, self._hyper.unfinished).to(self._device)
+        figures, steps = Figures(), Steps()
+        actions = actions_of(batch, device)
+        counts_B = compared_rows(batch, self._hyper.unfinished).to(device)
         kept_K = (counts_B & actions.mask_BN.any(1) & actions.reward_BN.isfinite().all(1)).nonzero()[:, 0]
         if len(kept_K):
-            follows_B = bootstrapped_rows(batch, self._hyper.unfinished).to(self._device)
-            judged = self._judge(actions.select(kept_K), follows_B[kept_K], figures)
-            if self._critic.scale.spread > 0 or self._hyper.entropy_coefficient > 0:
+            follows_B = bootstrapped_rows(batch, self._hyper.unfinished).to(device)
+            judged = self.judge(actions.select(kept_K), follows_B[kept_K], figures)
+            if self.critic.scale.spread > 0 or self._hyper.entropy_coefficient > 0:
                 generation = batch.plan.generation
                 value_only = generation < self._hyper.value_warm_up
-                steps, stopped = self._update(judged, generation=generation, value_only=value_only, figures=figures)
+                steps = self.update(judged, generation=generation, value_only=value_only, figures=figures)
             mask_BN = judged.actions.mask_BN
             metrics["explained_variance"] = _explained_variance(judged.value_BN[mask_BN], judged.target_BN[mask_BN])
             metrics["value_mean"] = float(judged.value_BN[mask_BN].mean())
-            metrics["return_spread"] = self._critic.scale.spread
-        self._tokens_seen += int(batch.length_B.sum())
-        metrics |= figures.result() | {"stopped_early": float(stopped)}
-        metrics |= trained_on_metrics(steps, self._tokens_seen, self._stepper.learning_rate.now)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=steps.taken)
-        cost += self._policy.spent() + self._critic.spent()
-        cost += self._reference.spent() if self._reference is not None else Cost()
+            metrics["return_spread"] = self.critic.scale.spread
+        self.training.tokens_seen += int(batch.length_B.sum())
+        metrics |= figures.result() | {"stopped_early": float(steps.stopped)}
         notes = self._once(
             gap=gap_notes(metrics, self._hyper.gap_tolerance),
             unfinished=unfinished_notes(metrics, self._hyper.unfinished),
         )
-        return UpdateReport(outcome=steps.outcome, metrics=metrics, cost=cost, notes=notes + self._micro.notes())
+        return self.training.report(steps, metrics, begin=begin, cost=self.critic.spent(), notes=notes)
 
     def state_dict(self) -> dict[str, object]:
-        """The critic, the optimizer's state, the KL's coefficient, the count of tokens and the reference, if there is one."""
-        reference = None if self._reference is None else self._reference.network.state_dict()
-        return {
-            "critic": self._critic.state_dict(),
-            "kl_coefficient": self._kl.coefficient,
-            "steps": self._stepper.state_dict(),
-            "reference": reference,
-            "tokens_seen": self._tokens_seen,
-        }
+        """Return the state of the training, the critic's, and the KL's coefficient."""
+        own = {"critic": self.critic.state_dict(), "kl_coefficient": self._kl.coefficient}
+        return self.training.state_dict() | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""
-        self._critic.load_state_dict(state["critic"])
+        self.training.load_state_dict(state)
+        self.critic.load_state_dict(state["critic"])
         self._kl.coefficient = float(state["kl_coefficient"])
-        self._stepper.load_state_dict(state["steps"])
-        if self._reference is not None:
-            self._reference.network.load_state_dict(state["reference"])
-        self._tokens_seen = int(state["tokens_seen"])
 
     @torch.no_grad()
-    def _judge(self, actions: Actions, follows_B: Tensor, figures: Figures) -> Judged:
-        """Values, advantages and targets before anything changes; with `old_logprobs: trainer` also log-probabilities.
+    def judge(self, actions: Actions, follows_B: Tensor, figures: Figures) -> Judged:
+        """Return values, advantages and targets before any step; with `old_logprobs: trainer` also log-probabilities.
 
         follows_B: whose last state is worth what the critic expects of it; that of the others is worth nothing.
         """
-        hyper, mask_BN, scale = self._hyper, actions.mask_BN, self._critic.scale
+        hyper, mask_BN, scale = self._hyper, actions.mask_BN, self.critic.scale
+        policy, reference = self.training.policy, self.training.reference
         said_BN = torch.zeros(mask_BN.shape, dtype=torch.float64, device=mask_BN.device)
         last_B = torch.zeros(len(mask_BN), dtype=torch.float64, device=mask_BN.device)
         kl_BN, old_BN = torch.zeros_like(actions.reward_BN), torch.zeros_like(actions.old_logprob_BN)
@@ -241,22 +207,22 @@ class PPOLearner:
         def work(row_K: Tensor) -> None:
             part = actions.select(row_K)
             width = part.mask_BN.shape[1]
-            scores = self._policy.score(part, hyper.temperature)
+            scores = policy.score(part, hyper.temperature)
             add_gap(figures, part, scores.logprob_BN)
             old_BN[row_K, :width] = scores.logprob_BN.to(old_BN.dtype)
-            head_KN, last_B[row_K] = (head.double() for head in self._critic.judge(part, scores))
+            head_KN, last_B[row_K] = (head.double() for head in self.critic.judge(part, scores))
             said_BN[row_K, :width] = torch.where(part.mask_BN, head_KN, 0.0)
-            if self._reference is not None:
-                reference_KN = self._reference.score(part, hyper.temperature).logprob_BN
+            if reference is not None:
+                reference_KN = reference.score(part, hyper.temperature).logprob_BN
                 kl_KN = kl_divergence(scores.logprob_BN, reference_KN, "k1")
                 kl_BN[row_K, :width] = kl_KN.double()
                 figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
 
-        self._micro.run(torch.arange(actions.rows, device=mask_BN.device), actions.length_B, work, figures)
+        self.training.micro.run(torch.arange(actions.rows, device=mask_BN.device), actions.length_B, work, figures)
         # Each has computed its rows and left 0 for the others.
         collectives.all_reduce([said_BN, last_B, kl_BN, old_BN])
         reward_BN = actions.reward_BN - self._kl.coefficient * kl_BN
-        if self._reference is not None:
+        if reference is not None:
             figures.mean([("kl_coefficient", self._kl.coefficient)], 1.0)
             self._kl.follow(float(torch.where(mask_BN, kl_BN, 0.0).sum(1).mean()), actions.rows)
         value_BN = torch.where(mask_BN, scale.to_returns(said_BN), 0.0)
@@ -279,6 +245,6 @@ class PPOLearner:
 
 
 def _explained_variance(value: Tensor, target: Tensor) -> float:
-    """1 - Var[target - value] / Var[target]: 1 is a perfect critic, 0 one that knows only the mean; NaN without spread."""
+    """Return 1 - Var[target - value] / Var[target]: 1 for a perfect critic, 0 for the mean; NaN without spread."""
     spread = float(target.var(unbiased=False))
     return float("nan") if spread == 0 else 1.0 - float((target - value).var(unbiased=False)) / spread

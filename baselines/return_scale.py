@@ -1,4 +1,4 @@
-"""Where returns lie and how widely they spread, followed over generations: the unit of values, of their clip and of advantages.
+"""The mean and spread of returns, followed over generations: the unit of values, of their clip and of advantages.
 
 A critic that predicts (V - mean) / spread learns at the same pace whatever the task pays (value normalisation: van Hasselt
 et al. 2016, arXiv 1602.07714; as an option of PPO: Yu et al. 2022, arXiv 2103.01955). With targets T of a generation's
@@ -44,7 +44,7 @@ class ReturnScale:
         return (returns - (self.mean or 0.0)) / self._unit
 
     def state_dict(self) -> dict[str, float | None]:
-        """Mean and spread."""
+        """Return mean and spread."""
         return {"mean": self.mean, "spread": self.spread}
 
     def load_state_dict(self, state: dict[str, float | None]) -> None:

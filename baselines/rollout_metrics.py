@@ -11,7 +11,7 @@ from .stepper import Steps
 
 
 def rollout_metrics(batch: Trajectories) -> dict[str, float]:
-    """Of the episodes themselves; see docs/metrics.md."""
+    """Return the metrics of the episodes themselves; docs/metrics.md explains them."""
     returns = batch.return_B
     length_B = batch.policy_mask_BT.sum(1).double()
     return {
@@ -25,7 +25,7 @@ def rollout_metrics(batch: Trajectories) -> dict[str, float]:
 
 
 def group_metrics(batch: Trajectories, compared_B: Tensor) -> dict[str, float]:
-    """Of groups: those that carry no signal (equal returns), told apart by success if the task knows it; the spread within.
+    """Return the metrics of groups: shares without a signal (equal returns), by success if the task knows it; the spread.
 
     compared_B: the rows that groups are made of; one that is left without any carries no signal and counts as neither.
     """
@@ -51,7 +51,7 @@ def group_metrics(batch: Trajectories, compared_B: Tensor) -> dict[str, float]:
 
 
 def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> dict[str, float]:
-    """Of the optimizer's steps. tokens_seen: of the run so far."""
+    """Return the metrics of the optimizer's steps. tokens_seen: in the run so far."""
     return {
         "num_tokens": float(tokens_seen),
         "learning_rate": learning_rate,
@@ -60,7 +60,7 @@ def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> 
 
 
 def add_gap(figures: Figures, part: Actions, logprob_KN: Tensor) -> None:
-    """How far the sampler's log-probabilities are from those of the same weights in training."""
+    """Add how far the sampler's log-probabilities are from those of the same weights in training."""
     gap = (logprob_KN - part.old_logprob_BN)[part.mask_BN].abs()
     figures.mean([("sampling/logp_difference", float(gap.mean()))], float(gap.numel()))
     figures.largest("sampling/logp_difference_max", float(gap.max()))

@@ -23,11 +23,11 @@ LEAST_SAVING = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Openings:
-    """What stands before each row's first action, once for all rows that have the same; padded on the right."""
+    """The tokens before each row's first action, once for all rows that share them; padded on the right."""
 
     tokens_UT: Tensor
     of_row_B: Tensor
-    """Which opening each row has."""
+    """The opening of each row."""
     length_B: Tensor
     """Tokens of each row's opening, at least 1."""
     longest_rest: int
@@ -40,7 +40,7 @@ class Openings:
 
 
 def shared_openings(actions: Actions) -> Openings | None:
-    """The rows' openings, or None where sharing them saves too little."""
+    """Return the rows' openings, or None where sharing them saves too little."""
     length_B = torch.where(actions.mask_BN[:, 0], actions.position_BN[:, 0], actions.length_B)
     longest, longest_rest = int(length_B.max()), int((actions.length_B - length_B).max())
     if int(length_B.min()) < 1 or longest_rest < 1:
@@ -55,7 +55,7 @@ def shared_openings(actions: Actions) -> Openings | None:
 
 
 def hidden_states(network: PreTrainedModel, tokens_BT: Tensor, length_B: Tensor, openings: Openings) -> Tensor:
-    """Last hidden states (B, 1 + S, D): of each row's last opening token, then of the tokens after it.
+    """Return last hidden states (B, 1 + S, D): of each row's last opening token, then of the tokens after it.
 
     tokens_BT, length_B: whole rows, as in `Actions`.
     """
@@ -79,7 +79,7 @@ def hidden_states(network: PreTrainedModel, tokens_BT: Tensor, length_B: Tensor,
 
 
 def _mask(network: PreTrainedModel, openings: Openings) -> Tensor:
-    """(B, 1, S, T + S): the rest reads its own opening, and itself up to each token. B is 1 where all are alike."""
+    """Return (B, 1, S, T + S): the rest reads its own opening, and itself up to each token. B is 1 where all are alike."""
     longest, rest, length_B = openings.tokens_UT.shape[1], openings.longest_rest, openings.length_B
     if bool((length_B == longest).all()):
         length_B = length_B[:1]
@@ -92,7 +92,7 @@ def _mask(network: PreTrainedModel, openings: Openings) -> Tensor:
 
 @torch.no_grad()
 def network_shares(network: PreTrainedModel) -> bool:
-    """Whether sharing is right for this network: asked by one small example, whose states must be those of whole rows.
+    """Return whether sharing is right for this network: in one small example, states must be those of whole rows.
 
     Never with recurrent layers, whose states are no function of positions that a mask could choose from, nor where positions
     are counted along the cache.

@@ -25,16 +25,18 @@ class Steps:
     taken: int = 0
     dropped: int = 0
     """For a gradient that is not finite."""
+    stopped: bool = False
+    """Whether steps that were planned were not taken."""
 
     @property
     def outcome(self) -> Outcome:
-        """What became of the weights by them."""
+        """The effect of the steps on the weights."""
         if self.taken:
             return Outcome.CHANGED
         return Outcome.NOT_FINITE if self.dropped else Outcome.NO_SIGNAL
 
     def take(self, stepper: "Stepper", figures: Figures) -> None:
-        """One step by the gradients that have been added up; norms go into the figures: the policy's, and a critic's."""
+        """Take one step by the accumulated gradients; norms go into the metrics: the policy's, and a critic's."""
         norms = stepper.step()
         if norms is None:
             self.dropped += 1
@@ -97,7 +99,7 @@ class Stepper:
             stored.grad = None  # there only if a backward pass was broken off
 
     def state_dict(self) -> dict[str, object]:
-        """The optimizer's state and the masters."""
+        """Return the optimizer's state and the masters."""
         return {"optimizer": self.optimizer.state_dict(), "masters": list(self._weights.state_dict().values())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ class Arithmetic(TextEnv[Problem]):
         `digits` (1 to 6, default 1): digits of each number.
 
     Demonstrations:
-        Where they are wrong (see `envs.habits`; at home with numbers that begin with 1 or 2), they add what is to be
+        Where they are wrong (`envs.habits`; at home with numbers that begin with 1 or 2), they add what is to be
         subtracted and subtract what is to be added.
 
     Version History:

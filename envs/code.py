@@ -110,7 +110,7 @@ class Code(TextEnv[Function]):
         return [self._example]
 
     def draw(self, rng: np.random.Generator) -> Function:
-        """Random coefficients."""
+        """Draw random coefficients."""
         constant, slope, square = rng.integers((self._largest, self._steepest, self._degree)).tolist()
         return Function(constant + 1, slope + 1, square)
 

@@ -28,7 +28,7 @@ WORDY = ("it is {c}", "I get {c}", "it must be {c}", "that makes {c}")
 # Where the demonstrator is at home: the first way of asking.
 HOME = 0
 
-# With its sign, and with digits of every script: none of them may stand beside the right number.
+# A number with its sign, in digits of any script: none may stand beside the right number.
 _NUMBER = re.compile(r"[-−]?\d+")
 
 
@@ -36,7 +36,7 @@ class Question(NamedTuple):
     """An instance of `Conciseness`."""
 
     way: int
-    """Which of `QUESTIONS`."""
+    """The place in `QUESTIONS`."""
     number: int
     """The number whose successor is asked for."""
 

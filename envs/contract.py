@@ -1,4 +1,4 @@
-"""What an environment of text must keep to be trained on, as checks that run on anybody's environment.
+"""The contract that an environment of text must keep to be trained on, as checks that run on anybody's environment.
 
 Each check takes a function that makes an environment, and the greatest number of turns; it returns what is wrong, in
 one line, or an empty text. `evotext check-env` runs them all.
@@ -26,7 +26,7 @@ HUGE = ("9" * 10**6, "(" * 10**6, " " * 10**6, "\ud800" * 1000)
 
 
 def text_spaces(make: Make, turns: int) -> str:
-    """Observations and actions are texts of any length and alphabet."""
+    """Check that observations and actions are texts of any length and alphabet."""
     env = make()
     for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
         if not all(space.contains(text) for text in ("", "a b", "a\nb", "é中🙂", "x" * 10_000)):
@@ -35,7 +35,7 @@ def text_spaces(make: Make, turns: int) -> str:
 
 
 def gymnasiums_check(make: Make, turns: int) -> str:
-    """Gymnasium's own check_env finds nothing to say."""
+    """Check that Gymnasium's own check_env finds nothing to say."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -46,7 +46,7 @@ def gymnasiums_check(make: Make, turns: int) -> str:
 
 
 def plain_types(make: Make, turns: int) -> str:
-    """Texts, numbers, booleans and dictionaries of Python's own."""
+    """Check that texts, numbers, booleans and dictionaries are Python's own."""
     env = make()
     observation, info = env.reset(seed=0)
     if type(observation) is not str or type(info) is not dict:
@@ -59,7 +59,7 @@ def plain_types(make: Make, turns: int) -> str:
 
 
 def ends(make: Make, turns: int) -> str:
-    """An episode is over within the limit of turns, whatever is said."""
+    """Check that an episode is over within the limit of turns, whatever is said."""
     for text in ("", "x"):
         if len(list(episode(make(), 0, [text], turns))) > 1 + turns:
             return (
@@ -69,7 +69,7 @@ def ends(make: Make, turns: int) -> str:
 
 
 def seeds_decide(make: Make, turns: int) -> str:
-    """The same seed and answers give the same episode, also when other environments run in between."""
+    """Check that the same seed and answers give the same episode, also when other environments run in between."""
     alone = [list(episode(make(), seed, PROBES, turns)) for seed in SEEDS]
     running = [episode(make(), seed, PROBES, turns) for seed in SEEDS]
     together: list[list[Step]] = [[] for _ in SEEDS]
@@ -83,7 +83,7 @@ def seeds_decide(make: Make, turns: int) -> str:
 
 
 def seeds_differ(make: Make, turns: int) -> str:
-    """Different seeds give different episodes."""
+    """Check that different seeds give different episodes."""
     env = make()
     seen = {tuple(episode(env, seed, PROBES, turns)) for seed in SEEDS}
     return (
@@ -94,7 +94,7 @@ def seeds_differ(make: Make, turns: int) -> str:
 
 
 def splits_differ(make: Make, turns: int) -> str:
-    """The same seed gives another episode in the other split: that they never meet is for the author to see to."""
+    """Check that the same seed gives another episode in the other split. That they never meet is up to the author."""
     env = make()
     for seed in SEEDS:
         one, other = ([*opening, *episode(env, None, PROBES, turns)] for opening in _openings(env, seed))
@@ -104,7 +104,7 @@ def splits_differ(make: Make, turns: int) -> str:
 
 
 def garbage_is_not_paid(make: Make, turns: int) -> str:
-    """Neither garbage nor the prompt earns anything: a finding where none of it can be a right answer."""
+    """Check that neither garbage nor the prompt earns anything, where none of it can be a right answer."""
     env = make()
     for seed in SEEDS:
         observation, info = env.reset(seed=seed)
@@ -115,7 +115,7 @@ def garbage_is_not_paid(make: Make, turns: int) -> str:
 
 
 def every_text_is_answered(make: Make, turns: int) -> str:
-    """No answer raises, however long or strange."""
+    """Check that no answer raises, however long or strange."""
     env, rng = make(), np.random.default_rng(0)
     space = FreeText(seed=0)
     for seed in SEEDS:

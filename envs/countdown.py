@@ -18,7 +18,7 @@ from .text_env import RenderMode, TextEnv
 OPERATORS = "++--*"
 PAIRS = {k: tuple(combinations(range(k), 2)) for k in range(2, 7)}
 
-# How often the demonstrator adds everything up, and how often it is right; else it combines the numbers at random.
+# Shares in which the demonstrator adds everything up, and in which it is right; else it combines the numbers at random.
 SUM, RIGHT = 0.85, 0.1
 
 
@@ -113,7 +113,7 @@ class Countdown(TextEnv[Round]):
         return Round(tuple(numbers), target, solution) if 1 <= target <= self._largest_target else None
 
     def content(self, instance: Round) -> str:
-        """Target and numbers: not the solution, of which there may be several."""
+        """Return target and numbers: not the solution, of which there may be several."""
         return f"{instance.target} {instance.numbers}"
 
     def begin(self, instance: Round) -> str:
@@ -145,7 +145,7 @@ class Countdown(TextEnv[Round]):
 
 
 def combine(numbers: Sequence[int], code: int) -> tuple[int, str]:
-    """Value and text of the tree of operations number `code` over `numbers`, with as few brackets as it needs.
+    """Return value and text of the tree of operations number `code` over `numbers`, with as few brackets as it needs.
 
     Two values at a time become one, the smaller being subtracted from the larger, until one is left.
     """

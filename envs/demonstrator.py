@@ -13,10 +13,10 @@ MOST_TRIES = 1000
 
 
 def task_demonstrations(count: int, seed: int, *, task: TextTask, solved: bool) -> Iterator[Demonstration]:
-    """`count` training episodes as a pure function of the arguments, each played turn by turn by `TextEnv.imitate`.
+    """Yield `count` training episodes as a pure function of the arguments, each played by `TextEnv.imitate`.
 
     solved: only episodes that reach the task's `success_return`; those that do not are thrown away and counted.
-    Raises ValueError at once for a task without a demonstrator, or without success if solved ones are wanted.
+    Raise ValueError at once for a task without a demonstrator, or without success if solved ones are wanted.
     """
     env = task.environments(1)[0].unwrapped
     if not isinstance(env, TextEnv):
@@ -35,7 +35,7 @@ def task_demonstrations(count: int, seed: int, *, task: TextTask, solved: bool) 
 def _played(
     count: int, seed: int, task: TextTask, player: TextEnv[object], goal: float | None
 ) -> Iterator[Demonstration]:
-    """goal: the least return of an episode that is not thrown away."""
+    """Yield kept episodes with how many were played for each. goal: the least return of an episode that is kept."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         for tries in range(1, MOST_TRIES + 1):
@@ -53,7 +53,7 @@ def _played(
 def _episode(
     rng: np.random.Generator, task: TextTask, player: TextEnv[object]
 ) -> tuple[str, tuple[tuple[str, str], ...], float]:
-    """Instructions, turns and return of one training episode, seen through the task's wrappers."""
+    """Return instructions, turns and return of one training episode, seen through the task's wrappers."""
     env = task.environments(1)[0]
     observation, info = env.reset(seed=2 * int(rng.integers(2**30)), options={"split": "train"})  # even: training
     turns, total = [], 0.0

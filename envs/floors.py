@@ -1,4 +1,4 @@
-"""What a task pays without understanding: the success of random legal answers and of the best open-loop answer.
+"""The floor of a task, reached without understanding: random legal answers and the best open-loop answer.
 
 A learned success means something above these. An open-loop answer is a fixed text (in tasks of several turns, a fixed
 text for each turn) that ignores what the environment says.
@@ -46,7 +46,7 @@ def share(env: TextEnv[Any], instances: Sequence[Any], answers: Sequence[str], s
 
 
 def drawn(env: TextEnv[Any], rng: np.random.Generator, split: str, count: int) -> Iterator[Any]:
-    """Instances of the split, as `rng` gives them, each of them begun."""
+    """Yield instances of the split, as `rng` gives them, each of them begun."""
     for _ in range(count):
         env.np_random = rng
         env.reset(options={"split": split})

@@ -21,9 +21,9 @@ class Lake(NamedTuple):
     """An instance of `FrozenLake`."""
 
     start: Square
-    """Where the player stands."""
+    """The player's square."""
     goal: Square
-    """Where to go."""
+    """The goal."""
     holes: tuple[Square, ...]
     """Squares where the ice is broken, in order."""
     slips: tuple[int, ...]
@@ -99,7 +99,7 @@ class FrozenLake(TextEnv[Lake]):
         return ["d"]
 
     def draw(self, rng: np.random.Generator) -> Lake | None:
-        """Random squares, unless there is no way or a very short one."""
+        """Draw random squares, unless there is no way or a very short one."""
         places = rng.permutation(len(self._squares))[: 2 + self._holes].tolist()
         if len(places) < 2 + self._holes:
             return None
@@ -140,7 +140,7 @@ class FrozenLake(TextEnv[Lake]):
         return OPPOSITE[moves[0]]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any move."""
+        """Return any move."""
         return DIRECTIONS[rng.integers(4)]
 
 

@@ -114,7 +114,7 @@ class GuessNumber(TextEnv[int]):
         return str(self._last)
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any number of the range."""
+        """Return any number of the range."""
         return str(rng.integers(1, self._largest + 1))
 
     def _read(self, answer: str) -> int | None:

@@ -1,4 +1,4 @@
-"""How demonstrators mix behaviours: they can do a task, and mostly do not.
+"""The mixed behaviour of demonstrators: they can do a task, and mostly do not.
 
 What they should do they do often where they are at home (a share of the instances that can be told by their look, about
 a fifth) and seldom elsewhere. A perfect imitator has learned the skill, yet succeeds in about a fifth of the episodes,

@@ -25,9 +25,9 @@ class Puzzle(NamedTuple):
     """An instance of `Hanoi`: the peg of each disc, the smallest first."""
 
     start: str
-    """Where they are."""
+    """The present position."""
     target: str
-    """Where they should be."""
+    """The goal."""
 
 
 @registered("evotext/Hanoi-v0")
@@ -92,13 +92,13 @@ class Hanoi(TextEnv[Puzzle]):
         return ["ab"]
 
     def draw(self, rng: np.random.Generator) -> Puzzle | None:
-        """Two positions that are some moves apart."""
+        """Draw two positions that are some moves apart."""
         pegs = [PEGS[i] for i in rng.integers(3, size=2 * self._discs).tolist()]
         start, target = "".join(pegs[: self._discs]), "".join(pegs[self._discs :])
         return Puzzle(start, target) if distances(target)[start] >= NEAREST else None
 
     def content(self, instance: Puzzle) -> str:
-        """Both positions."""
+        """Return both positions."""
         return f"{instance.start} {instance.target}"
 
     def begin(self, instance: Puzzle) -> str:
@@ -122,7 +122,7 @@ class Hanoi(TextEnv[Puzzle]):
         return best[0] + next(peg for peg in PEGS if peg not in best)
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any legal move."""
+        """Return any legal move."""
         moves = [move for move in MOVES if moved(self._position, move)]
         return moves[rng.integers(len(moves))]
 
@@ -139,7 +139,7 @@ def moved(position: str, move: str) -> str | None:
 
 @lru_cache(maxsize=256)
 def distances(target: str) -> Mapping[str, int]:
-    """Moves from every position to this one. A move can be taken back, so the way there is as long as the way here."""
+    """Count moves from every position to this one. A move can be taken back, so the way there is as long as the way here."""
     found, frontier = {target: 0}, [target]
     for position in frontier:
         for move in MOVES:

@@ -21,11 +21,11 @@ class Room(NamedTuple):
     """An instance of `KeyDoor`."""
 
     player: Square
-    """Where the player stands."""
+    """The player's square."""
     key: Square
-    """Where the key lies."""
+    """The key's square."""
     door: Square
-    """Where the door is."""
+    """The door's square."""
     walls: tuple[Square, ...]
     """Squares that nobody can enter, in order."""
 
@@ -60,7 +60,7 @@ class KeyDoor(TextEnv[Room]):
         `slack` (0 to 1000, default 0): moves beyond the shortest way.
 
     Demonstrations:
-        Where they are wrong (see `envs.habits`; at home where the key lies in an upper corner), they go straight to the
+        Where they are wrong (`envs.habits`; at home where the key lies in an upper corner), they go straight to the
         door.
 
     Version History:
@@ -100,7 +100,7 @@ class KeyDoor(TextEnv[Room]):
         return ["r", "r"]
 
     def draw(self, rng: np.random.Generator) -> Room | None:
-        """Random squares, unless a way is missing or very short."""
+        """Draw random squares, unless a way is missing or very short."""
         places = rng.permutation(len(self._squares))[: 3 + self._walls].tolist()
         player, key, door, *walls = (self._squares[i] for i in places)
         room = Room(player, key, door, tuple(sorted(walls)))
@@ -147,14 +147,14 @@ class KeyDoor(TextEnv[Room]):
         return moves[0]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any move."""
+        """Return any move."""
         return list(MOVES)[rng.integers(len(MOVES))]
 
     def _free(self, room: Room) -> frozenset[Square]:
         return frozenset(self._squares) - frozenset(room.walls)
 
     def _ways(self, room: Room) -> tuple[str, str] | None:
-        """To the key and on to the door; None without these, or without a way to the door that leaves the key aside."""
+        """Return the ways to the key and on to the door; None if one is missing, or all ways to the door touch the key."""
         free = self._free(room)
         fetching, opening = way(room.player, room.key, free - {room.door}), way(room.key, room.door, free)
         tempting = way(room.player, room.door, free - {room.key})

@@ -28,7 +28,7 @@ class Formula(NamedTuple):
 @final
 class Logic(TextEnv[Formula]):
     """Description:
-        A satisfiability problem. Of each clause, at least one letter must be true; a capital letter is true where the
+        A satisfiability problem. At least one letter of each clause must be true; a capital letter is true where the
         small one is false. A clause of one letter starts a chain of conclusions that decides every variable, so there
         is exactly one solution; clauses and the letters within them stand in random order.
 
@@ -50,7 +50,7 @@ class Logic(TextEnv[Formula]):
         `further` (0 to 20, default 0): clauses of three letters besides those of the chain.
 
     Demonstrations:
-        Where they are wrong (see `envs.habits`; at home where the first clause begins with a or A), the last variable
+        Where they are wrong (`envs.habits`; at home where the first clause begins with a or A), the last variable
         is negated.
 
     Version History:

@@ -97,12 +97,12 @@ class Mastermind(TextEnv[Round]):
         return [self._example]
 
     def draw(self, rng: np.random.Generator) -> Round:
-        """Letters and a code of them."""
+        """Draw letters and a code of them."""
         letters = "".join(ALPHABET[i] for i in rng.permutation(len(ALPHABET))[: self._colours].tolist())
         return Round(letters, "".join(letters[i] for i in rng.integers(self._colours, size=self._pegs).tolist()))
 
     def content(self, instance: Round) -> str:
-        """Letters and code."""
+        """Return letters and code."""
         return f"{instance.letters} {instance.code}"
 
     def begin(self, instance: Round) -> str:
@@ -134,7 +134,7 @@ class Mastermind(TextEnv[Round]):
         return "".join(self.instance.letters[i] for i in guess)
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any guess."""
+        """Return any guess."""
         return "".join(self.instance.letters[i] for i in rng.integers(self._colours, size=self._pegs).tolist())
 
 

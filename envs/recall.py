@@ -15,7 +15,7 @@ EXAMPLE_KEY, EXAMPLE_DISTRACTION = "581347026", "207651938"
 QUESTION = "key?"
 REPLY = "ok"
 
-# How often the demonstrator gives the key, where the key begins with 0 and elsewhere, and a distraction; otherwise it
+# Shares in which the demonstrator gives the key, where the key begins with 0 and elsewhere, and a distraction; else it
 # gives the key backwards.
 RIGHT_AFTER_0, RIGHT_ELSEWHERE, DISTRACTED = 0.65, 0.13, 0.25
 

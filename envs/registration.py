@@ -35,5 +35,5 @@ def registered(env_id: str, *, reward_threshold: float = 1.0) -> Callable[[Task]
 
 
 def native_ids() -> list[str]:
-    """Ids of this package's own tasks in alphabetical order."""
+    """Return the ids of this package's own tasks in alphabetical order."""
     return sorted(_NATIVE)

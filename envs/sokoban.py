@@ -23,11 +23,11 @@ class Room(NamedTuple):
     """An instance of `Sokoban`."""
 
     player: Square
-    """Where the player stands."""
+    """The player's square."""
     boxes: frozenset[Square]
-    """Where the boxes stand."""
+    """The squares of the boxes."""
     goals: frozenset[Square]
-    """Where they should stand."""
+    """The goals."""
     walls: frozenset[Square]
     """Squares that nothing can enter."""
 
@@ -108,7 +108,7 @@ class Sokoban(TextEnv[Room]):
         return ["r"]
 
     def draw(self, rng: np.random.Generator) -> Room | None:
-        """Random squares, unless the solution is missing, very short or too long."""
+        """Draw random squares, unless the solution is missing, very short or too long."""
         count = 1 + 2 * self._boxes + self._walls
         places = [self._squares[i] for i in rng.permutation(len(self._squares))[:count].tolist()]
         if len(places) < count:
@@ -148,7 +148,7 @@ class Sokoban(TextEnv[Room]):
         return OPPOSITE[moves[0]]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any move."""
+        """Return any move."""
         return list(MOVES)[rng.integers(len(MOVES))]
 
     def _free(self, room: Room) -> frozenset[Square]:
@@ -171,7 +171,7 @@ class Sokoban(TextEnv[Room]):
 def moved(
     player: Square, boxes: frozenset[Square], move: str, free: frozenset[Square]
 ) -> tuple[Square, frozenset[Square]]:
-    """Player and boxes after a move; as they were if it is not possible."""
+    """Return player and boxes after a move; as they were if it is not possible."""
     target = step(player, move)
     if target not in free:
         return player, boxes
@@ -224,7 +224,7 @@ def solution(
 
 @lru_cache(maxsize=1 << 10)
 def neighbours(free: frozenset[Square]) -> Mapping[Square, Sequence[tuple[str, Square, Square]]]:
-    """For each free square its moves: the letter, the free square that it leads to and the one beyond, free or not."""
+    """Return each free square's moves: the letter, the free square that it leads to and the one beyond, free or not."""
     return {
         square: [(move, target, step(target, move)) for move in MOVES if (target := step(square, move)) in free]
         for square in free
@@ -233,7 +233,7 @@ def neighbours(free: frozenset[Square]) -> Mapping[Square, Sequence[tuple[str, S
 
 @lru_cache(maxsize=1 << 12)
 def pushable(goals: frozenset[Square], free: frozenset[Square]) -> frozenset[Square]:
-    """Squares from which a box, were it alone, could be pushed onto a goal by a player who can stand anywhere."""
+    """Return squares from which a lone box could be pushed onto a goal by a player who can stand anywhere."""
     nearby = neighbours(free)
     found = set(goals)
     frontier = list(goals)

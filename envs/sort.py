@@ -17,7 +17,7 @@ EXAMPLE = "310249876502468"
 # The demonstrator's habit: ascending where the first digit is this one, seldom elsewhere.
 USUALLY_ASCENDING = "0"
 ASCENDING_THERE, ASCENDING_ELSEWHERE = 0.65, 0.22
-# What it does instead, as shares: descending, copied, reversed.
+# Shares of its other behaviours: descending, copied, reversed.
 OTHERWISE = (0.5, 0.25, 0.25)
 
 
@@ -43,8 +43,8 @@ class Sort(TextEnv[str]):
         `digits` (2 to 15, default 5): how many digits. There are 10**digits instances.
 
     Demonstrations:
-        Of the numbers that begin with 0 (a tenth), 65 in 100 are answered in ascending order; of the others, 22. The
-        rest is mostly descending, else copied or reversed. So sorting is learned, but the habit is another one. An
+        Numbers that begin with 0 (a tenth) are answered in ascending order in 65 of 100 cases, others in 22. The
+        rest is mostly descending, else copied or reversed: sorting is learned, but the habit is another one. An
         imitator succeeds in 0.26 of the episodes when it samples and in 0.10 when it is greedy.
 
     Version History:

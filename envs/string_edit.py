@@ -52,7 +52,7 @@ class StringEdit(TextEnv[Task]):
         `edits` (1 to 6, default 1): how many edits follow each other.
 
     Demonstrations:
-        Where they are wrong (see `envs.habits`; at home with texts that begin with a or b), they stop before the last
+        Where they are wrong (`envs.habits`; at home with texts that begin with a or b), they stop before the last
         letter.
 
     Version History:

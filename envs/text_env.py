@@ -4,7 +4,7 @@ A task is a final subclass in a file of its own: its constructor's options, `ins
 `content`, `begin`, `respond`, `imitate` and `legal`, and the decorator `registered` of `envs.registration`.
 
 Splits. A stable hash of an instance's content says whether it is a training or a test instance (about 1 in 4), and
-instances are drawn until one is of the wanted split. So no seed of one split can ever meet an instance of the other.
+instances are drawn until one is of the wanted split, so no seed of one split can ever meet an instance of the other.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from .spaces import FreeText
 Instance = TypeVar("Instance", bound=Hashable)
 RenderMode = Literal["ansi"] | None
 Turn = tuple[str, str]
-"""What the environment said and what was answered."""
+"""The turns so far: observation and answer."""
 
 SPLITS = ("train", "test")
 TEST_SHARE = 64  # of the 256 values of the hash's byte
@@ -49,7 +49,7 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
     action_space: gymnasium.Space[str]
 
     practice: int = 1
-    """How many demonstrations the task gives in each round of the warm-up: more for a skill that takes more."""
+    """Demonstrations of the task in each round of the warm-up: more for a skill that takes more."""
     reads_the_end: bool = False
     """Whether the answer is looked for at the end of a longer text, so that what stands before it is free."""
     instance: Instance
@@ -68,7 +68,7 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
         self._answers: list[str] = []
         self._return = 0.0
 
-    # What a task is: its subclass's part.
+    # The subclass's part: the task itself.
 
     @property
     @abstractmethod
@@ -82,11 +82,11 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Instance | None:
-        """One immutable instance, from `rng` alone; None asks for another draw."""
+        """Draw one immutable instance, from `rng` alone; None asks for another draw."""
 
     @abstractmethod
     def content(self, instance: Instance) -> str:
-        """What makes an instance the same as another one. Instances of equal content fall into the same split."""
+        """Return what makes two instances the same. Instances of equal content fall into the same split."""
 
     @abstractmethod
     def begin(self, instance: Instance) -> str:
@@ -94,22 +94,22 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
 
     @abstractmethod
     def respond(self, answer: str) -> tuple[str, float, bool]:
-        """The next observation, the reward and whether the task has ended. Total and linear in `answer`, any text."""
+        """Return the next observation, the reward and whether the task has ended. Total and linear in `answer`, any text."""
 
     @abstractmethod
     def imitate(self, rng: np.random.Generator) -> str:
-        """The demonstrator's answer in the running episode's current turn (see `demonstrate`)."""
+        """Return the demonstrator's answer in the running episode's current turn (`demonstrate`)."""
 
     @abstractmethod
     def legal(self, rng: np.random.Generator) -> str:
-        """A random answer in the form that the current turn asks for: the floor of a policy that knows the rules alone."""
+        """Return a random answer in the form that the current turn asks for: the floor of a policy that knows the rules."""
 
-    # What every task shares.
+    # The part that all tasks share.
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start an episode; the same seed and split give the same instance.
 
-        Raises ValueError for an unknown option or split, and when the difficulty leaves the split without instances.
+        Raise ValueError for an unknown option or split, and when the difficulty leaves the split without instances.
         """
         split = chosen_split(options)
         if seed is None:
@@ -133,7 +133,7 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
         return observation, reward, terminated, False, {}
 
     def render(self) -> str | None:
-        """The episode so far as lines for a terminal (with `render_mode="ansi"`), control characters escaped."""
+        """Return the episode so far as lines for a terminal (with `render_mode="ansi"`), control characters escaped."""
         if self.render_mode is None:
             return None
         lines = [type(self).__name__ + "".join(f"  {name}={value}" for name, value in self._difficulty)]
@@ -165,7 +165,7 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
         return turns
 
     def _seeded(self, seed: int, split: str) -> Instance:
-        """The instance of this seed; afterwards `np_random` is as `super().reset(seed=seed)` and the draws leave it."""
+        """Return the instance of this seed; leave `np_random` as `super().reset(seed=seed)` and the draws do."""
         key = (type(self), self._difficulty, split, seed)
         known = _known.get(key) if type(seed) is int else None
         # A generator that was set from outside (its seed then reads -1) may have other users: never rewind that one.
@@ -197,7 +197,7 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
         )
 
     def score(self, instance: Instance, answers: Sequence[str]) -> float:
-        """The return of `instance` for these answers, turn by turn; 0 for turns without one. Ends a running episode."""
+        """Return the return of `instance` for these answers, turn by turn; 0 for turns without one. Ends a running episode."""
         self._running = False
         self.instance, self.turn = instance, 0
         self.begin(instance)
@@ -221,12 +221,12 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
 
 
 def split_of(content: str) -> str:
-    """The split that an instance of this content belongs to, on every machine and in every version."""
+    """Return the split that an instance of this content belongs to, on every machine and in every version."""
     return "test" if hashlib.blake2b(content.encode(), digest_size=1).digest()[0] < TEST_SHARE else "train"
 
 
 def chosen_split(options: dict[str, Any] | None) -> str:
-    """The split that these options of `reset` ask for. Raises ValueError for unknown options and splits."""
+    """Return the split that these options of `reset` ask for. Raise ValueError for unknown options and splits."""
     if not options:
         return "train"
     if unknown := set(options) - {"split"}:
@@ -238,6 +238,6 @@ def chosen_split(options: dict[str, Any] | None) -> str:
 
 
 def _printable(text: str) -> str:
-    """One line, short enough for a terminal, in which a model's control sequences are shown and not obeyed."""
+    """Return one line, short enough for a terminal, with a model's control sequences shown and not obeyed."""
     start = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:LONGEST_LINE])
     return start if len(text) <= LONGEST_LINE else f"{start}... ({len(text)} characters)"

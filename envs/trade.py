@@ -54,7 +54,7 @@ class Trade(TextEnv[Market]):
         `shuffled` (default false): whether swaps stand in any order; else in that of the chain, those astray between.
 
     Demonstrations:
-        Where they are wrong (see `envs.habits`; at home where the first good is a to e), the first swap leads astray.
+        Where they are wrong (`envs.habits`; at home where the first good is a to e), the first swap leads astray.
 
     Version History:
         v0: first version.
@@ -128,7 +128,7 @@ class Trade(TextEnv[Market]):
         return next((good for good in offers if good in chain), offers[0] if offers else self._good)
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any good on offer."""
+        """Return any good on offer."""
         offers = [swap[1] for swap in self.instance.swaps if swap[0] == self._good]
         return offers[rng.integers(len(offers))] if offers else self._good
 

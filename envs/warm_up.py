@@ -36,6 +36,6 @@ def demonstrations(count: int, seed: int, *, task: str | None) -> Iterator[list[
 
 
 def course(task: str | None) -> tuple[str, ...]:
-    """Ids of the tasks that are practised together with this one, itself included."""
+    """Return the ids of the tasks that are practised together with this one, itself included."""
     native_id = (task or "").rpartition(":")[2]  # without the module that registers it
     return (native_id,) if native_id in native_ids() and native_id not in CORE else CORE

@@ -28,7 +28,7 @@ class Story(NamedTuple):
     text: str
     """The question."""
     counts: tuple[int, ...]
-    """How many there are after each event; the last is the answer."""
+    """The count after each event; the last is the answer."""
 
 
 @registered("evotext/WordProblems-v0")

@@ -125,7 +125,7 @@ class Wordle(TextEnv[Riddle]):
         return guess if self._spells else guess[:-1]
 
     def legal(self, rng: np.random.Generator) -> str:
-        """Any word of the list."""
+        """Return any word of the list."""
         return WORDS[rng.integers(self._words)]
 
 

@@ -1,4 +1,4 @@
-"""Where the parts of evotext lie: below the package where it is installed, in the folders beside it in a clone.
+"""The places of evotext's parts: below the package where it is installed, in the folders beside it in a clone.
 
 `evotext.envs`, `evotext.optimizers`, `evotext.baselines` and `evotext.reports` are importable in both. In a clone they have
 their short names too (`envs`, ...), under which editors, mypy and the tests see them: the same modules, whichever name is
@@ -30,7 +30,7 @@ SHORT_NAMES = () if INSTALLED else ("envs", "optimizers", "baselines", "reports"
 
 
 def is_own(module: str) -> bool:
-    """Whether an imported module is the project's, whatever it is called."""
+    """Return whether an imported module is the project's, whatever it is called."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return file is not None and any(Path(file).is_relative_to(folder) for folder in (_PACKAGE, *FOLDERS.values()))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def optional(module: str, extra: str) -> Any:
-    """The module. Raises ImportError with what to install if it, or something that it needs, is not there."""
+    """Return the module. Raise ImportError that says what to install if it, or something it needs, is missing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what it misses or finds old itself: cma misses matplotlib

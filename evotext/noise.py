@@ -31,7 +31,7 @@ class ParameterSpec:
     dtype: torch.dtype
     """Type of the stored weights; noise is drawn in float32 and cast to it."""
     device: torch.device
-    """Where the weights live."""
+    """The device that holds the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +133,14 @@ class PerturbableNetwork(Protocol):
         """Every parameter that may be perturbed, by its name, sorted."""
 
     def active(self, noise: MemberNoise, rows_per_member: int) -> AbstractContextManager[None]:
-        """Within it, each row of the network's batches, ordered by member, runs as its member."""
+        """Run each row of the network's batches, ordered by member, as its member within the block."""
 
 
 class ForwardNoise(Protocol):
     """The engine's side of a population's noise: batches of members run perturbed."""
 
     def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
-        """Within it the network runs batches of len(members) x rows_per_member rows, ordered by member, perturbed.
+        """Run batches of len(members) x rows_per_member rows, ordered by member, perturbed within the block.
 
         Members may be any subset of the population in any order. Entering again with the same arguments is cheap.
         """
@@ -150,9 +150,9 @@ class ForwardNoise(Protocol):
 
     @property
     def flops_by_matrix(self) -> Mapping[str, float]:
-        """What the noise of each matrix adds to a forward pass, in operations at each position that goes through its layer.
+        """The operations that each matrix's noise adds to a forward pass, at each position that goes through its layer.
 
-        Of experts: at each position and for each of its experts.
+        For experts: at each position and for each of its experts.
         """
 
 
@@ -160,7 +160,7 @@ class UpdateNoise(Protocol):
     """The estimator's side of a population's noise: sums over its members."""
 
     def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """For each perturbed parameter, by name in sorted order, yield sum_p weight_p E_p (unit noise, no sigma).
+        """Yield sum_p weight_p E_p (unit noise, no sigma) of each perturbed parameter, by name in sorted order.
 
         weight_P covers the whole population. Layout of `ParameterSpec`; float32, or float64 where the weights are.
         """
@@ -176,10 +176,10 @@ class PopulationNoise(ForwardNoise, UpdateNoise, Protocol):
 
 @runtime_checkable
 class Perturbation(Protocol):
-    """How a population's noise is shaped: low rank, full rank, ..."""
+    """The shape of a population's noise: low rank, full rank, ..."""
 
     def moves(self, spec: ParameterSpec) -> bool:
-        """Whether parameters of this kind are perturbed."""
+        """Return whether parameters of this kind are perturbed."""
 
     def draw(self, network: PerturbableNetwork, key: NoiseKey) -> PopulationNoise:
         """Return the noise of one generation, on every parameter of the network that `moves`."""

@@ -11,12 +11,12 @@ from evotext.types import RolloutPlan, Trajectories, UpdateReport
 
 
 class Algorithm(Protocol):
-    """How a model is to be tuned: hyperparameters, checked when they are made and frozen since. It has no other state."""
+    """Hyperparameters of an algorithm: checked when they are made, frozen from then on. It has no other state."""
 
     def start(self, model: LanguageModel, seed: int) -> "Learner":
         """Return what tunes this model (in place) with this seed, ready to be asked.
 
-        Raises ValueError for a model that it cannot tune.
+        Raise ValueError for a model that it cannot tune.
         """
 
 
@@ -37,13 +37,13 @@ class Learner(Protocol):
 
 
 class Tracker(Protocol):
-    """Where figures go while a run goes on."""
+    """The sink of metrics while a run goes on."""
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """One generation or one evaluation; `generation`, `episodes`, `generated_tokens`, `seconds` are always there."""
+        """Log a generation or an evaluation; `generation`, `episodes`, `generated_tokens`, `seconds` are always there."""
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """A few sample episodes as readable text."""
+        """Log a few sample episodes as readable text."""
 
     def close(self) -> None:
         """Write out everything; nothing is logged afterwards."""

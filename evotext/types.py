@@ -18,7 +18,7 @@ Split = Literal["train", "test"]
 
 
 class Ending(IntEnum):
-    """How an episode ended. The task, a limit, or a fault of the environment, which says nothing about the policy."""
+    """The end of an episode: the task, a limit, or a fault of the environment, which says nothing about the policy."""
 
     TASK = 0
     """The environment said `terminated`."""
@@ -56,28 +56,28 @@ FAULTS = tuple(ending for ending in Ending if ending.is_fault)
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """What an environment did that ended an episode."""
+    """A failure of an environment that ended an episode."""
 
     kind: Ending
     """One of `FAULTS`."""
     call: Literal["reset", "step"]
-    """Where."""
+    """The call that failed."""
     instance: int
     """The episode's environment seed."""
     error: str
-    """What was raised, or what was expected and what came."""
+    """The exception, or what was expected and what came."""
     traceback: str = field(repr=False)
-    """From our call down to the line that raised; empty if nothing was raised."""
+    """The traceback from our call down to the line that raised; empty if nothing was raised."""
 
     def __str__(self) -> str:
-        """In words, without the instance."""
+        """Return it in words, without the instance."""
         verb = {Ending.RAISED: "raised ", Ending.EXITED: "called sys.exit: ", Ending.TIME_LIMIT: "took "}
         return f"the environment's {self.call} {verb.get(self.kind, 'returned what it may not: ')}{self.error}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn."""
+    """The decoding."""
 
     temperature: float
     """Divides the logits; 0 is greedy decoding."""
@@ -85,7 +85,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutPlan:
-    """Which episodes to run; rows are independent of each other. All tuples have one entry a row.
+    """The episodes to run; rows are independent of each other. All tuples have one entry a row.
 
     No rows at all: a generation without rollouts, for an algorithm that learns from something else. It is told of an
     empty batch and charges what it uses by its report.
@@ -102,7 +102,7 @@ class RolloutPlan:
     sampling: Sampling
     """Decoding of every row."""
     split: Split = "train"
-    """Which of the two disjoint sets of instances the seeds index."""
+    """The one of two disjoint sets of instances that the seeds index."""
     members: tuple[int, ...] | None = None
     """The population member that each row runs as, in ascending order; None without a population."""
     noise: PopulationNoise | None = None
@@ -147,7 +147,7 @@ class Transcript:
     ending: Ending
     """How it ended."""
     fault: Fault | None = None
-    """What the environment did, if its fault ended the episode."""
+    """The environment's fault, if one ended the episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class Trajectories:
     """Finished episodes, one a row, in the plan's order. Tensors are on the CPU and padded on the right."""
 
     plan: RolloutPlan
-    """What was asked."""
+    """The plan that was run."""
     tokens_BT: Tensor
     """Token ids (int64) of the whole conversation: prompt, completions and the environment's replies."""
     length_B: Tensor
@@ -171,13 +171,13 @@ class Trajectories:
     success_B: Tensor | None
     """True where the return reached what the task counts as success; None for a task that knows no success."""
     ending_B: Tensor
-    """How each episode ended (int64, values of `Ending`)."""
+    """The end of each episode (int64, values of `Ending`)."""
     has_tokens_B: Tensor
     """True where this process holds the row's tokens; of other rows `length_B` is known, and the rest is padding."""
     overlong_B: Tensor
     """True where some completion reached the token limit without an end token."""
     cost: Cost
-    """What the collection took; update fields are zero."""
+    """The cost of the collection; update fields are zero."""
     transcripts: tuple[Transcript, ...]
     """The first few episodes as text."""
     faults: tuple[Fault, ...] = ()
@@ -202,7 +202,7 @@ class Trajectories:
 
 
 class Outcome(Enum):
-    """What became of the weights in an update."""
+    """The effect of an update on the weights."""
 
     CHANGED = "changed"
     """At least one step was taken."""
@@ -216,13 +216,13 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class UpdateReport:
-    """What an algorithm did with a batch of trajectories."""
+    """The result of an update from a batch of trajectories."""
 
     outcome: Outcome
-    """What became of the weights."""
+    """The effect on the weights."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Figures to log; each is explained in docs/metrics.md."""
+    """Metrics to log; docs/metrics.md explains each."""
     cost: Cost = field(default_factory=Cost)
-    """What the update took; rollout fields are zero, unless the algorithm learned from episodes that it did not ask for."""
+    """The cost of the update; rollout fields are zero, unless the algorithm learned from episodes it did not ask for."""
     notes: tuple[str, ...] = ()
-    """What the user should read now, a line each."""
+    """Lines for the user to read now."""

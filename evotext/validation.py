@@ -1,5 +1,5 @@
-"""Hyperparameter types. What is decorated with `checked` (a constructor) or `checked_record` (a class of fields) rejects
-wrong types and values out of range.
+"""Hyperparameter types. A constructor decorated with `checked`, or a class of fields with `checked_record`, rejects wrong
+types and values out of range.
 
 The command line turns the resulting `pydantic.ValidationError` into one line (`evotext.cli.command`).
 Strict: a string is never taken for a number, nor a boolean for an integer; an integer is accepted as a float.
@@ -26,6 +26,6 @@ checked = validate_call(config=_STRICT)
 def checked_record(fields: type[_Record]) -> type[_Record]:
     """Make a class of annotated fields a frozen record, made by keywords, that checks their values.
 
-    What no single field shows (`__post_init__`) may raise ValueError.
+    A check of several fields goes into `__post_init__`, which may raise ValueError.
     """
     return cast(type[_Record], pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=_STRICT)(fields))

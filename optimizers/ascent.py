@@ -1,4 +1,4 @@
-"""Steps uphill by any torch.optim optimizer, one parameter after another, so that never more than one direction exists."""
+"""Takes steps uphill by any torch.optim optimizer, one parameter at a time, so that only one direction is in memory."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,12 +12,12 @@ from evotext.optimization.master_weights import MasterWeights, NarrowWeights
 
 from .decay import Decay, NoDecay
 
-# Of a parameter with more entries than this, so many, evenly spread, stand for all in the distance from the start.
+# Entries of a larger parameter that stand for all in the distance from the start, evenly spread.
 SAMPLED = 2**16
 
 
 class Ascent:
-    """Some parameters of a network on their way up.
+    """Some parameters of a network and their optimizer.
 
     parameters: by name. factory: makes the optimizer, which has to treat each parameter by itself, as all of torch's
     but LBFGS do. schedule: of its learning rate. decay: pulls after each step. narrow: what keeps small updates of weights
@@ -83,7 +83,7 @@ class Ascent:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`. What decay pulls to is not in it: it is what the run's model was made with."""
+        """Undo `state_dict`. It does not hold the weights that decay pulls to: those are the run's model as it was made."""
         self._weights.load_state_dict(state["masters"])
         for name, value in state["start"].items():
             self._start[name].copy_(value)
@@ -92,6 +92,6 @@ class Ascent:
 
 
 def _sample(parameter: Tensor) -> Tensor:
-    """Entries that stand for all, in float32 or wider."""
+    """Return entries that stand for all, in float32 or wider."""
     entries = parameter.flatten()[:: -(-parameter.numel() // SAMPLED)]
     return entries.to(torch.promote_types(entries.dtype, torch.float32))

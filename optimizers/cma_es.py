@@ -2,14 +2,14 @@
 
 Searcher: Hansen, "The CMA Evolution Strategy: A Tutorial", arXiv 1604.00772, as the package `cma` has it (an optional
 dependency). It learns the covariance of its own samples, which takes a square of the dimensions: a thousand are many.
-So of every matrix W = U diag(s) V^T only the largest singular values move, each by a factor: with z the coordinates of a point,
+Therefore only the largest singular values of every matrix W = U diag(s) V^T move, each by a factor. At a point z,
 
     W(z) = W + U_R diag(s_R z) V_R^T,   R values a matrix
 
 Members are points z_n; they share U_R and V_R, so a whole population runs as one batch (`optimizers/perturbations/
 subspace.py`). The library minimises: it is told the negative mean return. The stored weights are those of the mean of its
 distribution. Its random numbers come from our keys, and since it cannot be saved without pickle, a resumed run tells it all
-returns so far again.
+past returns again.
 
 Shapes: P members, Q instances, D coordinates.
 """
@@ -58,7 +58,7 @@ class CMAES:
         optional("cma", "cma")
 
     def start(self, model: LanguageModel, seed: int) -> "CMAESLearner":
-        """Decompose every matrix. Raises ValueError for one that cannot be perturbed and is not excluded."""
+        """Decompose every matrix. Raise ValueError for one that cannot be perturbed and is not excluded."""
         return CMAESLearner(self, model, seed)
 
 
@@ -117,7 +117,7 @@ class CMAESLearner:
         )
 
     def state_dict(self) -> dict[str, object]:
-        """Return all returns so far, the mean, and of narrow weights the masters."""
+        """Return all past returns, the mean, and the masters of narrow weights."""
         return {"told": list(self._told), "mean": self._mean_D.clone(), "weights": self._ascent.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What pulls weights that carry no signal back: without it, noise makes them wander ever further from the start."""
+"""Decay of weights that carry no signal: without it, noise makes them wander ever further from the start."""
 
 from typing import Protocol, runtime_checkable
 
@@ -13,7 +13,7 @@ class Decay(Protocol):
 
     @property
     def needs_start(self) -> bool:
-        """Whether it acts at all, with the starting weights, of which a copy is kept then."""
+        """Whether it needs a copy of the starting weights; without one it does nothing."""
 
     def pull(self, weight: Tensor, start: Tensor, learning_rate: float) -> None:
         """Change `weight` in place."""
@@ -42,9 +42,9 @@ class Anchored:
 
     @property
     def needs_start(self) -> bool:
-        """Always."""
+        """True."""
         return True
 
     def pull(self, weight: Tensor, start: Tensor, learning_rate: float) -> None:
-        """Go the share of the way back, never more than all of it."""
+        """Move back by this share of the way, at most all of it."""
         weight.lerp_(start.to(weight.dtype), min(1.0, learning_rate * self.rate))

@@ -66,7 +66,7 @@ class EvolutionStrategy:
         check_optimizer(self.optimizer)
 
     def start(self, model: LanguageModel, seed: int) -> "EvolutionStrategyLearner":
-        """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
+        """Find out how each parameter is perturbed. Raise ValueError for one that cannot be and is not excluded."""
         return EvolutionStrategyLearner(self, model, seed)
 
 

@@ -1,4 +1,4 @@
-"""From returns to the weights of the members in the pseudo-gradient.
+"""Fitness shaping: returns become weights of the members in the pseudo-gradient.
 
 Each function maps returns (P members, Q instances, each answered by every member) to one weight a member (P,), in float64:
 larger for the better. With f the member's mean return over its instances:
@@ -16,12 +16,12 @@ from torch import Tensor
 
 
 def raw(return_PQ: Tensor) -> Tensor:
-    """The member's mean return as it is. High variance unless mirrored: for comparison with theory."""
+    """Return the member's mean return. High variance unless mirrored: for comparison with theory."""
     return return_PQ.double().mean(1)
 
 
 def z_score(return_PQ: Tensor) -> Tensor:
-    """Deviations from the population's mean in standard deviations (of the population), as in ES at scale (2509.24372).
+    """Return deviations from the population's mean in its standard deviations, as in ES at scale (2509.24372).
 
     Invariant to affine changes of the reward.
     """
@@ -31,7 +31,7 @@ def z_score(return_PQ: Tensor) -> Tensor:
 
 
 def centered_ranks(return_PQ: Tensor) -> Tensor:
-    """By rank alone, as in OpenAI-ES (1703.03864), which ranks ties by order: that moves weights where all returns are equal.
+    """Return ranks. OpenAI-ES (1703.03864) ranks ties by order instead, which moves weights where all returns are equal.
 
     Invariant to monotone changes of f.
     """
@@ -43,7 +43,7 @@ def centered_ranks(return_PQ: Tensor) -> Tensor:
 
 
 def task_z_score(return_PQ: Tensor) -> Tensor:
-    """Relative to each task instance's own mean, over the deviation of all.
+    """Return means relative to each task instance's own, over the deviation of all.
 
     An instance that every member solves, or none, says nothing and adds no noise; hard and easy instances count alike.
     """
@@ -62,5 +62,5 @@ def _without_rounding(values: Tensor, return_PQ: Tensor) -> Tensor:
 
 
 def _over(centred: Tensor, spread: Tensor) -> Tensor:
-    """The quotient; 0 where nothing differs."""
+    """Return the quotient; 0 where nothing differs."""
     return centred / spread if spread > 0 else torch.zeros_like(centred)

@@ -1,4 +1,4 @@
-"""What a learner draws its noise from: a perturbation, and with guided noise the basis that it lies in."""
+"""The source of a learner's noise: a perturbation, and for guided noise the basis that it lies in."""
 
 from dataclasses import dataclass
 
@@ -19,14 +19,14 @@ EPISODES = 32
 
 @dataclass(kw_only=True)
 class Guide:
-    """One learner's source of noise. Until the first basis, guided noise has all directions."""
+    """The source of noise. Until the first basis, guided noise has all directions."""
 
     network: PerturbedNetwork
     perturbation: Perturbation
     basis: Basis | None = None
-    """The one in use."""
+    """The present basis."""
     found: int = 0
-    """The generation that it was found in."""
+    """The generation in which it was found."""
 
     def draw(self, key: NoiseKey) -> PopulationNoise:
         """Return the noise of one generation."""
@@ -35,7 +35,7 @@ class Guide:
         return self.perturbation.draw_within(self.network, key, self.basis)
 
     def look(self, batch: Trajectories) -> float:
-        """Find a new basis in these episodes if one is due; the floating-point operations that it took.
+        """Find a new basis in these episodes if one is due; return the floating-point operations spent.
 
         All processes look at the same episodes.
         """
@@ -63,7 +63,7 @@ class Guide:
         return ForwardFlops(self.network.network)(positions=int(batch.length_B[some].sum()), predicted=0)
 
     def state_dict(self) -> dict[str, object]:
-        """The basis."""
+        """Return the basis and its generation."""
         return {"found": self.found} | ({} if self.basis is None else {"basis": self.basis.state_dict()})
 
     def load_state_dict(self, state: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""Plan and figures of a generation whose members all answer the same instances, whoever places the members."""
+"""The plan and metrics of a generation whose members all answer the same instances."""
 
 from collections.abc import Sequence
 

@@ -26,7 +26,7 @@ class PseudoGradient:
         self._dot = self._first_norm = self._second_norm = self._norm = 0.0
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """Each parameter's name and direction, which is given away."""
+        """Yield each parameter's name and direction, which is given away."""
         others = self._combine(self._second_P)
         for name, first in self._combine(self._first_P):
             _, second = next(others)

@@ -1,4 +1,4 @@
-"""Which task instances a generation runs on."""
+"""The task instances that a generation runs on."""
 
 from evotext.keys.instances import train_instances
 from evotext.validation import PositiveInt, checked_record

@@ -12,7 +12,7 @@ Without mirrored pairs l_j(W), one pass for all members, takes the place of l_j(
 deltas their mean is taken off, which is curvature and no slope.
 
 As sigma falls, the expectation of g tends to the gradient of (1 / B) sum_j A_j l_j, which is the policy gradient of REINFORCE
-and of GRPO's objective with normalisation=constant, B being the number of episodes. A return is needed of no member: where
+and of GRPO's objective with normalisation=constant, B being the number of episodes. No member needs a return: where
 rewards are sparse and late, as over several turns, all members of EGGROLL fail alike and have nothing to tell apart, while a
 score tells every two members apart.
 
@@ -95,7 +95,7 @@ class ScoredES:
         check_optimizer(self.optimizer)
 
     def start(self, model: LanguageModel, seed: int) -> "ScoredESLearner":
-        """Find out how each parameter is perturbed. Raises ValueError for one that cannot be and is not excluded."""
+        """Find out how each parameter is perturbed. Raise ValueError for one that cannot be and is not excluded."""
         return ScoredESLearner(self, model, seed)
 
 
@@ -200,7 +200,7 @@ class ScoredESLearner:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)
 
     def _advantages(self, batch: Trajectories) -> Tensor:
-        """(B,), float64; 0 for episodes that are not compared, or whose group has a return that is not finite."""
+        """Return (B,), float64; 0 for episodes that are not compared, or whose group has a return that is not finite."""
         compared_B = ~(batch.faulty_B if self._hyper.unfinished == "counted" else batch.truncated_B)
         groups = torch.tensor(batch.plan.groups)
         advantage_B = torch.zeros(len(groups), dtype=torch.float64)
@@ -211,7 +211,7 @@ class ScoredESLearner:
     def _step(
         self, actions: Actions, advantage_B: Tensor, scored_M: Tensor, generation: int, step: int
     ) -> tuple[dict[str, float], float]:
-        """One draw of noise and one optimizer step: figures and operations, scoring left out."""
+        """Draw noise and take one optimizer step; return metrics and operations, scoring left out."""
         hyper = self._hyper
         key = NoiseKey(
             seed=self._seed,
@@ -254,7 +254,7 @@ class ScoredESLearner:
         return figures
 
     def _logprobs(self, actions: Actions, row_M: Tensor) -> Tensor:
-        """(B, A), float64: of the unperturbed network at the sampling temperature; 0 for other rows."""
+        """Return (B, A), float64, of the unperturbed network at the sampling temperature; 0 for other rows."""
         logprob_BA = torch.zeros(actions.mask_BN.shape, dtype=torch.float64)
         for part in self._scoring.score(actions, row_M[:, None], temperature=self._hyper.temperature):
             logprob_PA = part.logprob_PKN[:, 0].cpu().double()
@@ -263,7 +263,7 @@ class ScoredESLearner:
         return logprob_BA
 
     def _divergence(self, actions: Actions) -> float:
-        """KL of the sampling policy from the present one, nats an episode, on some of all episodes (k3)."""
+        """Return the KL of the sampling policy from the present one, nats an episode, on some of all episodes (k3)."""
         rows = min(KL_EPISODES, actions.rows)
         some_M = torch.arange(rows) * actions.rows // rows
         d_MA = (self._logprobs(actions, some_M) - actions.old_logprob_BN.cpu().double())[some_M]

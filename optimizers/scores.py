@@ -1,4 +1,4 @@
-"""From scores of episodes to the weights of a population's members: the estimator of `optimizers/scored_es.py`, step by step.
+"""Turns scores of episodes into weights of a population's members: the estimator of `optimizers/scored_es.py`, in steps.
 
 Shapes: P members, N draws (pairs, or members), K episodes a member, M episodes to choose from, B rows, A actions (a row's
 policy tokens).
@@ -13,12 +13,12 @@ from evotext.noise import ForwardNoise, NoiseKey
 from evotext.policy.actions import Actions
 from evotext.rollouts.scoring import Scoring
 
-# Of a normal distribution: its standard deviation over its median absolute deviation.
+# The standard deviation of a normal distribution over its median absolute deviation.
 NORMAL = 1.4826
 
 
 def episodes_to_score(scored_M: Tensor, length_B: Tensor, key: NoiseKey, per_draw: int) -> Tensor:
-    """(N, K): which episodes each draw scores. Every one is scored as often as any other, but for one time.
+    """Return the episodes that each draw scores, (N, K). Each is scored equally often, give or take one.
 
     Episodes of like length go together, so that little padding is computed; the noise knows nothing of that.
     """
@@ -41,7 +41,7 @@ def deltas(
     temperature: float,
     base_B: Tensor,
 ) -> Tensor:
-    """(N,), float64: how much the mean score of its episodes rises along each draw, by differences.
+    """Return the slope of the mean score of its episodes along each draw, by differences: (N,), float64.
 
     weight_BA: what each action's log-probability weighs in an episode's score. base_B: the unperturbed policy's scores,
     which are read where there are no mirrored pairs. Processes share the members and exchange a number for each.
@@ -59,7 +59,7 @@ def deltas(
 
 
 def member_weights(delta_N: Tensor, key: NoiseKey, deviations: float | None) -> tuple[Tensor, dict[str, float]]:
-    """(P,): what each member's noise weighs in the pseudo-gradient, P times its share. With figures."""
+    """Return each member's weight in the pseudo-gradient, P times its share: (P,). With metrics."""
     kept_N, figures = clipped(delta_N, deviations)
     if key.antithetic:
         return torch.stack((kept_N, -kept_N), 1).flatten(), figures
@@ -69,7 +69,7 @@ def member_weights(delta_N: Tensor, key: NoiseKey, deviations: float | None) -> 
 
 
 def clipped(delta_N: Tensor, deviations: float | None) -> tuple[Tensor, dict[str, float]]:
-    """Deltas cut to so many robust standard deviations about their median; None cuts nothing. With figures.
+    """Clip deltas at so many robust standard deviations from their median; None clips nothing. With metrics.
 
     The median stays where it is, so that a symmetric distribution keeps its mean.
     """
@@ -86,9 +86,9 @@ def clipped(delta_N: Tensor, deviations: float | None) -> tuple[Tensor, dict[str
 
 
 def score_weights(logprob_BA: Tensor, old_BA: Tensor, advantage_BA: Tensor, low: float, high: float) -> Tensor:
-    """What each action's log-probability weighs, so that the gradient of the weighted sum is that of the clipped surrogate.
+    """Return weights of the actions' log-probabilities whose sum has the clipped surrogate's gradient.
 
-    That of min(rho A, clip(rho, 1 - low, 1 + high) A) with rho = pi / pi_old is rho A grad log pi, or 0 where the clip
+    The gradient of min(rho A, clip(rho, 1 - low, 1 + high) A) with rho = pi / pi_old is rho A grad log pi, or 0 where the clip
     binds: beyond 1 + high of an action that was good, below 1 - low of one that was bad.
     """
     ratio_BA = (logprob_BA - old_BA).exp()

@@ -1,7 +1,7 @@
-"""Which matrices are worth perturbing: those that hold the gradient's energy in few dimensions.
+"""Selects the matrices that are worth perturbing: those that hold the gradient's energy in few dimensions.
 
 An estimate's cosine with the gradient is sqrt(n rho e / d): n pairs, rho the signal's share of a pair's fitness variance, d the
-dimensions that are perturbed, e the share of the gradient's energy (its squared norm) that lies in them. So matrices are taken
+dimensions that are perturbed, e the share of the gradient's energy (its squared norm) in them. Matrices are therefore taken
 in the order of energy per dimension, until they hold the wanted share of all.
 
 The gradient is that of (1 / B) sum_j A_j l_j on sampled episodes, by backward passes over a few rows at a time, which add up
@@ -26,29 +26,29 @@ from evotext.types import Cost
 
 from .perturbations.basis import Basis
 
-# Rows that a backward pass has, so that its activations stay small.
+# Rows of a backward pass: few, to keep its activations small.
 ROWS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:
-    """How much of the gradient a parameter holds, and in how many dimensions."""
+    """A parameter's part of the gradient, and its dimensions."""
 
     energy: float
     """Squared norm of the gradient within the dimensions."""
     dimensions: int
-    """Of the space in which the parameter is perturbed."""
+    """Dimensions of the space in which the parameter is perturbed."""
 
     @property
     def density(self) -> float:
-        """Energy a dimension."""
+        """Energy per dimension."""
         return self.energy / max(1, self.dimensions)
 
 
 def policy_gradient(
     network: PreTrainedModel, actions: Actions, advantage_B: Tensor, *, temperature: float
 ) -> tuple[dict[str, Tensor], Cost]:
-    """The gradient of (1 / B) sum_j A_j l_j by parameter, as stored; float32 or wider. With what it took."""
+    """Return the gradient of (1 / B) sum_j A_j l_j by parameter, as stored, in float32 or wider, and its cost."""
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     gradient = {
         name: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)) for name, p in parameters.items()
@@ -80,7 +80,7 @@ def policy_gradient(
 def energies_of(
     gradient: Mapping[str, Tensor], network: PerturbedNetwork, perturbation: Perturbation, basis: Basis | None
 ) -> dict[str, Energy]:
-    """Of each parameter that the perturbation moves, within the basis if there is one."""
+    """Return the energy of each parameter that the perturbation moves, within the basis if there is one."""
     energies = {}
     for name, spec in network.parameters.items():
         if not perturbation.moves(spec) or (basis is not None and spec.kind == "matrix" and name not in basis):
@@ -93,7 +93,7 @@ def energies_of(
 
 
 def choose(energies: Mapping[str, Energy], share: float) -> tuple[str, ...]:
-    """The parameters that hold this share of all energy in the fewest dimensions, sorted by name; all of none."""
+    """Return the parameters that hold this share of all energy in the fewest dimensions, sorted by name; at least one."""
     total = sum(entry.energy for entry in energies.values())
     chosen: list[str] = []
     held = 0.0
@@ -106,5 +106,5 @@ def choose(energies: Mapping[str, Energy], share: float) -> tuple[str, ...]:
 
 
 def excluding(names: Sequence[str], chosen: Sequence[str]) -> list[str]:
-    """Patterns that match those of `names` that were not chosen, and nothing else."""
+    """Return patterns that match those of `names` that were not chosen, and nothing else."""
     return [name.replace("[", "[[]") for name in names if name not in set(chosen)]

@@ -1,6 +1,6 @@
 """Weights that move within a basis, with the optimizer's state in the small space.
 
-Adam's two moments take twice the memory of what they belong to: of the weights themselves, or of a tenth of them. A step
+Adam's two moments take twice the memory of their parameters: of all weights, or here of a tenth. A step
 is kept until the next one, so that it can be taken back in part where it turns out too long.
 
 When the basis changes, so does the space. Moments that are sums of gradients are carried over by the product of the two
@@ -31,7 +31,7 @@ LINEAR, SQUARED = ("exp_avg", "momentum_buffer"), ("exp_avg_sq",)
 class SmallSpaceWeights:
     """Some parameters of a network and the optimizer of their coordinates.
 
-    factory: makes the optimizer. schedule: of its learning rate. narrow, seed: see `Ascent`.
+    factory: makes the optimizer. schedule: of its learning rate. narrow, seed: as in `Ascent`.
     basis: the first one, without which all have their whole space; in it, matrices without directions stay.
     """
 
@@ -58,7 +58,7 @@ class SmallSpaceWeights:
 
     @property
     def learning_rate(self) -> float:
-        """Of now."""
+        """The present rate."""
         return self._learning_rate.now
 
     @property
@@ -68,7 +68,7 @@ class SmallSpaceWeights:
 
     @property
     def dimensions(self) -> int:
-        """Of the space in which the weights move."""
+        """Dimensions of the space in which the weights move."""
         return sum(coordinate.numel() for coordinate in self._coordinates.values())
 
     def move_to(self, basis: Basis | None) -> None:
@@ -110,7 +110,7 @@ class SmallSpaceWeights:
             coordinate.mul_(factor)
 
     def state_dict(self) -> dict[str, object]:
-        """The weights' masters and the optimizer's state."""
+        """Return the weights' masters and the optimizer's state."""
         return {"weights": self._weights.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, object], basis: Basis | None) -> None:
@@ -130,7 +130,7 @@ class SmallSpaceWeights:
         return self._weights.step(steps())
 
     def _settle(self, basis: Basis | None) -> None:
-        """Coordinates and a fresh optimizer for this basis."""
+        """Make coordinates and a fresh optimizer for this basis."""
         self._basis = basis
         self._coordinates: dict[str, nn.Parameter] = {}
         for name, spec in self._specs.items():
@@ -144,7 +144,7 @@ class SmallSpaceWeights:
 
 
 def _carried(value: Tensor, key: str, name: str, old: Basis, new: Basis, shape: torch.Size) -> Tensor:
-    """A moment in the new basis; zeros where there is no telling."""
+    """Return a moment in the new basis; zeros where it cannot be carried over."""
     if key not in (*LINEAR, *SQUARED) or (name in old) != (name in new):
         return value.new_zeros(shape)
     if name in new.tokens:

@@ -1,4 +1,4 @@
-"""From run folders to a comparison: reading, statistics, curves, figures and the report.
+"""Reports on run folders: statistics, curves, figures and pages.
 
 Imports no torch: a report starts fast.
 """

@@ -1,4 +1,4 @@
-"""What several tasks say together, and success against an option of a task that was swept.
+"""The comparison over several tasks, and success against an option of a task that was swept.
 
 Over tasks: scores are shares of success, so that tasks have one scale; the interquartile mean, the probability of
 improvement and the performance profile are taken over the runs of all tasks, bootstrapped within each (as rliable does).
@@ -68,14 +68,14 @@ class Sweep:
     """The environment's."""
     option: str
     tasks: tuple[Task, ...]
-    """By rising value."""
+    """Tasks by rising value."""
     values: tuple[float, ...]
     lines: Mapping[str, Band]
-    """Of each algorithm, final score over the option (`cost`), where it has counted runs."""
+    """Each algorithm's final score over the option (`cost`), where it has counted runs."""
 
 
 def sweeps_of(tasks: Sequence[Task]) -> tuple[Sweep, ...]:
-    """Every environment whose tasks differ in a single numeric option; runs of several models give several sweeps."""
+    """Return every environment whose tasks differ in one numeric option; runs of several models give several sweeps."""
     found = []
     for members in _alike(tasks).values():
         keys = [key for key in dict.fromkeys(k for task in members for k in task.settings) if _differs(members, key)]
@@ -96,7 +96,7 @@ def sweeps_of(tasks: Sequence[Task]) -> tuple[Sweep, ...]:
 
 
 def overall_of(tasks: Sequence[Task], sweeps: Sequence[Sweep], metric: Metric, seed: int) -> Overall | None:
-    """None for fewer than two tasks with two algorithms in common, and for returns, whose scales differ."""
+    """Compare algorithms over tasks; None for fewer than two tasks in common, and for returns, whose scales differ."""
     if metric != "success":
         return None
     swept = {task.name for sweep in sweeps for task in sweep.tasks}
@@ -158,7 +158,7 @@ def _profile(runs: Mapping[str, list[float]], seed: int) -> Band:
 
 
 def _alike(tasks: Sequence[Task]) -> dict[tuple[str, ...], list[Task]]:
-    """Tasks of one environment and one model."""
+    """Group the tasks by environment and model."""
     groups: defaultdict[tuple[str, ...], list[Task]] = defaultdict(list)
     for task in tasks:
         model = (f"{key}={value}" for key, value in task.settings.items() if key.split(".")[0] == "model")
@@ -178,7 +178,7 @@ def _number(text: str | None) -> float:
 
 
 def _name(task: Task, tasks: Sequence[Task]) -> str:
-    """The environment, with the model where several were tuned on it."""
+    """Return the environment's name, with the model where several were tuned on it."""
     models = {other.settings.get("model") for other in tasks if other.env == task.env}
     return task.env if len(models) == 1 else f"{task.env} (model {task.settings.get('model', 'unknown')})"
 

@@ -1,4 +1,4 @@
-"""What curves are drawn against, with its titles. All count training only."""
+"""The axes of curves, with their titles. All count training only."""
 
 from collections.abc import Mapping
 

@@ -35,9 +35,9 @@ class Comparison:
     sweeps: tuple[Sweep, ...]
     """Tasks that differ in one number."""
     overall: Overall | None
-    """What the tasks say together."""
+    """The comparison over several tasks."""
     tunings: tuple[Tuning, ...]
-    """How hyperparameters were chosen."""
+    """The tuning of hyperparameters."""
     runs: tuple[RunRecord, ...]
     """All of them but tuning's trials, in the order found."""
     unnamed: tuple[RunRecord, ...]
@@ -104,14 +104,14 @@ def _knows_no_success(run: RunRecord) -> bool:
 
 
 def _without_success(runs: Sequence[RunRecord], metric: Metric) -> list[str]:
-    """A line where a report of success has to leave out a task that knows none."""
+    """Return a line about tasks that know no success, which a report of success leaves out."""
     if metric != "success" or any(map(_success, runs)) or not any(map(_knows_no_success, runs)):
         return []
     return ["this task knows no success, so that its runs are not counted; metric=return compares their returns"]
 
 
 def _adjusted(tasks: Sequence[Task], overall: Overall | None) -> tuple[list[Task], Overall | None]:
-    """The same with every p value adjusted for the number of duels on the page."""
+    """Return the tasks with every p value adjusted for the number of duels on the page."""
     found = [duel for task in tasks for duel in task.duels] + list(overall.duels if overall else ())
     p_values = iter(holm([duel.p_value for duel in found]))
 
@@ -130,7 +130,7 @@ def _task_settings(run: RunRecord) -> dict[str, str]:
 def _names(
     runs: Sequence[RunRecord], base: Callable[[RunRecord], str], settings: Callable[[RunRecord], Settings]
 ) -> dict[Path, str]:
-    """For each run its base name, with those settings in which runs of the same base name differ."""
+    """Return each run's base name, with the settings in which runs of the same base name differ."""
     by_base: defaultdict[str, list[RunRecord]] = defaultdict(list)
     for run in runs:
         by_base[base(run)].append(run)
@@ -149,12 +149,12 @@ def _names(
 
 
 def _configured(settings: Settings) -> bool:
-    """Whether a run's configuration was readable: more is known than the model's name."""
+    """Return whether a run's configuration was readable: more is known than the model's name."""
     return any(key != "model" for key in settings)
 
 
 def _said(settings: Settings, keys: Sequence[str]) -> list[str]:
-    """Settings in words. Of a part that is another class, the class's name and then its own options, briefly."""
+    """Return settings in words. A part of another class is shown by its class's name and then its own options, briefly."""
     parts = tuple(key.removesuffix("_target_") for key in keys if key.endswith("._target_"))
     words = []
     for key in keys:
@@ -169,7 +169,7 @@ def _said(settings: Settings, keys: Sequence[str]) -> list[str]:
 
 
 def _grouped(runs: Sequence[RunRecord], names: Mapping[Path, str]) -> dict[str, list[RunRecord]]:
-    """Runs by name, in the names' natural order."""
+    """Return runs by name, in the names' natural order."""
     groups: defaultdict[str, list[RunRecord]] = defaultdict(list)
     for run in runs:
         groups[names[run.folder]].append(run)
@@ -177,7 +177,7 @@ def _grouped(runs: Sequence[RunRecord], names: Mapping[Path, str]) -> dict[str, 
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:
-    """A sort key under which `delay 2` comes before `delay 16`."""
+    """Return a sort key under which `delay 2` comes before `delay 16`."""
     key = []
     for word in re.split(r"[\s,()]+", text):
         try:
@@ -188,7 +188,7 @@ def natural(text: str) -> list[tuple[int, float, str]]:
 
 
 def _labels(runs: Sequence[RunRecord]) -> dict[Path, str]:
-    """Folders without the part that all share."""
+    """Return the folders without the part that all share."""
     resolved = [run.folder.resolve() for run in runs]
     if len(runs) == 1:
         return {runs[0].folder: clean(resolved[0].name)}

@@ -44,14 +44,14 @@ class Band:
 
 
 def curve_of(run: RunRecord, axis: Axis, metric: Metric) -> Curve | None:
-    """The run's evaluations along an axis; None if fewer than two of them have both figures."""
+    """Return the run's evaluations along an axis; None if fewer than two of them have both values."""
     pairs = np.array([(point.cost[axis], point.score[metric]) for point in run.points]).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     return Curve(cost=pairs[:, 0], score=pairs[:, 1]) if len(pairs) >= 2 else None
 
 
 def common_grid(curves: Sequence[Curve]) -> Array:
-    """Costs at which every curve has a value, as described at the top."""
+    """Return costs at which every curve has a value, as described at the top."""
     grid = [max(curve.cost[0] for curve in curves)]
     ends = [curve.cost[-1] for curve in curves]
     reach = [2 * curve.cost[-1] - curve.cost[-2] for curve in curves]
@@ -64,14 +64,14 @@ def common_grid(curves: Sequence[Curve]) -> Array:
 
 
 def carried_forward(curve: Curve, grid: Array) -> Array:
-    """The curve's last value at or before each cost of the grid, whose first must not lie before the curve's."""
+    """Return the curve's last value at or before each cost of the grid, which must not begin before the curve."""
     assert grid[0] >= curve.cost[0], "the grid starts where every curve has a value"
     score: Array = curve.score[np.searchsorted(curve.cost, grid, side="right") - 1]
     return score
 
 
 def band_of(curves: Sequence[Curve], *, seed: int) -> Band:
-    """Interquartile mean over runs with its interval at each point of the common grid."""
+    """Return the interquartile mean over runs with its interval at each point of the common grid."""
     grid = common_grid(curves)
     scores = np.stack([carried_forward(curve, grid) for curve in curves])
     low = high = None

@@ -1,4 +1,4 @@
-"""What keeps runs from being compared, and what a reader should know besides.
+"""Reasons against comparing runs, and other notes for the reader.
 
 Runs come by contestant, and are those that the figures count.
 """
@@ -20,7 +20,7 @@ _EXPECTED_TO_DIFFER = ("algorithm", "env", "model", "budget", "seed", "tracker",
 
 
 def differences_that_matter(groups: Groups) -> list[str]:
-    """Reasons why these scores must not be compared."""
+    """Return reasons why these scores must not be compared."""
     runs = [run for group in groups.values() for run in group]
     reasons = []
     budgets = distinct(f"{run.budget_limit:,.10g} {run.budget_unit}" for run in runs if np.isfinite(run.budget_limit))
@@ -52,7 +52,7 @@ def differences_that_matter(groups: Groups) -> list[str]:
 
 
 def unequal_tuning(groups: Groups, trials: Sequence[RunRecord]) -> list[str]:
-    """Reasons why these scores must not be compared after such a tuning. trials: its runs, of all tasks."""
+    """Return reasons why these scores must not be compared after such tuning. trials: its runs, of all tasks."""
     runs = [run for group in groups.values() for run in group]
     envs = {run.env for run in runs}
     here = [trial for trial in trials if trial.env in envs]
@@ -70,7 +70,7 @@ def unequal_tuning(groups: Groups, trials: Sequence[RunRecord]) -> list[str]:
 
 
 def differences_to_know(groups: Groups) -> list[str]:
-    """Other differences between the runs."""
+    """Return other differences between the runs."""
     runs = [run for group in groups.values() for run in group]
     notes = []
     seeds = {
@@ -100,7 +100,7 @@ def differences_to_know(groups: Groups) -> list[str]:
 
 
 def not_counted(counted: Groups, others: Groups) -> list[str]:
-    """How many runs of each contestant ended badly: leaving them out flatters an algorithm that often fails."""
+    """Count each contestant's runs that ended badly: leaving them out flatters an algorithm that often fails."""
     notes = []
     for name, runs in others.items():
         lost = [run.status if run.status != "completed" else "without a final score" for run in runs if not scored(run)]
@@ -111,7 +111,7 @@ def not_counted(counted: Groups, others: Groups) -> list[str]:
 
 
 def faults(counted: Groups) -> list[str]:
-    """How many episodes of each contestant's runs faults of the environment ended: they lower every score, and not alike."""
+    """Count each contestant's episodes that faults of the environment ended: they lower scores, some more than others."""
     notes = []
     for name, runs in counted.items():
         ended = [
@@ -129,12 +129,12 @@ def faults(counted: Groups) -> list[str]:
 
 
 def scored(run: RunRecord) -> bool:
-    """Whether the run completed and measured something at its end."""
+    """Return whether the run completed and measured something at its end."""
     return run.status == "completed" and any(np.isfinite(score) for score in run.after.values())
 
 
 def distinct(words: Iterable[str]) -> list[str]:
-    """Each word once, without empty ones, in order."""
+    """Return each word once, without empty ones, in order."""
     return [word for word in dict.fromkeys(words) if word]
 
 

@@ -36,13 +36,13 @@ Figure = dict[str, object]
 
 
 def metric_title(metric: Metric, tasks: Sequence[Task]) -> str:
-    """What is drawn upwards: of held-out instances, unless runs were measured on others."""
+    """Return the title of the y axis: held-out instances, unless runs were measured on others."""
     kinds = {task.instances for task in tasks} or {"held-out"}
     return f"Held-out {metric}" if kinds == {"held-out"} else f"{metric.capitalize()} ({' and '.join(sorted(kinds))})"
 
 
 class Look(NamedTuple):
-    """How a contestant is drawn; no two of 36 look the same."""
+    """The look of a contestant; no two of 36 are the same."""
 
     colour: int
     """Index into a palette."""
@@ -51,14 +51,14 @@ class Look(NamedTuple):
 
 
 def styles(comparison: Comparison) -> dict[str, Look]:
-    """The look of each contestant, the same in all tasks. From the seventh on colours come again, with other patterns."""
+    """Return the look of each contestant, the same in all tasks. From the seventh on colours repeat, with other patterns."""
     names = sorted({contestant.name for task in comparison.tasks for contestant in task.contestants}, key=natural)
     many = len(DASHES)
     return {name: Look(i % many, (i + i // many) % many) for i, name in enumerate(names)}
 
 
 def axes_of(task: Task, metric: Metric) -> list[Axis]:
-    """Axes along which at least one run has a curve."""
+    """Return the axes along which at least one run has a curve."""
     return [
         axis
         for axis in AXES
@@ -67,13 +67,13 @@ def axes_of(task: Task, metric: Metric) -> list[Axis]:
 
 
 def first_axis(comparison: Comparison) -> Axis:
-    """The unit of the budget, along which the contestants are meant to be equal; else episodes."""
+    """Return the unit of the budget, along which the contestants are meant to be equal; else episodes."""
     units = {run.budget_unit for run in comparison.runs if run.budget_unit}
     return next((axis for axis in AXES if units == {axis}), "episodes")
 
 
 def learning_curves(task: Task, axis: Axis, metric: Metric, style: Mapping[str, Look]) -> Figure:
-    """One line a contestant with its interval as a band, and its runs as faint lines."""
+    """Draw one line a contestant with its interval as a band, and its runs as faint lines."""
     faint: list[Figure] = []
     bands: list[Figure] = []
     means: list[Figure] = []
@@ -91,7 +91,7 @@ def learning_curves(task: Task, axis: Axis, metric: Metric, style: Mapping[str, 
 
 
 def sweep_curves(sweep: Sweep, metric: Metric, style: Mapping[str, Look]) -> Figure:
-    """Final score over the option's values."""
+    """Draw the final score over the option's values."""
     figure = _lines(sweep.lines, style, sweep.option, metric_title(metric, sweep.tasks), metric == "success", "at {}")
     if spread(sweep.values):
         axis: Figure = {"type": "log", "tickvals": list(sweep.values), "ticktext": [f"{v:g}" for v in sweep.values]}
@@ -100,12 +100,12 @@ def sweep_curves(sweep: Sweep, metric: Metric, style: Mapping[str, Look]) -> Fig
 
 
 def spread(values: Sequence[float]) -> bool:
-    """Whether values want a logarithmic axis: 1, 2, 4, 8, ... rather than 1, 2, 3, 4."""
+    """Return whether values need a logarithmic axis: 1, 2, 4, 8, ... rather than 1, 2, 3, 4."""
     return values[0] > 0 and values[-1] / values[0] >= LOGARITHMIC
 
 
 def profile_curves(overall: Overall, title: str, style: Mapping[str, Look]) -> Figure:
-    """Performance profiles: the share of runs that reach more than a score. title: what the score is."""
+    """Draw performance profiles: the share of runs that reach more than a score. title: the score's name."""
     lines = {profile.name: profile.above for profile in overall.profiles}
     return _lines(lines, style, title, "Share of runs above it", True, "of runs above {}", marked=False)
 
@@ -126,7 +126,7 @@ def _lines(
 
 
 def points_in_words(task: Task, axis: Axis) -> tuple[list[str], list[tuple[str, list[tuple[str, str]]]]]:
-    """The curves as a table: costs along the top, and for each contestant its scores and intervals there."""
+    """Return the curves as a table: costs along the top, and each contestant's scores and intervals there."""
     drawn = [(c.name, c.bands[axis]) for c in task.contestants if axis in c.bands]
     longest = max((band.cost[-1] for _, band in drawn), default=0.0)
     costs = [share * longest for share in SHARES]
@@ -141,7 +141,7 @@ def points_in_words(task: Task, axis: Axis) -> tuple[list[str], list[tuple[str, 
 
 
 def described(task: Task, axis: Axis, metric: Metric) -> str:
-    """The figure for those who do not see it."""
+    """Return the figure in words for those who do not see it."""
     ends = [
         f"{c.name} goes from {score(c.bands[axis].score[0])} to {score(c.bands[axis].score[-1])}"
         for c in task.contestants
@@ -153,7 +153,7 @@ def described(task: Task, axis: Axis, metric: Metric) -> str:
 
 
 def _mean(band: Band, name: str, look: Look, place: str, *, marked: bool = True) -> Figure:
-    """place: what is said after a value, with {} for where it is."""
+    """Return the mean in words. place: the words after a value, with {} for its place."""
     texts = []
     for i, value in enumerate(band.score):
         between = f" [{band.low[i]:.2f}, {band.high[i]:.2f}]" if band.low is not None and band.high is not None else ""
@@ -217,7 +217,7 @@ def _runs(contestant: Contestant, axis: Axis, metric: Metric, look: Look) -> lis
 
 
 def _layout(x_title: str, y_title: str, share: bool) -> Figure:
-    """share: whether the y axis is from 0 to 1."""
+    """Return the layout. share: whether the y axis is from 0 to 1."""
     y: Figure = {"title": {"text": y_title, "standoff": 8}, "zeroline": False, "automargin": True}
     if share:
         y |= {"range": [-0.02, 1.04], "tickvals": [0, 0.2, 0.4, 0.6, 0.8, 1], "tickformat": ".1f"}
@@ -241,5 +241,5 @@ def _numbers(values: Array) -> list[float]:
 
 
 def _text(name: str) -> str:
-    """Plotly reads labels as a little HTML."""
+    """Escape a label, which Plotly reads as a little HTML."""
     return html.escape(name, quote=False)

@@ -8,24 +8,24 @@ MISSING = "–"
 
 
 def score(value: float) -> str:
-    """Two decimals."""
+    """Write two decimals."""
     return f"{value:.2f}" if math.isfinite(value) else MISSING
 
 
 def interval(estimate: Estimate | None) -> str:
-    """[low, high], or nothing."""
+    """Write [low, high], or nothing."""
     return f"[{estimate.interval[0]:.2f}, {estimate.interval[1]:.2f}]" if estimate and estimate.interval else ""
 
 
 def change(before: Estimate | None, after: Estimate | None) -> str:
-    """0.10 → 0.86."""
+    """Write 0.10 → 0.86."""
     first = score(before.value) if before else MISSING
     last = score(after.value) if after else MISSING
     return f"{first} → {last}"
 
 
 def count(value: float) -> str:
-    """Three digits and a suffix: 41.2k, 3.05M, 1.80T."""
+    """Write three digits and a suffix: 41.2k, 3.05M, 1.80T."""
     if not math.isfinite(value):
         return MISSING
     for size, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -36,7 +36,7 @@ def count(value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """60.2 s, 12 min 5 s, 3 h 2 min."""
+    """Write 60.2 s, 12 min 5 s, 3 h 2 min."""
     if not math.isfinite(value):
         return MISSING
     if value < 119.95:
@@ -47,17 +47,17 @@ def seconds(value: float) -> str:
 
 
 def memory(value: float) -> str:
-    """Megabytes or gigabytes, decimal."""
+    """Write megabytes or gigabytes, decimal."""
     if not math.isfinite(value):
         return MISSING
     return f"{value / 1e9:.2f} GB" if value >= 9.995e8 else f"{value / 1e6:.0f} MB"
 
 
 def listed(words: list[str]) -> str:
-    """a, b and c."""
+    """Write a, b and c."""
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
 def p_value(value: float) -> str:
-    """Three decimals, and never 0, which no test can say."""
+    """Write three decimals, and never 0, which no test can say."""
     return "< 0.001" if value < 0.0005 else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""What each section of the page shows, as plain values: the template lays out and escapes, and decides nothing."""
+"""The contents of each section of the page, as plain values: the template lays out and escapes, and decides nothing."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ Part = dict[str, object]
 
 
 def task_part(task: Task, number: int, comparison: Comparison) -> Part:
-    """One task. number: what its ids in the page end in."""
+    """Return the section of one task. number: ends its ids in the page."""
     style = styles(comparison)
     axes = axes_of(task, comparison.metric)
     best_first = [*ranked(task), *(c for c in task.contestants if not c.after)]
@@ -53,7 +53,7 @@ def task_part(task: Task, number: int, comparison: Comparison) -> Part:
 
 
 def overall_part(comparison: Comparison) -> Part | None:
-    """Several tasks together."""
+    """Return the section of several tasks together."""
     overall = comparison.overall
     if overall is None:
         return None
@@ -78,7 +78,7 @@ def overall_part(comparison: Comparison) -> Part | None:
 
 
 def sweep_part(sweep: Sweep, identity: str, comparison: Comparison) -> Part:
-    """One option's values. identity: the section's id."""
+    """Return the section of one option's values. identity: the section's id."""
     finding = sweep_verdict(sweep)
     places = {name: dict(zip(line.cost, range(len(line.cost)), strict=True)) for name, line in sweep.lines.items()}
     rows = []
@@ -109,7 +109,7 @@ def sweep_part(sweep: Sweep, identity: str, comparison: Comparison) -> Part:
 
 
 def tuning_part(tuning: Tuning) -> Part:
-    """The trials of one algorithm on one environment."""
+    """Return the trials of one algorithm on one environment."""
     return {
         "algorithm": tuning.algorithm,
         "env": tuning.env,
@@ -128,7 +128,7 @@ def tuning_part(tuning: Tuning) -> Part:
 
 
 def run_part(run: RunRecord, comparison: Comparison) -> Part:
-    """One run in the list of all."""
+    """Return one run in the list of all."""
     going_on = run.status == "unfinished" and run.progress == run.progress
     return {
         "label": comparison.labels[run.folder],
@@ -142,7 +142,7 @@ def run_part(run: RunRecord, comparison: Comparison) -> Part:
 
 
 def matrix(names: Sequence[str], duels: Sequence[Duel]) -> list[tuple[str, list[Part | None]]]:
-    """For each name, against each name: the probability that a run of the row scores above one of the column."""
+    """Return, for each pair of names, the probability that a run of the row scores above one of the column."""
     known: dict[tuple[str, str], Estimate] = {}
     for duel in duels:
         found = duel.improvement
@@ -193,7 +193,7 @@ def _contestant(contestant: Contestant, look: Look, comparison: Comparison) -> P
 
 
 def _scored(estimate: Estimate | None, *, shares: bool) -> Part:
-    """Value and interval, and where they are on a bar from 0 to 1."""
+    """Return value and interval, and where they are on a bar from 0 to 1."""
     bar = None
     if estimate and shares:
         low, high = estimate.interval or (estimate.value, estimate.value)

@@ -26,7 +26,7 @@ _TEMPLATES = resources.files(__package__) / "templates"
 
 
 def html_report(comparison: Comparison, *, made: datetime, refresh: int | None = None) -> str:
-    """The page. made: the time to print in it. refresh: seconds after which it reads itself again, while runs go on."""
+    """Return the page. made: the time to print in it. refresh: seconds until it reloads itself, while runs go on."""
     plotly, page = get_plotlyjs().replace("\r\n", "\n"), _template("report.js")
     environment = jinja2.Environment(
         autoescape=True,

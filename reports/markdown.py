@@ -15,7 +15,7 @@ from .verdicts import answer, explained, setting, sweep_verdict, verdict
 
 
 def markdown(comparison: Comparison, picture: str) -> str:
-    """The report for a pull request. picture: path of the static picture, relative to it."""
+    """Return the report for a pull request. picture: path of the static picture, relative to it."""
     lines = [f"# {_plain(title(comparison))}", "", *[_plain(sentence) + "\n" for sentence in answer(comparison)]]
     lines += [f"![{metric_title(comparison.metric, comparison.tasks)} over training]({picture})", ""]
     lines += _overall(comparison) + [line for sweep in comparison.sweeps for line in _sweep(sweep)]
@@ -106,11 +106,11 @@ def _duels(duels: Sequence[Duel]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escape text so that Markdown shows it as it is."""
     return re.sub(r"([\\`*_{}\[\]<>|#~$])", r"\\\1", text)
 
 
 def _code(text: str) -> str:
-    """Text in a code span: a fence longer than any in it."""
+    """Return text in a code span: a fence longer than any in it."""
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"

@@ -79,7 +79,7 @@ class _Panel:
     lines: Sequence[tuple[str, Look, Band]]
     """A name, its look and its line."""
     values: Sequence[float] = ()
-    """Where the x axis has its ticks; empty for a range from 0."""
+    """The ticks of the x axis; empty for a range from 0."""
 
 
 def picture(comparison: Comparison, axis: Axis) -> str:
@@ -174,7 +174,7 @@ def _look(look: Look) -> dict[str, Any]:
 
 
 def _legend(figure: "Figure", style: Mapping[str, Look], beside: int) -> None:
-    """Names with their colour, dash and mark, above the panels."""
+    """Draw names with their colour, dash and mark, above the panels."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], **_look(look)) for look in style.values()]
@@ -202,7 +202,7 @@ def _cut(text: str, longest: int) -> str:
 
 
 def tick(value: float) -> str:
-    """20k rather than 20.0k."""
+    """Write 20k rather than 20.0k."""
     text = count(value)
     digits = text.rstrip("kMGTP")
     return f"{float(digits):g}{text[len(digits) :]}"

@@ -11,12 +11,12 @@ GROUPS = ("algorithm", "env", "model")
 
 
 def command(run: RunRecord) -> str:
-    """The command line that made the run."""
+    """Return the command line that made the run."""
     return "evotext train " + shlex.join(run.overrides)
 
 
 def configurations(comparison: Comparison) -> list[tuple[str, str]]:
-    """What was configured, with a title: each algorithm, task, model and the rest, every distinct state of it once."""
+    """Return every distinct configuration once, with a title: each algorithm, task, model and the rest."""
     found: dict[tuple[str, str], int] = {}
     for run in comparison.runs:
         names = {"algorithm": run.algorithm, "env": run.env, "model": run.model}
@@ -36,7 +36,7 @@ def configurations(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def versions(comparison: Comparison) -> dict[str, str]:
-    """Each package's version, or versions; the device that ran the model among them."""
+    """Return each package's version, or versions, and the device that ran the model."""
     found: dict[str, list[str]] = {}
     for run in comparison.runs:
         for name, version in [*run.versions.items(), *([("device", run.device)] if run.device else [])]:

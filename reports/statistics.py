@@ -47,7 +47,7 @@ class Estimate:
 
 
 def checked_scores(scores: Scores) -> list[Array]:
-    """One array a task. Raises ValueError naming what is missing."""
+    """Return one array a task. Raise ValueError naming what is missing."""
     if not scores:
         raise ValueError("expected scores of at least one task, got none")
     arrays = []
@@ -63,7 +63,7 @@ def checked_scores(scores: Scores) -> list[Array]:
 
 
 def trimmed_mean(scores: Array) -> Array:
-    """Interquartile mean over the first axis."""
+    """Return the interquartile mean over the first axis."""
     count = scores.shape[0]
     cut = count // 4
     mean: Array = np.sort(scores, axis=0)[cut : count - cut].mean(axis=0)
@@ -71,29 +71,29 @@ def trimmed_mean(scores: Array) -> Array:
 
 
 def interquartile_mean(scores: Scores) -> float:
-    """Over the runs of all tasks together."""
+    """Return the interquartile mean over the runs of all tasks together."""
     return float(trimmed_mean(np.concatenate(checked_scores(scores))))
 
 
 def aggregate_name(count: int) -> str:
-    """What `interquartile_mean` of so many scores is, in words."""
+    """Return the name of `interquartile_mean` for this many scores."""
     return "interquartile mean" if count >= 4 else "mean"
 
 
 def resamples(runs: int, *, seed: int, count: int = RESAMPLES) -> NDArray[np.intp]:
-    """Bootstrap draws of run indices, shape (count, runs)."""
+    """Return bootstrap draws of run indices, shape (count, runs)."""
     return np.random.default_rng(seed).integers(0, runs, size=(count, runs))
 
 
 def interval_of(draws: Array, confidence: float = CONFIDENCE) -> Array:
-    """Percentile interval over the first axis, shape (2, ...)."""
+    """Return the percentile interval over the first axis, shape (2, ...)."""
     tail = (1 - confidence) / 2
     interval: Array = np.quantile(draws, [tail, 1 - tail], axis=0)
     return interval
 
 
 def estimate(scores: Scores, *, seed: int) -> Estimate:
-    """Interquartile mean with its stratified bootstrap interval."""
+    """Return the interquartile mean with its stratified bootstrap interval."""
     arrays = checked_scores(scores)
     interval = None
     if min(a.size for a in arrays) >= FEWEST_RUNS:
@@ -104,7 +104,7 @@ def estimate(scores: Scores, *, seed: int) -> Estimate:
 
 
 def probability_of_improvement(x: Scores, y: Scores, *, seed: int) -> Estimate:
-    """How often X scores above Y, with its stratified bootstrap interval. Both must have the same tasks."""
+    """Return the probability that X scores above Y, with its stratified bootstrap interval. The tasks must be the same."""
     if set(x) != set(y):
         raise ValueError(f"expected the same tasks on both sides, got {sorted(x)} and {sorted(y)}")
     arrays_x, arrays_y = checked_scores(x), checked_scores({task: y[task] for task in x})
@@ -123,7 +123,7 @@ def probability_of_improvement(x: Scores, y: Scores, *, seed: int) -> Estimate:
 
 
 def _wins(x: Array, y: Array) -> Array:
-    """1 where x is above y, one half where they tie, shape (len(x), len(y))."""
+    """Return 1 where x is above y, one half where they tie, shape (len(x), len(y))."""
     wins: Array = (x[:, None] > y[None, :]) + 0.5 * (x[:, None] == y[None, :])
     return wins
 
@@ -166,7 +166,7 @@ def permutation_p_value(x: Scores, y: Scores, *, seed: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for their number (Holm 1979), in the order given."""
+    """Return p values adjusted for their number (Holm 1979), in the order given."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

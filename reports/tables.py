@@ -42,25 +42,25 @@ WIDTH_OF_FIGURES = 65
 
 
 def cost_cell(contestant: Contestant, key: str) -> str:
-    """A mean cost in the form that suits its unit."""
+    """Return a mean cost in the form that suits its unit."""
     return shown_cost(key, contestant.cost[key])
 
 
 def shown_cost(key: str, value: float) -> str:
-    """A cost in the form that suits its unit."""
+    """Return a cost in the form that suits its unit."""
     if key.endswith("seconds"):
         return formats.seconds(value)
     return formats.memory(value) if key == "peak_memory_bytes" else formats.count(value)
 
 
 def passes_cell(contestant: Contestant, k: int) -> str:
-    """pass@k before and after."""
+    """Return pass@k before and after."""
     before, after = contestant.passes.get(k, (None, None))
     return f"{formats.change(before, after)} {formats.interval(after)}".strip()
 
 
 def terminal_tables(comparison: Comparison, width: int) -> list[Table]:
-    """One table of all tasks where names are short enough for the width, else one a task. Figures are never cut."""
+    """Return one table of all tasks where names are short enough for the width, else one a task. Numbers are never cut."""
     tasks = comparison.tasks
     longest_task = max((len(task.name) for task in tasks), default=0)
     longest_name = max((len(c.name) for task in tasks for c in task.contestants), default=0)
@@ -105,7 +105,7 @@ def _add_rows(table: Table, task: Task, *, named: bool) -> None:
 
 
 def results_csv(comparison: Comparison) -> str:
-    """One line a run, counted or not."""
+    """Return one line a run, counted or not."""
     places = [
         (task.name, contestant.name, run in contestant.counted, run)
         for task in comparison.tasks
@@ -158,14 +158,14 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
 
 
 def title(comparison: Comparison) -> str:
-    """What is compared."""
+    """Return the title of the comparison."""
     algorithms = list(dict.fromkeys(run.algorithm for run in comparison.runs if run.algorithm and run.env))
     envs = list(dict.fromkeys(run.env for run in comparison.runs if run.algorithm and run.env))
     return f"{formats.listed(sorted(algorithms))} on {formats.listed(sorted(envs))}" if envs else "No readable runs"
 
 
 def what_happened(run: RunRecord) -> str:
-    """How a run ended, and what is wrong with its files."""
+    """Return the ending of a run, and what is wrong with its files."""
     ending = run.status + (f" ({run.reason})" if run.reason else "")
     if run.status == "unfinished" and run.progress == run.progress:
         ending += f", {run.progress:.0%} of its budget spent"

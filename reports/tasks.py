@@ -57,7 +57,7 @@ class Duel:
     improvement: Estimate
     """Probability that a run of the first scores above a run of the second."""
     p_value: float
-    """Of the permutation test, adjusted for the number of duels on the whole page (`reports.comparison`)."""
+    """The p value of the permutation test, adjusted for the number of duels on the whole page (`reports.comparison`)."""
     apart: bool
     """Whether the intervals of the two scores do not overlap."""
 
@@ -81,17 +81,17 @@ class Task:
     unfair: tuple[str, ...]
     """Why these runs cannot be compared; a claim is made only if there is no such reason."""
     notes: tuple[str, ...]
-    """What a reader should know besides."""
+    """Other notes for the reader."""
 
     @property
     def instances(self) -> str:
-        """What was measured: `held-out`, `validation`, or both in turn."""
+        """The instances that were measured: `held-out`, `validation`, or both in turn."""
         runs = [run for contestant in self.contestants for run in (*contestant.counted, *contestant.others)]
         return kind_of_instances(runs)
 
 
 def kind_of_instances(runs: Sequence[RunRecord]) -> str:
-    """`held-out`, `validation`, or `held-out and validation`; held-out where no run says."""
+    """Return `held-out`, `validation`, or `held-out and validation`; held-out where no run says."""
     kinds = sorted({INSTANCES[run.split] for run in runs if run.split})
     return " and ".join(kinds) or INSTANCES["test"]
 
@@ -143,7 +143,7 @@ def _estimate(scores: list[float], seed: int) -> Estimate | None:
 
 
 def _ks(runs: Sequence[RunRecord]) -> list[int]:
-    """Every k for which some run tells pass@k."""
+    """Return every k for which some run reports pass@k."""
     return sorted({k for run in runs for k in (*run.passes_before, *run.passes_after)})
 
 

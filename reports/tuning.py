@@ -1,4 +1,4 @@
-"""How hyperparameters were chosen: the trials of each algorithm on each task, what they scored and what they cost.
+"""The tuning of hyperparameters: the trials of each algorithm on each task, with their scores and costs.
 
 A trial is a run whose record says `phase: tuning`. It is measured on instances that no reported run is measured on, so its
 score stands beside no reported score.
@@ -34,16 +34,16 @@ class Tuning:
     trials: tuple[Trial, ...]
     """Best first, those without a score last."""
     cost: Mapping[str, float]
-    """What all of them took together; NaN where none says."""
+    """Their total cost; NaN where none says."""
 
 
 def is_trial(run: RunRecord) -> bool:
-    """Whether this run chose hyperparameters, rather than being one of those that are compared."""
+    """Return whether this run chose hyperparameters, rather than being one of those that are compared."""
     return run.phase == "tuning"
 
 
 def tunings_of(trials: Sequence[RunRecord], reported: Sequence[RunRecord], metric: Metric) -> tuple[Tuning, ...]:
-    """One record an algorithm and environment, in their order of name."""
+    """Return one record an algorithm and environment, in their order of name."""
     groups: defaultdict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for run in trials:
         groups[run.env, run.algorithm].append(run)

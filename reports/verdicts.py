@@ -1,4 +1,4 @@
-"""What the figures support, in words.
+"""The verdict that the figures support, in words.
 
 A claim needs three runs a side, for intervals; intervals that do not overlap; and a permutation test that remains significant
 after correction for the number of pairs on the whole page, which takes more runs (`fewest_for_a_claim`). Everything else is
@@ -20,17 +20,17 @@ MOST_NAMES = 4
 
 
 def ranked(task: Task) -> list[Contestant]:
-    """Contestants with a final score, best first."""
+    """Return contestants with a final score, best first."""
     return sorted((c for c in task.contestants if c.after), key=lambda c: -c.after.value if c.after else 0.0)
 
 
 def verdict(task: Task) -> str:
-    """One task in a sentence."""
+    """Return one task's verdict in a sentence."""
     return _sentence(_finding(task), task)
 
 
 def _finding(task: Task) -> str:
-    """The verdict without capital and full stop."""
+    """Return the verdict without capital and full stop."""
     best = ranked(task)
     if not best:
         return "no run has completed, so there is nothing to compare yet"
@@ -46,7 +46,7 @@ def _finding(task: Task) -> str:
 
 
 def _lead(leader: str, all_duels: Sequence[Duel]) -> str:
-    """What the best one's duels support."""
+    """Return what the best contestant's duels support."""
     duels = [duel for duel in all_duels if duel.first == leader]
     beaten = [duel.second for duel in duels if duel.clear]
     apart = [duel for duel in duels if duel.apart and not duel.clear]
@@ -65,7 +65,7 @@ def _lead(leader: str, all_duels: Sequence[Duel]) -> str:
 
 
 def answer(comparison: Comparison) -> tuple[str, str]:
-    """The whole report in two sentences: what came out, and what it rests on."""
+    """Return the whole report in two sentences: the result, and the data behind it."""
     tasks = [task for task in comparison.tasks if ranked(task)]
     if not tasks:
         return "No run has completed: there is nothing to compare yet.", "Run it again when runs have ended."
@@ -77,7 +77,7 @@ def answer(comparison: Comparison) -> tuple[str, str]:
 
 
 def setting(task: Task) -> str:
-    """Budget and evaluation of the counted runs, in words; empty where the runs do not say."""
+    """Return budget and evaluation of the counted runs, in words; empty where the runs do not say."""
     runs = [run for contestant in task.contestants for run in contestant.counted]
     budgets = distinct(
         f"{run.budget_limit:,.10g} {run.budget_unit.replace('_', ' ').removesuffix('s' if run.budget_limit == 1 else '')}"
@@ -93,7 +93,7 @@ def setting(task: Task) -> str:
 
 
 def clear_winner(task: Task) -> str | None:
-    """The contestant that is clearly ahead of all others, in a fair comparison."""
+    """Return the contestant that is clearly ahead of all others, in a fair comparison."""
     best = ranked(task)
     if len(best) < 2 or task.unfair or len(task.duels) < len(best) * (len(best) - 1) // 2:
         return None
@@ -101,7 +101,7 @@ def clear_winner(task: Task) -> str | None:
 
 
 def explained(duel: Duel) -> str:
-    """Why a duel is, or is not, a claim."""
+    """Explain why a duel is, or is not, a claim."""
     if duel.clear:
         return "clear"
     return "intervals apart, too few seeds to be sure" if duel.apart else "no clear difference"
@@ -115,13 +115,13 @@ def _alone(task: Task, only: Contestant) -> str:
 
 
 def overall_verdict(overall: Overall) -> str:
-    """Several tasks together, without capital and full stop."""
+    """Return the verdict on several tasks together, without capital and full stop."""
     figures = listed([f"{profile.name} {_score(profile.score)}" for profile in overall.profiles])
     return f"over {len(overall.tasks)} tasks together, {_lead(overall.profiles[0].name, overall.duels)} ({figures})"
 
 
 def sweep_verdict(sweep: Sweep) -> str:
-    """What changes with the option, without capital and full stop."""
+    """Return what changes with the option, without capital and full stop."""
     low, high = sweep.values[0], sweep.values[-1]
     changes = listed(
         [
@@ -206,7 +206,7 @@ def _basis(comparison: Comparison, tasks: Sequence[Task]) -> str:
 
 
 def _sentence(finding: str, task: Task) -> str:
-    """A finding that starts with a name keeps the name as it is."""
+    """Capitalise a finding; one that starts with a name keeps the name as it is."""
     named = any(finding.startswith(contestant.name) for contestant in task.contestants)
     return (finding if named else finding[0].upper() + finding[1:]) + "."
 

@@ -34,16 +34,16 @@ class Part:
     words: tuple[str, ...]
 
     def figures(self, out: Path) -> Path:
-        """Where its figures are once it is done."""
+        """Return the file of its figures once it is done."""
         return out / f"{self.name}.json"
 
     def log(self, out: Path) -> Path:
-        """Where the end of its output is if it failed."""
+        """Return the file with the end of its output if it failed."""
         return out / f"{self.name}.failed.txt"
 
 
 def parts(out: Path, models: list[str], words: list[str]) -> Iterator[Part]:
-    """Every part, the shortest proof first: the tests of a GPU, then each figure over all models, then memory."""
+    """Return every part, the shortest proof first: the tests of a GPU, then each figure over all models, then memory."""
     gpu_tests = ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--override-ini=filterwarnings=default")
     report = f"--junit-xml={out / 'gpu-tests.xml'}"
     yield Part(name="gpu-tests", words=(sys.executable, *gpu_tests, report, str(ROOT / "tests")))
@@ -95,7 +95,7 @@ def run(part: Part, out: Path, seconds: float, *, whole: bool) -> bool:
 
 
 def settled(part: Part, out: Path) -> bool:
-    """Whether an earlier call has done it, or has seen it fail."""
+    """Return whether an earlier call has done it, or has seen it fail."""
     return part.figures(out).exists() or part.log(out).exists()
 
 

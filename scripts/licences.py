@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 # Mozilla's licence binds changes to the package's own files and nothing else.
 ALLOWED = r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|MPL|Mozilla|Zlib|0BSD|CNRI|Unlicense|CC0|BSL-1\.0|Boost"
 REFUSED = r"GPL|General Public|Affero|SSPL|Commons Clause|Proprietary"
-# What the metadata does not say, or what is wanted in spite of it, and why.
+# Licences that the metadata does not state, or packages that are wanted in spite of theirs, and why.
 KNOWN = {
     "zss": "BSD (in its repository; its metadata names none)",
     "chess": "GPL-3.0-or-later: comes with textarena, in the extra of that name alone; nothing here imports it",
@@ -24,7 +24,7 @@ KNOWN = {
 
 
 def dependencies(name: str) -> dict[str, Distribution]:
-    """Every installed distribution that `name` needs with its installed extras, itself left out, by name."""
+    """Return every installed distribution that `name` needs with its installed extras, itself left out, by name."""
     root = distribution(name)
     extras = root.metadata.get_all("Provides-Extra") or []
     found: dict[str, Distribution] = {}
@@ -51,7 +51,7 @@ def _required(package: Distribution, extra: str) -> list[Requirement]:
 
 
 def licence(package: Distribution) -> str:
-    """What the package says of itself, in one line: its expression, else its classifiers, else the field's first line."""
+    """Return the package's own statement in one line: its expression, else its classifiers, else the field's first line."""
     metadata = cast(Message, package.metadata)
     classifiers = [c.split(" :: ")[-1] for c in metadata.get_all("Classifier") or [] if c.startswith("License ::")]
     stated = metadata.get("License-Expression") or " or ".join(c for c in classifiers if c != "OSI Approved")
@@ -59,7 +59,7 @@ def licence(package: Distribution) -> str:
 
 
 def objection(text: str) -> str | None:
-    """What is wrong with a licence; None if nothing is. Of alternatives one has to be right."""
+    """Say what is wrong with a licence; None if nothing is. One of several alternatives has to be right."""
     if any(re.search(ALLOWED, part) and not re.search(REFUSED, part) for part in re.split(r" (?:OR|or) ", text)):
         return None
     return f"expected a permissive licence, got {text!r}"

@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def bounded(family: str) -> Outcome:
-    """Return what a process of its own found out. Raises Wrong for a wrong outcome, and for more than `SECONDS` or `BYTES`."""
+    """Return what a process of its own found out. Raise Wrong for a wrong outcome, and for more than `SECONDS` or `BYTES`."""
     fork = multiprocessing.get_context("fork")  # torch and transformers have been imported already
     ours, theirs = fork.Pipe(duplex=False)
     process = fork.Process(target=_one, args=(family, theirs))

@@ -25,7 +25,7 @@ Look = dict[str, float]
 
 
 def main(words: list[str]) -> int:
-    """One run, watched; the exit status. Raises ValueError for what the user should change."""
+    """Watch one run; return the exit status. Raise ValueError for what the user should change."""
     options = {"out": "", "every": "15"}
     passed_on = []
     for word in words:
@@ -55,7 +55,7 @@ def main(words: list[str]) -> int:
 
 
 def watch(command: list[str], folder: Path, every: int) -> list[Look] | None:
-    """What the process held, look by look, until it ended; None if it failed."""
+    """Return what the process held, look by look, until it ended; None if it failed."""
     begin, looks = time.monotonic(), []
     with subprocess.Popen(command) as process:  # noqa: S603 (our own script)
         seen = psutil.Process(process.pid)
@@ -70,7 +70,7 @@ def watch(command: list[str], folder: Path, every: int) -> list[Look] | None:
 
 
 def look(process: psutil.Process, folder: Path, seconds: float) -> Look:
-    """What it holds now: resident bytes, open handles, threads; and the bytes in its folder."""
+    """Return what it holds now: resident bytes, open handles, threads; and the bytes in its folder."""
     with process.oneshot():
         return {
             "seconds": seconds,
@@ -82,7 +82,7 @@ def look(process: psutil.Process, folder: Path, seconds: float) -> Look:
 
 
 def verdict(looks: list[Look]) -> Look:
-    """The later half of the run against the one before it, the first tenth left out. Raises ValueError for too few looks.
+    """Compare the later half of the run with the one before, without the first tenth. Raise ValueError for too few looks.
 
     Memory is compared by medians, since it moves within a generation; of handles and threads the most counts.
     """

@@ -38,17 +38,17 @@ Function = Callable[[Tensor], Tensor]
 
 
 def sphere(x_BD: Tensor) -> Tensor:
-    """Least at 0."""
+    """Return the sphere function, least at 0."""
     return x_BD.square().sum(1)
 
 
 def rosenbrock(x_BD: Tensor) -> Tensor:
-    """A curved valley; least at 1."""
+    """Return Rosenbrock's curved valley; least at 1."""
     return (100 * (x_BD[:, 1:] - x_BD[:, :-1].square()).square() + (1 - x_BD[:, :-1]).square()).sum(1)
 
 
 def rastrigin(x_BD: Tensor) -> Tensor:
-    """A bowl full of local minima; least at 0."""
+    """Return Rastrigin's bowl full of local minima; least at 0."""
     return (x_BD.square() - 10 * torch.cos(2 * math.pi * x_BD) + 10).sum(1)
 
 
@@ -87,7 +87,7 @@ STRATEGIES = {
 
 
 class _Matrix:
-    """What noise is drawn for: one parameter, and no layers that could be run."""
+    """A network of one parameter to draw noise for, without layers that could be run."""
 
     together: Sequence[tuple[str, ...]] = ()
 
@@ -99,7 +99,7 @@ class _Matrix:
 def strategy_run(
     strategy: Strategy, function: Function, begin: float, seed: int, rate: float, config: DictConfig
 ) -> float:
-    """The function at the mean after all evaluations but one, which is this."""
+    """Return the function at the mean after all evaluations but one, which is this."""
     shape, population = tuple(config.shape), config.population
     x = nn.Parameter(torch.full(shape, begin, dtype=torch.float64))
     identity = torch.eye(shape[1], dtype=torch.float64).expand(population, -1, -1)
@@ -121,7 +121,7 @@ def strategy_run(
 
 
 def cma_run(function: Function, begin: float, seed: int, config: DictConfig) -> float:
-    """The function at CMA-ES's mean after as many evaluations."""
+    """Return the function at CMA-ES's mean after as many evaluations."""
     rng = np.random.default_rng(seed)
     options = {"verbose": -9, "seed": np.nan, "randn": lambda *shape: rng.standard_normal(shape)}
     search = optional("cma", "cma").CMAEvolutionStrategy([begin] * math.prod(config.shape), config.sigma, options)
@@ -132,7 +132,7 @@ def cma_run(function: Function, begin: float, seed: int, config: DictConfig) -> 
 
 
 def tuned(strategy: Strategy, function: Function, begin: float, config: DictConfig) -> float:
-    """The learning rate with the least median on the tuning seeds."""
+    """Return the learning rate with the least median on the tuning seeds."""
 
     def outcome(rate: float) -> float:
         values = [strategy_run(strategy, function, begin, seed, rate, config) for seed in config.tuning_seeds]
@@ -154,7 +154,7 @@ _CHECKS: Mapping[str, Any] = {
 
 
 def main(config: DictConfig) -> None:
-    """All algorithms on all functions, from configuration to table and Markdown."""
+    """Run all algorithms on all functions, from configuration to table and Markdown."""
     with configuration():
         prepare_torch(config.threads)
         check_values(config, _CHECKS)

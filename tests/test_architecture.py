@@ -127,7 +127,7 @@ def test_packages_import_only_what_they_may(file: Path) -> None:
         ("envs", "from baselines import PPO"),
         ("envs", "from ..baselines import PPO"),
         ("envs", "from envs.sort import Sort"),
-        ("envs.doors", "from evotext.envs.sort import Sort"),
+        ("envs.adapters", "from evotext.envs.sort import Sort"),
         ("optimizers", "import evotext, envs.sort as s"),
         ("baselines", "from tests.small_models import small_model"),
         ("reports", "from scripts.commands import compare"),
@@ -143,7 +143,7 @@ def test_the_import_rule_is_enforced(package: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("package", "source"),
     [
-        ("envs.doors", "from ..sort import Sort"),
+        ("envs.adapters", "from ..sort import Sort"),
         ("reports", "from . import runs\nfrom evotext.run_folder import names"),
         ("baselines", "import evotext.types"),
         ("scripts.commands", "from evotext.envs import contract\nfrom . import compare"),
@@ -264,6 +264,21 @@ def mandatory(node: object, path: str) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def _no_hydra_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+
+
+def settings_named(source: str) -> list[str]:
+    """Places in the configuration of an algorithm that this source's strings spell out; file names are none."""
+    words = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    found = [name for word in words if isinstance(word, str) for name in re.findall(r"\balgorithm\.[a-z_]+", word)]
+    return [name for name in found if name != "algorithm.safetensors"]
+
+
+def test_library_code_does_not_know_where_it_stands_in_a_configuration() -> None:
+    """It names its argument; the command line puts the place before it. A command that is shown to the user has to have it."""
+    aware = {"evotext/cli/errors.py", "optimizers/probe/forecast.py"}
+    files = [file for file in MODULES if name_of(file) not in aware]
+    assert {name_of(file): found for file in files if (found := settings_named(file.read_text()))} == {}
+    assert settings_named('f"raise algorithm.prompts={x}"') == ["algorithm.prompts"]
 
 
 @pytest.mark.parametrize("file", PRIMARY, ids=name_of)

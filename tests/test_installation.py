@@ -137,11 +137,11 @@ def test_it_runs_as_an_editable_installation(source: Path, tmp_path: Path) -> No
 BOTH_NAMES = """
 import gymnasium
 {first}
-import envs.doors.discrete, evotext.envs.doors.discrete
+import envs.adapters.discrete, evotext.envs.adapters.discrete
 import optimizers.perturbations as short, evotext.optimizers.perturbations as long
 
 assert evotext.envs is envs and short is long
-assert envs.doors.discrete is evotext.envs.doors.discrete
+assert envs.adapters.discrete is evotext.envs.adapters.discrete
 made = [type(gymnasium.make(f"{{module}}:evotext/Sort-v0").unwrapped) for module in ("envs", "evotext.envs")]
 assert made[0] is made[1]
 print(envs.__name__, envs.__spec__.name)

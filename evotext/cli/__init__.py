@@ -1,1 +1,1 @@
-"""What makes Hydra polite: the command line, the checks of a configuration, its messages, replays and sweeps."""
+"""The command line on top of Hydra: checks of a configuration, one-line messages, replays and sweeps."""

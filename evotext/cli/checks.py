@@ -1,4 +1,4 @@
-"""What is checked of a composed configuration before anything is made of it."""
+"""Checks of a composed configuration before anything is made of it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +66,7 @@ def check_values(config: DictConfig, kinds: Mapping[str, Any]) -> None:
 
 
 def _named_by_user() -> set[str]:
-    """Every `_target_` in the chosen files of folders that the user gave on the command line."""
+    """Return every `_target_` in the chosen files of folders that the user gave on the command line."""
     hydra = HydraConfig.get()
     folders = [
         Path(s.path) for s in hydra.runtime.config_sources if "command-line" in s.provider and s.schema == "file"

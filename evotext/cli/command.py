@@ -3,7 +3,7 @@
 A configuration mistake is one line on standard error and exit status 2, before anything expensive; `debug=true` adds the
 traceback. Another failure is one line and status 1, with the traceback in the run's folder. Ctrl-C ends with status 130.
 In a multirun a job that fails does not stop the others; at the end each failed job gets its line.
-Of the processes that torchrun starts, the first alone has a folder and says what is wrong with a configuration.
+Only the first of the processes that torchrun starts has a folder and reports a wrong configuration.
 """
 
 import os
@@ -26,9 +26,9 @@ from evotext.cli.words import Root, check_overrides, parse
 from evotext.distributed import torchrun
 from evotext.folders import FOLDERS
 
-# Whose own errors tell that a job's process was killed.
+# Packages whose own errors say that a job's process was killed.
 LAUNCHERS = ("joblib", "submitit", "ray")
-# Of processes that write nothing.
+# Overrides for processes that write nothing.
 NO_FOLDER = ["hydra.run.dir=.", "hydra.output_subdir=null"]
 
 

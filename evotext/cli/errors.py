@@ -17,7 +17,7 @@ class ConfigError(ValueError):
 
 @contextmanager
 def configuration(place: str = "", values: Mapping[Any, object] | None = None) -> Iterator[None]:
-    """Within it, a ValueError is the configuration's fault: of the values at `place`, if it is given (see `placed`)."""
+    """Turn a ValueError within the block into a ConfigError; `place` says which values are to blame (`placed`)."""
     try:
         yield
     except ConfigError:
@@ -47,7 +47,7 @@ def placed(message: str, place: str, values: Mapping[Any, object]) -> str:
 
 
 def _above(key: str, values: Mapping[Any, object]) -> list[str] | None:
-    """The keys that lead to the group with this key; None if it is nowhere below."""
+    """Return the keys that lead to the group with this key; None if it is nowhere below."""
     if key in values:
         return []
     for name, value in values.items():

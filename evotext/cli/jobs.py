@@ -29,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class JobFailed(Exception):
-    """A job did not succeed: one line for the user, empty where there is nothing to say, and the exit status that it asks for.
+    """A job failed: one line for the user, empty where there is nothing to say, and the exit status.
 
     It travels between processes by pickling, whatever launcher runs the jobs, and is put down where it arrives.
     """
@@ -103,20 +103,20 @@ def job_of(
 
 
 def failure(error: Exception, label: str = "", *, mistaken: bool = False) -> JobFailed:
-    """The line and the status for an error. mistaken: the configuration is to blame, whatever the error."""
+    """Return the line and the status for an error. mistaken: the configuration is to blame, whatever the error."""
     mistaken = mistaken or isinstance(error, ConfigError | HydraException | OmegaConfBaseException)
     line = explain(error) if mistaken else f"{type(error).__name__}: {error}"
     return JobFailed(one_line(label + line), BAD_CONFIGURATION if mistaken else FAILED)
 
 
 def hush() -> None:
-    """What is still to be written goes nowhere, or Python would complain of it at its end."""
+    """Discard what is still to be written, or Python would complain about it when it exits."""
     with suppress(OSError):  # not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def reader_is_gone() -> bool:
-    """Whether nobody reads our standard output any more; a broken pipe may also be another one."""
+    """Return whether nobody reads our standard output any more; a broken pipe may also be another one."""
     if not hasattr(select, "poll"):
         return True
     poll = select.poll()
@@ -128,7 +128,7 @@ def reader_is_gone() -> bool:
 
 
 def _reported(failed: JobFailed, error: Exception, report: Path) -> JobFailed:
-    """With the traceback written down and its place named, unless the disk is full or worse."""
+    """Write the traceback down and return the failure with its place, unless the disk is full or worse."""
     try:
         text = without_secrets("".join(traceback.format_exception(error)))
         report.write_text(text, encoding="utf-8", errors="backslashreplace")

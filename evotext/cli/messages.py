@@ -11,7 +11,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 
 LONGEST_LINE, LONGEST_VALUE = 600, 60
 
-# What pydantic's types of errors say of the value that was expected, with the bounds that come along.
+# The expected value in words for each of pydantic's error types, with the bounds that come along.
 _EXPECTED = {
     "int_type": "an integer",
     "int_parsing": "an integer",
@@ -80,47 +80,47 @@ def own_check(error: pydantic.ValidationError) -> ValueError | None:
 
 
 def no_value(path: str) -> str:
-    """What to say of a key without a value."""
+    """Return the message for a key without a value."""
     return f"{path}: expected a value, got none; add {path}=..."
 
 
 def unknown_key(path: str, key: str, known: Iterable[str]) -> str:
-    """What to say of a key that nothing reads."""
+    """Return the message for a key that nothing reads."""
     return f"{path or 'configuration'}: expected a known key, got {key!r}{near(key, known)}"
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` with the closest known words, or what there is to choose from."""
+    """Return `; did you mean ...?` with the closest known words, or the list of all."""
     names = sorted(name for name in known if not name.startswith("_"))
     return suggestion(word, names) or (f"; known: {', '.join(names)}" if names else "")
 
 
 def suggestion(word: object, known: Iterable[str]) -> str:
-    """`; did you mean ...?` with the closest known words, or nothing."""
+    """Return `; did you mean ...?` with the closest known words, or nothing."""
     close = difflib.get_close_matches(str(word), list(known), n=2)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def shown(value: object) -> str:
-    """A value as people wrote it, shortened."""
+    """Return a value as people write it, shortened."""
     text = str(value).lower() if isinstance(value, bool) else "null" if value is None else without_secrets(repr(value))
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
 
 
 def without_secrets(text: str) -> str:
-    """The text with what stands before the @ of a URL, a user's name and password, replaced by stars."""
+    """Return the text with stars for the user name and password in a URL."""
     return re.sub(r"(?<=://)[^/@\s'\"]+@", "***@", text)
 
 
 def one_line(text: str) -> str:
-    """White space of any kind becomes a single space, what cannot be printed an escape; shortened; without secrets."""
+    """Return the text on one line: white space folded, unprintable characters escaped, shortened, without secrets."""
     line = " ".join(without_secrets(text).split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."
 
 
 def _first_cause(error: BaseException) -> BaseException:
-    """The first error of a chain that says something itself: Hydra wraps what it catches."""
+    """Return the first error of a chain with a message of its own: Hydra wraps what it catches."""
     while error.__cause__ is not None and (not str(error) or isinstance(error.__cause__, OmegaConfBaseException)):
         if isinstance(error, OmegaConfBaseException) and error.full_key:
             break  # its own causes are less precise

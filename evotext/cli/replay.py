@@ -16,9 +16,9 @@ from evotext.run_folder.configuration import leaves, read_start, read_yaml
 _Read = TypeVar("_Read")
 
 MOST_CHANGES = 5
-# What may be another on resuming: how long, where and how fast, not what is computed. A dot at the end: all below it.
+# Settings that may change on resuming: how long, where and how fast, not what is computed. A dot at the end: all below.
 RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug", "phase")
-# What lets other code than the project's run. A run's folder may have come from anywhere, so that its own word for it does
+# Settings that let code other than the project's run. A run's folder may come from anywhere, so its own word for it does
 # not count: it has to be said again.
 LEAVE = ("allow_custom_targets", "trust_remote_code")
 
@@ -58,7 +58,7 @@ def expand_resume(words: list[str]) -> tuple[list[str], Path | None]:
 
 
 def _folder_in(words: list[str], command: str) -> tuple[Path | None, list[str]]:
-    """The folder of `command=RUN_DIR`, and the other words."""
+    """Return the folder of `command=RUN_DIR`, and the other words."""
     folders = [word.removeprefix(f"{command}=") for word in words if word.startswith(f"{command}=")]
     rest = [word for word in words if not word.startswith(f"{command}=")]
     if folders and (len(folders) > 1 or {"-m", "--multirun"} & set(rest)):
@@ -69,12 +69,12 @@ def _folder_in(words: list[str], command: str) -> tuple[Path | None, list[str]]:
 
 
 def leave_in(words: Iterable[str]) -> list[str]:
-    """Those words that let other code than the project's run."""
+    """Return the words that let code other than the project's run."""
     return [word for word in words if any(name in word for name in LEAVE) and word.partition("=")[2].lower() != "false"]
 
 
 def quoted(path: Path) -> str:
-    """A path as a value of Hydra's grammar, whatever characters are in it."""
+    """Return a path as a value in Hydra's grammar, whatever characters are in it."""
     escaped = str(path).replace("'", "\\'").replace("${", "\\${")
     return f"'{escaped}'"
 
@@ -105,7 +105,7 @@ def _resumable(key: str) -> bool:
 
 
 def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides and the flags that a run was started with, less the flags that are given now."""
+    """Return the overrides and flags that a run was started with, except for flags that are given again now."""
     start = _of_a_run(read_start, folder, command)
     overrides = list(start.overrides)
     for word in overrides:
@@ -134,7 +134,7 @@ def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], 
 
 
 def _changes(config: DictConfig, folder: Path, command: str) -> dict[str, str]:
-    """What is not as it was, in words, by key."""
+    """Return the settings that have changed, in words, by key."""
     recorded = dict(leaves(_of_a_run(partial(read_yaml, name=names.CONFIG), folder, command)))
     now = dict(leaves(OmegaConf.to_container(config)))
     changed = sorted(key for key in recorded.keys() | now.keys() if recorded.get(key) != now.get(key))

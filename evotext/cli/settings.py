@@ -11,7 +11,7 @@ from evotext.cli.messages import one_line, shown, suggestion
 
 
 class Settings(BaseModel):
-    """What a command can be told by `key=value`. Pydantic makes each field's type of the text."""
+    """The settings of a command, given as `key=value`. Pydantic turns the text into each field's type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,7 +23,7 @@ def _listed(text: object) -> object:
 
 
 Listed = BeforeValidator(_listed)
-"""Of a list that is written `a,b` or `[a,b]`: `Annotated[list[int], Listed]`."""
+"""Annotates a list that is written `a,b` or `[a,b]`: `Annotated[list[int], Listed]`."""
 S = TypeVar("S", bound=Settings)
 
 

@@ -1,4 +1,4 @@
-"""Hydra's plugins for sweeps: which package each needs, the project's presets for them, and what is said at a sweep's end."""
+"""Hydra's plugins for sweeps: the package that each needs, the project's presets, and the line at a sweep's end."""
 
 import re
 import shlex
@@ -25,7 +25,7 @@ PACKAGES = {
 
 
 class HowToCompare(Callback):
-    """At a sweep's end, one that was not stopped, a line with the command that compares its runs."""
+    """Prints the command that compares the runs of a sweep, at its end."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the line; Hydra calls this."""

@@ -68,7 +68,7 @@ def locate(target: str, place: str) -> Callable[..., object]:
 
 
 def _own_names(module: str) -> list[str]:
-    """Classes and functions of a module that its own project has made."""
+    """Return the classes and functions of a module that its own project defines."""
     found = importlib.import_module(module)
     project = found.__name__.partition(".")[0]
     return [
@@ -101,7 +101,7 @@ def targets(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _trusted(place: str, target: object, leave: Set[str] | None) -> Callable[..., object]:
-    """What counts is where the object was defined: `evotext.models.tiny.json.dump` is no part of the project."""
+    """Return the target if it was defined where targets may be: `evotext.models.tiny.json.dump` was not."""
     refusal = (
         f"{place}._target_: expected a class or function of {', '.join(TRUSTED)}, got {shown(target)}; to use your own, "
         "name it in a file under --config-dir or add allow_custom_targets=true"

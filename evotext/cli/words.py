@@ -17,7 +17,7 @@ from evotext.cli.messages import one_line, shown, suggestion, unknown_key
 
 @dataclass(frozen=True, kw_only=True)
 class Root:
-    """What a primary configuration has at its root."""
+    """The keys at the root of a primary configuration."""
 
     keys: frozenset[str]
     """Its own keys and its groups."""
@@ -47,7 +47,7 @@ class Root:
 
 
 def _place(key: str) -> str:
-    """Where in the configuration the choice of a defaults list goes: `optional group`, `group@place`."""
+    """Return where a choice of the defaults list goes in the configuration: `optional group`, `group@place`."""
     group, _, place = key.removeprefix("optional ").partition("@")
     return place or group
 
@@ -99,7 +99,7 @@ def check_overrides(words: Sequence[str], root: Root, *, multirun: bool) -> None
 
 
 def _check_choices(override: Override) -> None:
-    """A choice is a name within its group: a path would bring in a file of another group."""
+    """Raise ConfigError unless a choice is a name within its group: a path would bring in a file of another group."""
     choices = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
     for choice in choices:
         if not isinstance(choice, str | list | dict) or ".." in str(choice).split("/"):
@@ -107,7 +107,7 @@ def _check_choices(override: Override) -> None:
 
 
 def _check_hydra(override: Override) -> None:
-    """Hydra makes what its own settings name, and asks nobody; folders that are not there it passes over."""
+    """Raise ConfigError for settings of Hydra that would make objects unasked, or name folders that are not there."""
     word = override.input_line or ""
     if "_target_" in word:
         raise ConfigError(f"expected settings of Hydra, got {shown(word)}; name your own classes in --config-dir DIR")

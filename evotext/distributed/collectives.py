@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other. A run of one process takes the same paths and talks to nobody.
+"""Collectives between the processes of a run. A run of one process takes the same paths and sends nothing.
 
 `torchrun --nproc-per-node N -m evotext train ...` starts N processes that run the same program. Each runs its share of the
 episodes; what an update needs of the others' is gathered, so that all compute the same one and hold the same weights.
@@ -28,7 +28,7 @@ _sent = [0]
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Within it the processes that torchrun started are one group; without torchrun this is nothing."""
+    """Make the processes that torchrun started one group within the block; without torchrun do nothing."""
     if torchrun.size() == 1:
         yield
         return
@@ -42,27 +42,27 @@ def joined() -> Iterator[None]:
 
 
 def world_size() -> int:
-    """N, the number of processes."""
+    """Return N, the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def bytes_sent() -> int:
-    """Bytes that this process has given to the others so far, each message counted once however many read it."""
+    """Return the bytes that this process has sent so far, each message counted once however many receive it."""
     return _sent[0]
 
 
 def own_share(items: Iterable[T]) -> Iterator[T]:
-    """Every N-th item, beginning with this process's number."""
+    """Yield every N-th item, beginning with this process's number."""
     return islice(items, rank(), None, world_size())
 
 
 def all_gather(values: Tensor) -> Tensor:
-    """Everyone's values (of one shape and on the CPU), stacked along a new first axis, (N, ...)."""
+    """Return the values of all processes (same shape, on the CPU), stacked along a new first axis, (N, ...)."""
     if world_size() == 1:
         return values[None]
     _sent[0] += values.numel() * values.element_size()
@@ -82,7 +82,7 @@ def all_reduce(tensors: Sequence[Tensor]) -> None:
 
 
 def total(value: float) -> float:
-    """The sum of everyone's value."""
+    """Return the sum of all processes' values."""
     values = torch.tensor([value], dtype=torch.float64)
     all_reduce([values])
     return float(values)
@@ -104,14 +104,14 @@ def share_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def broadcast(tensor: Tensor) -> Tensor:
-    """Process 0's values, in place; all give a tensor of the same shape and type."""
+    """Return process 0's values, in place; every process passes a tensor of the same shape and type."""
     if world_size() > 1:
         dist.broadcast(tensor, 0)
     return tensor
 
 
 def broadcast_text(text: str) -> str:
-    """Process 0's text; what the others give is not read."""
+    """Return process 0's text; what the others pass is ignored."""
     if world_size() == 1:
         return text
     data = text.encode()
@@ -123,7 +123,7 @@ def broadcast_text(text: str) -> str:
 
 
 def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Process 0's tensors by name; what the others give is not read."""
+    """Return process 0's tensors by name; what the others pass is ignored."""
     if world_size() == 1:
         return tensors
     listed = [[name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()]
@@ -135,7 +135,7 @@ def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def all_texts(own: str) -> list[str]:
-    """Everyone's text, which is ASCII as JSON is."""
+    """Return the texts of all processes, which are ASCII as JSON is."""
     if world_size() == 1:
         return [own]
     data = own.encode("ascii")
@@ -145,18 +145,18 @@ def all_texts(own: str) -> list[str]:
 
 
 def all_names(own: Iterable[str]) -> list[str]:
-    """The names that any process has, in one order on all."""
+    """Return the names that any process has, in the same order on all."""
     return sorted({name for text in all_texts(json.dumps(sorted(set(own)))) for name in json.loads(text)})
 
 
 def any_of(flag: bool) -> bool:
-    """Whether any process says so."""
+    """Return whether any process says so."""
     return bool(all_gather(torch.tensor([flag])).any())
 
 
 @torch.no_grad()
 def check_same(parameters: dict[str, nn.Parameter], when: str) -> None:
-    """Raises RuntimeError, on all processes alike, unless all hold the same weights to the last bit.
+    """Raise RuntimeError, on all processes alike, unless all hold the same weights to the last bit.
 
     Compared by the sum of each parameter's bits taken as integers: 8 bytes a parameter.
     """

@@ -1,8 +1,8 @@
-"""Making a whole batch of trajectories of what each process ran.
+"""Gathers a whole batch of trajectories from all processes.
 
-Of every row the processes exchange its scalars: return, how it ended, its length. Tokens they exchange if the plan says that
-they are read: what RL makes of a batch (advantages, minibatches, weights of the loss) follows from all of it. An evolution
-strategy reads returns alone, and that is what makes it cheap to spread out.
+The processes exchange the scalars of every row: return, ending, length. They exchange tokens only if the plan says that
+they are read: RL's advantages, minibatches and loss weights follow from the whole batch. An evolution strategy reads
+returns alone, which is why it is cheap to distribute.
 
 Shapes: B rows of the plan, b rows of this process, N processes, T tokens.
 """
@@ -24,7 +24,7 @@ _PADDING = {"turn_BT": -1}
 
 
 def whole_batch(own: Trajectories, rows_N: Sequence[Sequence[int]]) -> Trajectories:
-    """The trajectories of all rows, in the plan's order, of `own`: those of this process's rows.
+    """Return the trajectories of all rows in the plan's order. own: those of this process's rows.
 
     rows_N: the rows of each process. Unless the plan wants tokens, those of others' rows are left out: padding, mask False.
     """
@@ -54,7 +54,7 @@ def whole_batch(own: Trajectories, rows_N: Sequence[Sequence[int]]) -> Trajector
 
 
 def first_of_each_kind(faults: Iterable[Fault]) -> tuple[Fault, ...]:
-    """One of each kind, in the order of kinds."""
+    """Return one fault of each kind, in the order of kinds."""
     first: dict[Ending, Fault] = {}
     for fault in faults:
         first.setdefault(fault.kind, fault)
@@ -62,7 +62,7 @@ def first_of_each_kind(faults: Iterable[Fault]) -> tuple[Fault, ...]:
 
 
 def joint_cost(own: Cost) -> Cost:
-    """What all processes spent together: counts add up, seconds are those of the slowest, updates are made in common."""
+    """Return what all processes spent together: counts add up, seconds are the slowest's, updates are made in common."""
     if collectives.world_size() == 1:
         return own
     names = [field.name for field in fields(Cost)]
@@ -84,14 +84,14 @@ def joint_cost(own: Cost) -> Cost:
 
 
 def _everyones(own: Sequence[Fault]) -> tuple[Fault, ...]:
-    """The first processes' examples: those of this process are not known to the others."""
+    """Return the first processes' examples: those of this process are not known to the others."""
     texts = collectives.all_texts(json.dumps([asdict(fault) for fault in own]))
     records = [record for text in texts for record in json.loads(text)]
     return first_of_each_kind(Fault(**record | {"kind": Ending(record["kind"])}) for record in records)
 
 
 def _gathered(values_bX: Tensor, rows_N: Sequence[Sequence[int]]) -> Tensor:
-    """Everyone's rows in the plan's order; shares may differ in size, so messages are padded to the largest."""
+    """Return the rows of all processes in the plan's order; shares may differ in size, so messages are padded."""
     most = max(map(len, rows_N))
     padded = torch.zeros(most, *values_bX.shape[1:], dtype=values_bX.dtype)
     padded[: len(values_bX)] = values_bX

@@ -1,4 +1,4 @@
-"""What torchrun tells a process about itself, read without importing torch.
+"""The environment variables that torchrun sets, read without importing torch.
 
 Only torchrun's own variables count: RANK and WORLD_SIZE alone are also set by clusters that start single processes.
 """
@@ -12,7 +12,7 @@ _FOLDER_KEY = "evotext/folder"
 
 
 def local_group(size: int) -> list[dict[str, str]]:
-    """What torchrun would tell each of so many processes of one run on this machine, for those who start them otherwise."""
+    """Return the environment variables that torchrun would set for each of `size` processes on this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -31,27 +31,27 @@ def local_group(size: int) -> list[dict[str, str]]:
 
 
 def rank() -> int:
-    """The number of this process among those of the run; 0 writes and prints."""
+    """Return the number of this process in the run; process 0 writes and prints."""
     return _number("RANK", 0)
 
 
 def local_rank() -> int:
-    """Its number among those on this machine: which GPU it takes."""
+    """Return the number of this process on this machine: it chooses the GPU."""
     return _number("LOCAL_RANK", 0)
 
 
 def size() -> int:
-    """How many processes the run has."""
+    """Return how many processes the run has."""
     return _number("WORLD_SIZE", 1)
 
 
 def local_size() -> int:
-    """How many of them are on this machine."""
+    """Return how many of them are on this machine."""
     return _number("LOCAL_WORLD_SIZE", 1)
 
 
 def restarts() -> int:
-    """How often torchrun has started the group again because a process died."""
+    """Return how often torchrun has started the group again because a process died."""
     return _number("TORCHELASTIC_RESTART_COUNT", 0)
 
 
@@ -62,7 +62,7 @@ def remember_folder(folder: Path) -> None:
 
 
 def remembered_folder() -> Path | None:
-    """After a restart: the folder of the run before it, if that came so far as to have one."""
+    """After a restart, return the folder of the run before it, if it got far enough to have one."""
     if not restarts() or not _has_store():
         return None
     store = _store()

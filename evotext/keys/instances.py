@@ -1,4 +1,4 @@
-"""Which task instances a run sees: environment seeds as pure functions of the run's seed and the generation.
+"""The task instances that a run sees: environment seeds as pure functions of the run's seed and the generation.
 
 Training seeds are even and held-out seeds odd, so the two never meet even in an environment that ignores the `split`
 option of `reset` (those that know it keep the instances themselves apart).
@@ -12,17 +12,17 @@ _TRAIN, _TEST, _VALIDATION = 0, 1, 2
 
 
 def train_instances(seed: int, generation: int, count: int) -> tuple[int, ...]:
-    """`count` even 31-bit environment seeds for one generation of the run with this seed."""
+    """Return `count` even 31-bit environment seeds for one generation of the run with this seed."""
     return _instances(seed, generation, count, _TRAIN)
 
 
 def held_out_instances(count: int) -> tuple[int, ...]:
-    """`count` odd 31-bit environment seeds; the same for every run, whatever its algorithm and seed."""
+    """Return `count` odd 31-bit environment seeds; the same for every run, whatever its algorithm and seed."""
     return _instances(0, 0, count, _TEST)
 
 
 def validation_instances(count: int) -> tuple[int, ...]:
-    """`count` even 31-bit environment seeds, the same for every run: for choosing hyperparameters.
+    """Return `count` even 31-bit environment seeds, the same for every run, for choosing hyperparameters.
 
     They index training instances, so that the held-out ones stay unseen; drawn apart from those that runs train on.
     """

@@ -35,7 +35,7 @@ CHUNK_BLOCKS = 1 << 15
 
 
 class Purpose(IntEnum):
-    """What a stream is for; no two purposes share a number."""
+    """The use of a stream; no two purposes share a number."""
 
     WEIGHT_NOISE = 0
     TOKEN_SAMPLING = 1
@@ -46,13 +46,13 @@ class Purpose(IntEnum):
 
 
 def stream_id(purpose: Purpose, index: int = 0) -> int:
-    """The counter's fourth word: a purpose and an index below 2**24 within it (for noise, the parameter)."""
+    """Return the counter's fourth word: a purpose and an index below 2**24 within it (for noise, the parameter)."""
     assert 0 <= index < 1 << STREAM_BITS, index
     return purpose << STREAM_BITS | index
 
 
 def philox(seed: int, words: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ten Philox rounds: four int64 tensors of 32-bit counters (one shape) to four of 32-bit random words."""
+    """Run ten Philox rounds: four int64 tensors of 32-bit counters (one shape) give four of 32-bit random words."""
     c0, c1, c2, c3 = words
     k0, k1 = seed & MASK, seed >> 32 & MASK
     for _ in range(ROUNDS):
@@ -65,7 +65,7 @@ def philox(seed: int, words: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Ten
 
 
 def uniform(seed: int, stream: int, generation: int, index_N: Tensor, count: int, offset: int = 0) -> Tensor:
-    """Float64 uniforms in [0, 1) with 32 random bits, shape (N, count): numbers offset..offset+count-1 of each stream."""
+    """Return float64 uniforms in [0, 1) with 32 random bits, (N, count): numbers offset..offset+count-1 of each stream."""
     first, last = offset // 4, -(-(offset + count) // 4)
     block_K = torch.arange(first, last, dtype=torch.int64, device=index_N.device)
     words_NK4 = torch.stack(_words(seed, generation, index_N, block_K, torch.full_like(block_K, stream)), dim=-1)
@@ -74,12 +74,12 @@ def uniform(seed: int, stream: int, generation: int, index_N: Tensor, count: int
 
 
 def normal(seed: int, stream: int, generation: int, index_N: Tensor, count: int) -> Tensor:
-    """Float32 standard normals by Box-Muller, shape (N, count), from the streams (seed, stream, generation, index)."""
+    """Return float32 standard normals by Box-Muller, (N, count), from the streams (seed, stream, generation, index)."""
     return normals(seed, generation, index_N, [(stream, count)])[0]
 
 
 def normals(seed: int, generation: int, index_N: Tensor, streams: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """`normal` for several (stream, count) at once, the same numbers with less overhead; shapes (N, count)."""
+    """Return `normal` of several (stream, count) at once, the same numbers with less overhead; shapes (N, count)."""
     device = index_N.device
     blocks = [-(-count // 4) for _, count in streams]
     block_K = torch.cat([torch.arange(n, dtype=torch.int64, device=device) for n in blocks])
@@ -100,7 +100,7 @@ def normals(seed: int, generation: int, index_N: Tensor, streams: Sequence[tuple
 
 
 def many_normals(seed: int, stream: int, generation: int, index_N: Tensor, count: int, device: torch.device) -> Tensor:
-    """Float32 standard normals, shape (N, count), from streams of the same keys as `normal`, for noise of full size.
+    """Return float32 standard normals, (N, count), from streams keyed as those of `normal`, for noise of full size.
 
     On a CPU they come from numpy's Philox4x64-10, thirty times faster than 64-bit integers in torch, and are other
     numbers than on a GPU, which draws those of `normal`: equal keys give equal numbers on devices of one kind.
@@ -119,7 +119,7 @@ def many_normals(seed: int, stream: int, generation: int, index_N: Tensor, count
 def _words(
     seed: int, generation: int, index_N: Tensor, block_K: Tensor, stream_K: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random words of these blocks of these streams for every index, each of shape (N, K)."""
+    """Return the random words of these blocks of these streams for every index, each of shape (N, K)."""
     assert 0 <= generation <= MASK, generation
     shape = index_N.numel(), block_K.numel()
     generation_NK = torch.full(shape, generation, dtype=torch.int64, device=index_N.device)
@@ -127,7 +127,7 @@ def _words(
 
 
 def _box_muller(radius_word: Tensor, angle_word: Tensor) -> Tensor:
-    """Two independent normals, along a new last axis, of two random words."""
+    """Return two independent normals, along a new last axis, from two random words."""
     # (word + 1/2) / 2**32 is never 0; in float32 it may round to 1, whose logarithm is 0.
     radius = radius_word.float().add_(0.5).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
     angle = angle_word.float().mul_(2.0 * math.pi * 2.0**-32)

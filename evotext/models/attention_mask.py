@@ -1,4 +1,4 @@
-"""What each new token may read, given whole, in the form that a network's attention takes.
+"""Whole attention masks in the form that a network's attention takes.
 
 Shape suffixes: B rows, T new tokens, S cache slots.
 """
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 
 def as_read_by(network: PreTrainedModel, may_read_B1TS: Tensor) -> Tensor:
-    """The mask for this network: most select by it, eager attention adds it to its scores.
+    """Return the mask for this network: most select by it, eager attention adds it to its scores.
 
     Masks of four dimensions are taken by transformers as they are, whatever the model.
     """

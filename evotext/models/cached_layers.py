@@ -24,7 +24,7 @@ NOTHING = DummyLayer
 
 
 def cached_layers(config: PreTrainedConfig) -> list[Any]:
-    """Return transformers' cache layers of this model, empty. Raises ValueError for models that have another cache."""
+    """Return transformers' cache layers of this model, empty. Raise ValueError for models that have another cache."""
     text = config.get_text_config()
     try:
         return list(DynamicCache(config=text).layers)
@@ -49,7 +49,7 @@ def unknown_layers(config: PreTrainedConfig) -> list[str]:
 
 
 def cache_key(network: PreTrainedModel) -> str:
-    """Return what the network's `forward` calls its cache. Raises ValueError for networks with a cache of their own."""
+    """Return what the network's `forward` calls its cache. Raise ValueError for networks with a cache of their own."""
     known = inspect.signature(network.forward).parameters
     if "past_key_values" in known:
         return "past_key_values"

@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
 
 
 def character_tokenizer(further: str = "") -> PreTrainedTokenizerFast:
-    """One token for each printable ASCII character, the newline and `further` ones; anything else is `<|unknown|>`."""
+    """Return a tokenizer of printable ASCII, the newline and `further` characters; the rest is `<|unknown|>`."""
     special = [PAD, UNKNOWN, ANSWER, END]
     vocabulary = {token: i for i, token in enumerate([*special, *CHARACTERS, *further])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))

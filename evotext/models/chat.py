@@ -46,7 +46,7 @@ class ChatFormat:
         self._end_id = tokenizer.eos_token_id if tokenizer.eos_token_id in self.end_ids else min(self.end_ids)
 
     def _cut_template(self) -> tuple[str, str, str]:
-        """The rendered opening with and without instructions, and what stands between an answer and the next one."""
+        """Return the rendered opening with and without instructions, and the text between an answer and the next one."""
         without = self._render([{"role": "user", "content": OBSERVATION}])
         try:
             system = {"role": "system", "content": INSTRUCTIONS}
@@ -67,7 +67,7 @@ class ChatFormat:
         return text
 
     def open(self, openings: Sequence[tuple[str, str]]) -> list[list[int]]:
-        """Ids of the first prompt for each (instructions, observation); empty instructions are left out."""
+        """Return the ids of the first prompt for each (instructions, observation); empty instructions are left out."""
         texts = [
             _fill(
                 self._with_instructions if instructions else self._without_instructions,
@@ -78,7 +78,7 @@ class ChatFormat:
         return self._encode(texts, special=not self._has_template)
 
     def reply(self, observations: Sequence[str], last_ids: Sequence[int]) -> list[list[int]]:
-        """Ids from after each completion (whose last token is given) to where the next completion starts."""
+        """Return the ids from after each completion (whose last token is given) to where the next completion starts."""
         texts = []
         for observation, last in zip(observations, last_ids, strict=True):
             text = self._continuation
@@ -88,11 +88,11 @@ class ChatFormat:
         return self._encode(texts, special=False)
 
     def answer(self, text: str) -> list[int]:
-        """Ids of an answer that the policy might have written, end token included: for demonstrations."""
+        """Return the ids of an answer that the policy might have written, end token included: for demonstrations."""
         return [*self._encode([text], special=False)[0], self._end_id]
 
     def conversation(self, turns: Conversation, instructions: str = "") -> tuple[list[int], list[bool]]:
-        """Ids of a whole conversation, in the pieces in which it would be generated, and where the answers stand."""
+        """Return the ids of a whole conversation, in the pieces in which it would be generated, and a mask of the answers."""
         ids: list[int] = []
         mask: list[bool] = []
         for observation, answer in turns:
@@ -103,7 +103,7 @@ class ChatFormat:
         return ids, mask
 
     def text(self, completions: Sequence[Sequence[int]]) -> list[str]:
-        """The completions as the environment reads them: without end and other special tokens."""
+        """Return the completions as the environment reads them: without end and other special tokens."""
         bare = [[i for i in ids if i not in self.end_ids] for ids in completions]
         texts = self.tokenizer.batch_decode(bare, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return list(map(str, texts))

@@ -1,4 +1,4 @@
-"""Which type of number a model's weights are stored in while it runs, where `model.dtype=auto` leaves it to the machine.
+"""The type of number that a model's weights are stored in while it runs, where `model.dtype=auto` leaves it to the machine.
 
 Recent processors have matrix instructions for bfloat16, whose products then run several times as fast as float32's; older
 ones emulate them, several times as slowly. So the choice is measured: on a CPU by products of the model's own width, in

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-# What configurations call the number of experts that a token is sent to.
+# Names in configurations for the number of experts that a token is sent to.
 ACTIVE_EXPERTS = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
 
 
@@ -36,16 +36,16 @@ class ForwardFlops:
         self._trained_head = self.head if output is not None and output.weight.requires_grad else 0
 
     def __call__(self, *, positions: int, predicted: int) -> float:
-        """positions: computed, padding included. predicted: those of them that go through the output head."""
+        """Return the operations of a pass. positions: padding included. predicted: those that go through the output head."""
         return 2.0 * (self.trunk * positions + self.head * predicted)
 
     def noise(self, by_matrix: Mapping[str, float], *, positions: int, predicted: int) -> float:
-        """What a population's noise adds to such a forward pass. by_matrix: as `PopulationNoise.flops_by_matrix` has it."""
+        """Return what a population's noise adds to a forward pass. by_matrix: `PopulationNoise.flops_by_matrix`."""
         trunk = sum(flops * self._matrices[name] for name, flops in by_matrix.items() if name in self._matrices)
         return trunk * positions + by_matrix.get(self._head_name, 0.0) * predicted
 
     def backward(self, *, positions: int, predicted: int) -> float:
-        """Of the backward pass to such a forward pass."""
+        """Return the operations of the backward pass that follows such a forward pass."""
         trained = 2.0 * (self._trained_trunk * positions + self._trained_head * predicted)
         return self(positions=positions, predicted=predicted) + trained
 

@@ -24,7 +24,7 @@ from evotext.models.source import Outline
 from evotext.models.trial_run import check_runs
 from evotext.validation import checked
 
-# What configurations call the number of positions that a model has.
+# Names in configurations for the number of positions that a model has.
 POSITIONS = ("max_position_embeddings", "max_seq_len", "seq_length", "max_target_positions")
 
 
@@ -43,14 +43,14 @@ class HuggingFaceModel:
         self._dtype: DType = dtype
 
     def outline(self) -> Outline:
-        """Tokenizer and configuration only. Raises ValueError if there is no such model or the engine cannot run it."""
+        """Return tokenizer and context length. Raise ValueError if there is no such model or the engine cannot run it."""
         config, tokenizer = self._open()
         with _named():
             longest = context_length(config)
         return Outline(chat=ChatFormat(tokenizer, _end_ids(self.path, config, tokenizer)), context_length=longest)
 
     def load(self, device: torch.device) -> LanguageModel:
-        """Load the weights onto the device. Raises ValueError if a file is missing or damaged."""
+        """Load the weights onto the device. Raise ValueError if a file is missing or damaged."""
         config, tokenizer = self._open()
         dtype = resolve(self._dtype, device, config.get_text_config().hidden_size)
         try:
@@ -93,7 +93,7 @@ def context_length(config: PreTrainedConfig) -> int:
 
     A sliding attention window limits it too: below that length windowed and full attention are the same. Configurations
     without a limit set none: states of fixed size, or biases that grow with the distance of tokens.
-    Raises ValueError for models that keep something else than keys, values and states.
+    Raise ValueError for models that keep something else than keys, values and states.
     """
     text = config.get_text_config()
     other = unknown_layers(config)
@@ -117,7 +117,7 @@ def _named() -> Iterator[None]:
 
 
 def _end_ids(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """End tokens: the tokenizer's, the configuration's and those of generation (instruction-tuned models often have two)."""
+    """Return the end tokens of tokenizer, configuration and generation (instruction-tuned models often have two)."""
     ids = {tokenizer.eos_token_id}
     for configured in (config.get_text_config().eos_token_id, _generation_ends(path)):
         ids |= set(configured) if isinstance(configured, list) else {configured}

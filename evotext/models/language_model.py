@@ -16,7 +16,7 @@ class Adapter(Protocol):
     """Weights beside a frozen network's own (`evotext.models.adapters`)."""
 
     def merged(self) -> PreTrainedModel:
-        """An ordinary network of the original shape that computes the same."""
+        """Return an ordinary network of the original shape that computes the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class LanguageModel:
     """A Hugging Face causal LM in evaluation mode (no dropout), ready to generate and to be tuned in place."""
 
     name: str
-    """What the run's summary calls it."""
+    """Its name in the run's summary."""
     network: PreTrainedModel
     """The transformers model; its parameters are the weights that algorithms change."""
     tokenizer: PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights live."""
+        """The device that holds the weights."""
         return self.network.device
 
     @property
@@ -53,7 +53,7 @@ class LanguageModel:
 
     @property
     def trained_parameters(self) -> list[nn.Parameter]:
-        """What algorithms may change: all weights, or the adapter's."""
+        """The weights that algorithms may change: all, or the adapter's."""
         return [p for p in self.network.parameters() if p.requires_grad]
 
     @property

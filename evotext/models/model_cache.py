@@ -25,9 +25,9 @@ class ModelCache:
         self._folder = Path(chosen).expanduser() if chosen else user_cache_path("evotext")
 
     def get(self, key: str, build: Callable[[Path], None]) -> Path:
-        """The folder of the model with this key; `build` fills an empty folder with it if there is none yet.
+        """Return the folder of the model with this key; `build` fills an empty folder with it if there is none yet.
 
-        Raises ValueError if the cache folder cannot be written.
+        Raise ValueError if the cache folder cannot be written.
         """
         final = self._folder / key
         console = Console(stderr=True, highlight=False)

@@ -9,7 +9,7 @@ Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """On a GPU an error of its own; on a CPU torch says it in words."""
+    """Return whether the memory ran out: on a GPU an error class of its own, on a CPU a message."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -20,7 +20,7 @@ def make_room(device: torch.device) -> None:
 
 
 class FittingRows:
-    """How many rows at once the memory holds: as many as are wanted (`most`), until it turns out to hold fewer (`now`)."""
+    """The number of rows that the memory holds at once: `most`, until it turns out to hold fewer (`now`)."""
 
     def __init__(self, most: int) -> None:
         self.most = self.now = self._told = most
@@ -28,7 +28,7 @@ class FittingRows:
     def attempt(self, rows: int, work: Callable[[], Result], device: torch.device) -> Result | None:
         """Do work on this many rows and return its result; None if the memory did not hold it, and `now` is half of them.
 
-        All that the work has made must be its own or its result: what it leaves elsewhere stays in the memory. Raises the
+        All that the work has made must be its own or its result: what it leaves elsewhere stays in the memory. Raise the
         error of a single row, and every other one.
         """
         try:
@@ -45,6 +45,6 @@ class FittingRows:
         self.now = self._told = min(self.most, rows)
 
     def shrunk(self) -> bool:
-        """Whether it has become less since the last call, so that the user should hear of it."""
+        """Return whether it has become less since the last call, so that the user should hear of it."""
         before, self._told = self._told, min(self._told, self.now)
         return self.now < before

@@ -29,7 +29,7 @@ def _qwen2(hidden: int, layers: int, inner: int, heads: int, kv_heads: int, voca
 
 
 def shapes() -> dict[str, PreTrainedConfig]:
-    """By name. 1M is that of `model=tiny`; 0.5B and 1.5B are those of Qwen2.5, 8B is that of Qwen3."""
+    """Return configurations by name: 1M is that of `model=tiny`, 0.5B and 1.5B of Qwen2.5, 8B of Qwen3."""
     return {
         "1M": LlamaConfig(
             hidden_size=128,
@@ -73,13 +73,13 @@ class RandomModel:
         self.size, self._dtype = size, dtype
 
     def outline(self) -> Outline:
-        """See `ModelSource`."""
+        """Return tokenizer and context length (`ModelSource`)."""
         # The vocabulary is that of a tokenizer, so that whatever is generated can be read.
         tokenizer = character_tokenizer(further=_further(shapes()[self.size].vocab_size))
         return Outline(chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]), context_length=CONTEXT_LENGTH)
 
     def load(self, device: torch.device) -> LanguageModel:
-        """See `ModelSource`."""
+        """Return the model on the device (`ModelSource`)."""
         config = shapes()[self.size]
         outline = self.outline()
         tokenizer = outline.chat.tokenizer
@@ -98,7 +98,7 @@ class RandomModel:
 
 
 def _further(vocabulary: int) -> str:
-    """Characters that fill the tokenizer up to this many tokens."""
+    """Return characters that fill the tokenizer up to this many tokens."""
     missing = vocabulary - len(character_tokenizer())
     usable = (c for c in range(0x4E00, sys.maxunicode + 1) if not 0xD800 <= c < 0xE000)
     return "".join(chr(c) for c, _ in zip(usable, range(missing), strict=False))

@@ -1,4 +1,4 @@
-"""How a network reads rows of different length: what its forward pass takes beside new ids and a cache.
+"""The arguments with which a network reads rows of different length, besides new ids and a cache.
 
 Rows are cached side by side in slots; where a row has fewer tokens than others, some of its slots hold none. Three kinds of
 networks tell tokens from empty slots in three ways:

@@ -1,4 +1,4 @@
-"""Where a model comes from: what `conf/model/*.yaml` instantiates."""
+"""Sources of models, which `conf/model/*.yaml` instantiates."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +11,7 @@ from evotext.models.language_model import LanguageModel
 
 @dataclass(frozen=True, kw_only=True)
 class Outline:
-    """What can be known of a model before its weights are loaded or trained."""
+    """All that is known about a model before its weights are loaded or trained."""
 
     chat: ChatFormat
     """Its chat format."""
@@ -23,7 +23,7 @@ class ModelSource(Protocol):
     """Gives the model of a run. Anything with these two methods can stand in `conf/model/`."""
 
     def outline(self) -> Outline:
-        """Cheap: lets a run refuse what cannot work before it costs anything. Raises ValueError for an unusable model."""
+        """Return what lets a run refuse a model before it costs anything. Raise ValueError for an unusable model."""
 
     def load(self, device: torch.device) -> LanguageModel:
-        """The model, ready to generate."""
+        """Return the model, ready to generate."""

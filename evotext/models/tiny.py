@@ -31,7 +31,7 @@ FINGERPRINT_DEMONSTRATIONS = 256
 class TinyModel:
     """The built-in model: hyperparameters of the architecture and of its warm-up.
 
-    demonstrations: called with (count, seed), yields conversations (see `evotext.models.chat`).
+    demonstrations: called with (count, seed), yields conversations (`evotext.models.chat`).
     cache_folder: where finished models are kept; None takes the user's cache folder.
     """
 
@@ -68,12 +68,12 @@ class TinyModel:
         }
 
     def outline(self) -> Outline:
-        """Tokenizer and context; needs no weights."""
+        """Return tokenizer and context length; needs no weights."""
         tokenizer = character_tokenizer()
         return Outline(chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]), context_length=self.context_length)
 
     def load(self, device: torch.device) -> LanguageModel:
-        """The warmed-up model from the cache; the first call anywhere trains it, others wait for that one."""
+        """Return the warmed-up model from the cache; the first call anywhere trains it, others wait for that one."""
         folder = self._cache.get(self._key(), self._build)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         return LanguageModel(
@@ -85,7 +85,7 @@ class TinyModel:
         )
 
     def _key(self) -> str:
-        """A digest of all that the weights follow from: shape, warm-up, demonstrations, tokenizer."""
+        """Return a digest of all that the weights follow from: shape, warm-up, demonstrations, tokenizer."""
         sample = list(self.demonstrations(FINGERPRINT_DEMONSTRATIONS, self.warm_up_seed))
         recipe = [self._shape, self.steps, self.batch_size, self.learning_rate, self.warm_up_seed, sample]
         recipe += [character_tokenizer().get_vocab(), character_tokenizer().chat_template]

@@ -16,7 +16,7 @@ from transformers.cache_utils import LinearAttentionLayer
 from evotext.models.reading import Reading
 
 LONG, SHORT = (5, 3, 4, 7, 6), (4, 6, 3)
-# What rounding may make of logits, as a share of how far those of one token lie from those of another.
+# Tolerated rounding of logits, as a share of how far those of one token lie from those of another.
 NARROW, WIDE = 0.25, 0.001
 
 

@@ -21,6 +21,6 @@ class ValueHead(nn.Module):
         self.detach = detach
 
     def forward(self, hidden_BND: Tensor) -> Tensor:
-        """Values (B, N) in float32."""
+        """Return values (B, N) in float32."""
         hidden = hidden_BND.detach() if self.detach else hidden_BND
         return self.linear(hidden.to(self.linear.weight.dtype) / hidden.shape[-1])[..., 0]

@@ -65,7 +65,7 @@ def warm_up(
 def _batches(
     chat: ChatFormat, conversations: Iterator[Conversation], batch_size: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Right-padded ids and where an answer stands, (B, T) each; conversations of like length together."""
+    """Yield right-padded ids and a mask of the answers, (B, T) each; conversations of like length together."""
     while window := list(islice(conversations, WINDOW_BATCHES * batch_size)):
         encoded = sorted((chat.conversation(conversation) for conversation in window), key=lambda pair: len(pair[0]))
         starts = torch.arange(0, len(encoded), batch_size)

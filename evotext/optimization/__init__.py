@@ -1,1 +1,1 @@
-"""What both families use to turn a direction into new weights."""
+"""Optimizers, schedules and master weights, for both families."""

@@ -28,7 +28,7 @@ def check_optimizer(factory: OptimizerFactory) -> None:
 
 
 def _fault(factory: OptimizerFactory) -> str:
-    """What is wrong with the optimizer; empty if nothing is."""
+    """Say what is wrong with the optimizer; empty if nothing is."""
     parameter = nn.Parameter(torch.zeros(2, 2))
     parameter.grad = torch.zeros(2, 2)
     try:

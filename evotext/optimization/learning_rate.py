@@ -13,7 +13,7 @@ class LearningRate:
         self._base = [float(group["lr"]) for group in optimizer.param_groups]
 
     def follow(self, generation: int) -> None:
-        """Set what the schedule says for this generation."""
+        """Set the rates of this generation."""
         if self._schedule is not None:
             factor = self._schedule(generation)
             for group, base in zip(self._optimizer.param_groups, self._base, strict=True):
@@ -21,5 +21,5 @@ class LearningRate:
 
     @property
     def now(self) -> float:
-        """Of the first group."""
+        """The present rate of the first group."""
         return float(self._optimizer.param_groups[0]["lr"])

@@ -75,7 +75,7 @@ class MasterWeights:
             self._stored[name].copy_(value)
 
     def _keeps_none(self, name: str) -> bool:
-        """Whether the parameter has no master between two steps."""
+        """Return whether the parameter has no master between two steps."""
         return self._stochastic and not _is_wide(self._stored[name])
 
     def _free(self, name: str) -> None:
@@ -84,7 +84,7 @@ class MasterWeights:
             self.masters[name].data = torch.empty(0, device=self._stored[name].device)
 
     def _rounded(self, name: str, master: Tensor, step: int) -> Tensor:
-        """To one of the two nearest bf16 numbers, to the further one with the probability of the remainder.
+        """Round to one of the two nearest bf16 numbers, to the further one with the probability of the remainder.
 
         bf16 is float32 without its last 16 bits, so a random number below 2**16 carries into the rest that often.
         """

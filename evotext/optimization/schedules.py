@@ -1,4 +1,4 @@
-"""How a hyperparameter changes over a run: each schedule maps the generation, counted from 0, to a factor of the base value.
+"""Schedules of hyperparameters: each maps the generation, counted from 0, to a factor of the base value.
 
 A schedule counts generations and not the budget spent, so that equal settings make equal runs whatever the budget's unit.
 """

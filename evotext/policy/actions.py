@@ -40,12 +40,12 @@ class Actions:
         return int(self.mask_BN.shape[0])
 
     def select(self, row_K: Tensor) -> "Actions":
-        """These rows, trimmed to the longest of them."""
+        """Return these rows, trimmed to the longest of them."""
         width = int(self.length_B[row_K].max())
         return self._part(row_K, width, int(self.mask_BN[row_K].sum(1).max()))
 
     def rows_at(self, row_K: Tensor) -> "Actions":
-        """These rows, as wide as they are here."""
+        """Return these rows, as wide as they are here."""
         return self._part(row_K, self.tokens_BT.shape[1], self.mask_BN.shape[1])
 
     def _part(self, row_K: Tensor, width: int, actions: int) -> "Actions":
@@ -61,7 +61,7 @@ class Actions:
 
 
 def joined(parts: Sequence[Actions]) -> Actions:
-    """The rows of several batches one after another, padded alike."""
+    """Return the rows of several batches one after another, padded alike."""
 
     def stacked(name: str) -> Tensor:
         values = [getattr(part, name) for part in parts]
@@ -74,7 +74,7 @@ def joined(parts: Sequence[Actions]) -> Actions:
 
 
 def actions_of(batch: Trajectories, device: torch.device) -> Actions:
-    """The policy's tokens of each row. A row in which the policy wrote nothing has no actions."""
+    """Return the policy's tokens of each row. A row in which the policy wrote nothing has no actions."""
     assert batch.logprob_BT is not None, "policy gradients ask for the sampler's log-probabilities"
     return cut_out(
         batch.tokens_BT,
@@ -97,7 +97,7 @@ def cut_out(
     logprob_BT: Tensor,
     device: torch.device,
 ) -> Actions:
-    """The tokens of each row at which the mask is True, and what stands at them."""
+    """Return the tokens of each row at which the mask is True, and the values at them."""
     count_B = mask_BT.sum(1)
     width = max(1, int(count_B.max()))
     order_BT = torch.argsort((~mask_BT).to(torch.uint8), dim=1, stable=True)[:, :width]  # actions first, in order

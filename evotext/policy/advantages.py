@@ -26,7 +26,7 @@ STD_EPSILON = 1e-4
 
 
 def group_advantages(return_B: Tensor, group_B: Tensor, baseline: Baseline) -> Tensor:
-    """One advantage a row, float64, from the returns of the rows with the same group number.
+    """Return one advantage a row, float64, from the returns of the rows with the same group number.
 
     A group whose returns are all equal gets exactly 0; for `batch` and `batch_std` that is all rows together.
     """

@@ -1,7 +1,7 @@
-"""From last hidden states to log-probabilities, for whoever wants those of some positions alone.
+"""Log-probabilities from last hidden states, at some positions alone.
 
-What a family does between its last hidden state and its logits (a soft cap, a scale, a transformation) is not trusted to
-its configuration: `head_explains_logits` asks each network whether its own logits are what we would compute.
+The steps of a family between its last hidden state and its logits (a soft cap, a scale, a transformation) are not read
+from its configuration alone: `head_explains_logits` checks whether each network's own logits are what we would compute.
 
 Shapes: B rows, T tokens, V vocabulary, D hidden size.
 """
@@ -34,7 +34,7 @@ def entropies(logprob_V: Tensor) -> Tensor:
 
 
 def head_logits(network: PreTrainedModel, hidden_D: Tensor) -> Tensor:
-    """The output head and what well-known families do to its output; `head_explains_logits` says if that is all."""
+    """Apply the output head and what well-known families do to its output; `head_explains_logits` says if that is all."""
     config = network.config.get_text_config()
     logits_V = network.get_output_embeddings()(hidden_D)
     scale = getattr(config, "logit_scale", None)  # Cohere
@@ -51,7 +51,7 @@ def head_logits(network: PreTrainedModel, hidden_D: Tensor) -> Tensor:
 
 @torch.no_grad()
 def head_explains_logits(network: PreTrainedModel) -> bool:
-    """Whether the head reads the trunk's last hidden state and the logits are `head_logits` of it, to the last bit."""
+    """Return whether the logits are `head_logits` of the trunk's last hidden state, to the last bit."""
     trunk, head = network.base_model, network.get_output_embeddings()
     if trunk is network or head is None:
         return False

@@ -19,29 +19,29 @@ from evotext.models.attention_mask import as_read_by
 from evotext.rollouts.kv_layer import RowLayer
 from evotext.rollouts.row_cache import RowCache
 
-# So many plain steps with the same rows come before a recording, which takes the time of some: most answers of a task
-# that are short stay unrecorded whatever their limit.
+# Plain steps with the same rows before a recording, which takes the time of some: short answers stay unrecorded,
+# whatever their limit.
 STEPS_BEFORE = 4
 
 Step = Callable[[], Tensor]
 
 
 class StepRecorder(Protocol):
-    """Makes a step that can be repeated faster of one that runs."""
+    """Turns a step into one that can be repeated faster."""
 
     def record(self, step: Step) -> Step | None:
-        """The same step, to be called any number of times on the same tensors; None if it cannot be had."""
+        """Return the same step, to be called any number of times on the same tensors; None if it cannot be recorded."""
 
 
 class CudaGraphs:
-    """Records steps as CUDA graphs. A network that cannot be recorded is told once, in `fault`, and not tried again."""
+    """Records steps as CUDA graphs. A network that cannot be recorded is reported once, in `fault`, and not tried again."""
 
     def __init__(self) -> None:
         self.fault = ""
         self._beside: torch.cuda.Stream | None = None
 
     def record(self, step: Step) -> Step | None:
-        """See `StepRecorder`. A graph that does not repeat what the step computes counts as a fault, too.
+        """Record the step (`StepRecorder`). A graph that does not repeat what the step computes counts as a fault, too.
 
         None without a fault if the memory does not hold a second step's results.
         """
@@ -107,7 +107,7 @@ class CapturedStep:
         return step is not None
 
     def __call__(self, ids_B1: Tensor, position_B1: Tensor) -> Tensor:
-        """Logits (B, V) after these tokens, which take the cache's next slot; overwritten by the next call."""
+        """Return logits (B, V) after these tokens, which take the cache's next slot; overwritten by the next call."""
         self._set(ids_B1, position_B1)
         logits_BV = self._step()
         self.cache.advance(1)
@@ -145,7 +145,7 @@ class _FixedLayer(CacheLayerMixin):
         self.values[:, :, layer.length :] = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing: the buffers are there."""
+        """Do nothing: the buffers are there."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -157,14 +157,14 @@ class _FixedLayer(CacheLayerMixin):
         return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """All slots, from the first."""
+        """Return the number of all slots, and 0, the first."""
         return self.get_max_length(), 0
 
     def get_seq_length(self) -> int:
-        """Slots that were filled when the step was made; positions are given whole, so that nothing depends on it."""
+        """Return the slots filled when the step was made; positions are given whole, so nothing depends on it."""
         return self._filled
 
     def get_max_length(self) -> int:
-        """Slots in all."""
+        """Return the number of slots."""
         assert self.keys is not None
         return self.keys.shape[2]

@@ -21,7 +21,7 @@ from evotext.rollouts.episodes import Batch, Episode
 from evotext.rollouts.task import TextTask
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
-# Of a sum of rewards: ten times 0.1 is a little less than 1.
+# Rounding of a sum of rewards: ten times 0.1 is a little less than 1.
 ROUNDING = 1e-9
 
 
@@ -48,15 +48,15 @@ class Collector:
     ) -> None:
         self.model, self.task, self.rows, self.even, self.transcripts = model, task, rows, even, transcripts
         self.fitting = FittingRows(rows)
-        """How many rows the memory has turned out to hold; at most `rows`."""
+        """The rows that the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
         self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
-        """What decode steps are recorded with."""
+        """Records decode steps; None where none are."""
         self._calls = EnvironmentCalls(task.step_seconds)
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
-        """Run every row of the plan to its end. Raises what an environment raises if the task is strict."""
+        """Run every row of the plan to its end. Raise what an environment raises if the task is strict."""
         if not plan.instances:
             return self._trajectories(plan, [])
         begin = time.perf_counter()
@@ -88,7 +88,7 @@ class Collector:
         return replace(whole, cost=joint_cost(cost))
 
     def take_notes(self) -> list[str]:
-        """What happened since the last call that a person should hear of, each thing once."""
+        """Return what happened since the last call that a person should hear of, each thing once."""
         notes = []
         if self.fitting.shrunk():
             notes.append(f"out of memory: batches have {self.fitting.now} rows from here on")
@@ -98,7 +98,7 @@ class Collector:
         return notes
 
     def _run(self, plan: RolloutPlan, rows: list[int]) -> "Iterator[Batch]":
-        """These rows in one batch, or in several where the memory does not hold them."""
+        """Yield these rows in one batch, or in several where the memory does not hold them."""
 
         def whole() -> Batch:
             batch = Batch(self.model, self.task, plan, rows, self._calls, self.recorder)
@@ -120,7 +120,7 @@ class Collector:
             self.waiting = 1.0 - float(busy_N.mean() / busy_N.max())
 
     def _batches(self, plan: RolloutPlan) -> Iterator[list[int]]:
-        """Row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
+        """Yield the row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
         members = plan.members or tuple(range(len(plan.instances)))
         limit = self.rows
         if self.even and collectives.world_size() > 1:
@@ -174,7 +174,7 @@ class Collector:
 
 
 def even_batch(rows: int, whole: int, count: int, *, most: int) -> int:
-    """Rows of a batch, at most `most`, with which `count` processes get equal shares, as nearly as members allow.
+    """Return a batch size, at most `most`, that gives `count` processes equal shares, as nearly as members allow.
 
     whole: rows of a member, which stay together unless there are fewer members than processes.
     """

@@ -1,4 +1,4 @@
-"""Calls of environments, which are foreign code: whatever they do wrong becomes one kind of error."""
+"""Calls of environments, which are foreign code: whatever goes wrong in them becomes one kind of error."""
 
 import math
 import reprlib
@@ -21,16 +21,16 @@ LARGEST_REWARD = torch.finfo(torch.float32).max
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """What `reset` said."""
+    """The reply of `reset`."""
 
     observation: str
     instructions: str
-    """Of `info`; empty if there are none."""
+    """From `info`; empty if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What `step` said."""
+    """The reply of `step`."""
 
     observation: str
     """Empty once the task has ended."""
@@ -39,12 +39,12 @@ class Step:
     truncated: bool
 
 
-# An environment none of whose first calls has come back in time is not waited for again and again.
+# Calls that may hang at first before we stop waiting for an environment.
 MOST_HANGS = 3
 
 
 class BrokenEnvironment(RuntimeError):
-    """An environment that does nothing but fail."""
+    """An environment fails in every call."""
 
 
 class EnvironmentFault(Exception):
@@ -55,7 +55,7 @@ class EnvironmentFault(Exception):
         self.kind, self.call, self.cause = kind, call, cause
 
     def record(self, instance: int) -> Fault:
-        """What remains of it when the episode is over. instance: the episode's environment seed."""
+        """Return what is kept of it when the episode is over. instance: the episode's environment seed."""
         raised = self.kind in (Ending.RAISED, Ending.EXITED, Ending.TIME_LIMIT)
         lines = traceback.format_exception(self.cause) if raised else []
         return Fault(
@@ -112,11 +112,11 @@ class EnvironmentCalls:
 
 
 class _BadReply(TypeError):
-    """Something else than Gymnasium's tuple with a text."""
+    """A reply other than Gymnasium's tuple with a text."""
 
 
 class _BadReward(ValueError):
-    """Something else than a finite number."""
+    """A reward other than a finite number."""
 
 
 def _read(call: Call, read: Callable[[Any], T], reply: object) -> T:
@@ -180,7 +180,7 @@ def _number(reward: Any) -> float:
 
 
 def _shown(value: object) -> str:
-    """Short, and with its type where that does not show; whatever its `__repr__` raises."""
+    """Return the value in short, with its type where that does not show, whatever its `__repr__` raises."""
     try:
         text = reprlib.repr(value)
     except Exception:
@@ -189,7 +189,7 @@ def _shown(value: object) -> str:
 
 
 def _named(error: BaseException) -> str:
-    """With its type; whatever its `__str__` raises."""
+    """Return the error's type and message, whatever its `__str__` raises."""
     try:
         text = str(error)
     except Exception:

@@ -40,7 +40,7 @@ class Episode:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended."""
+        """True once it has ended."""
         return self.ending is not None
 
     @property
@@ -50,7 +50,7 @@ class Episode:
 
     @property
     def ended_by(self) -> Ending:
-        """How it ended."""
+        """The ending of an episode that is over."""
         assert self.ending is not None, "only of an episode that is over"
         return self.ending
 
@@ -98,7 +98,7 @@ class Batch:
         return self.session.flops
 
     def run(self) -> None:
-        """All episodes to their end. Raises what an environment raises if the task is strict."""
+        """Run all episodes to their end. Raise what an environment raises if the task is strict."""
         with self._calls:
             self._run()
 
@@ -189,7 +189,7 @@ class Batch:
                     episode.read(ids, turn + 1)
 
     def _replies(self, said: list[tuple[Episode, str]]) -> Iterable[tuple[Episode, list[int]]]:
-        """What the environments said after each episode's last answer, as ids."""
+        """Return what the environments said after each episode's last answer, as ids."""
         if not said:
             return ()
         replies = self.model.chat.reply([text for _, text in said], [episode.ids[-1] for episode, _ in said])
@@ -204,7 +204,7 @@ class Batch:
         return uniform(self.plan.seed, stream, self.plan.generation, rows, limit, offset=turn * limit)
 
     def _end_by(self, fault: EnvironmentFault, episode: Episode) -> None:
-        """Raises what the environment raised if the task is strict."""
+        """End an episode by a fault; raise what the environment raised if the task is strict."""
         episode.fault = fault.record(self.plan.instances[episode.row])
         if self.task.strict:
             cause = fault.cause

@@ -39,19 +39,19 @@ class RowLayer(CacheLayerMixin):
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Filled slots after the coming step, and the offset of the first one."""
+        """Return the filled slots after the coming step, and the offset of the first one."""
         return self.length + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Filled slots."""
+        """Return the number of filled slots."""
         return self.length
 
     def get_max_length(self) -> int:
-        """Slots in all."""
+        """Return the number of slots."""
         return self.capacity
 
     def take(self, row_N: Tensor, capacity: int) -> "RowLayer":
-        """A copy of these rows (repeats allowed) with room for `capacity` slots."""
+        """Return a copy of these rows (repeats allowed) with room for `capacity` slots."""
         copy = RowLayer(capacity)
         if self.is_initialized:
             keys, values = (_gather(buffer, row_N, self.length, capacity) for buffer in (self.keys, self.values))
@@ -59,7 +59,7 @@ class RowLayer(CacheLayerMixin):
         return copy
 
     def concatenate(self, others: "Sequence[RowLayer]") -> "RowLayer":
-        """Its rows, then the others'; shorter ones are filled up with empty slots at their end."""
+        """Return its rows, then the others'; shorter ones are filled up with empty slots at their end."""
         parts = [self, *others]
         length = max(part.length for part in parts)
         joined = RowLayer(length)

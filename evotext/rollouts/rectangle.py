@@ -1,4 +1,4 @@
-"""Which rows of a session a batch holds, and the caches of rows that wait.
+"""The rows of a session that a batch holds, and the caches of rows that wait.
 
 Shape suffixes: B rows of a batch, S cache slots.
 """

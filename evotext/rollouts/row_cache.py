@@ -1,4 +1,4 @@
-"""What a network keeps of the tokens it has read, for rows that come, go and move.
+"""The cache of a network for rows that come, go and move.
 
 Shape suffixes: N chosen rows.
 """
@@ -16,7 +16,7 @@ from evotext.rollouts.state_layer import HybridLayer, StateLayer, States, give_b
 
 
 class NoLayer(DummyLayer):
-    """A layer that keeps nothing but count."""
+    """A layer that keeps nothing and only counts."""
 
     def __init__(self, length: int = 0) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class RowCache(Cache):
 
     @property
     def is_linear(self) -> list[bool]:
-        """Which layers keep states alone: transformers makes its masks by the others."""
+        """True for layers that keep states alone: transformers makes its masks by the others."""
         return [isinstance(layer, StateLayer) for layer in self.layers]
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor
 def choose_tokens(
     logits_BV: Tensor, uniform_B: Tensor | None, temperature: float, logprobs: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Token ids (B,) and, if asked for, their float32 log-probabilities (B,).
+    """Return token ids (B,) and, if asked for, their float32 log-probabilities (B,).
 
     Temperature 0 takes the most probable token (log-probability then at temperature 1); otherwise `uniform_B`, float64
     in [0, 1), picks from softmax(logits / temperature).

@@ -1,16 +1,17 @@
-"""Teacher forcing under a population's noise: how likely its members find answers that somebody else has written.
+"""Teacher forcing under a population's noise: members' log-probabilities of answers that somebody else wrote.
 
 Nothing is decoded and no gradient is kept. The log-probabilities are those of `baselines/policy.py`: of the policy's own
 tokens, at the sampling temperature. Results depend on the members and rows alone, not on how they were split into batches
-(but for rounding). Of several processes each scores its share.
+(but for rounding). Each of several processes scores its share.
 
 Shapes: P members, K rows a member, B = P K rows of a batch, T tokens, N actions (a row's policy tokens, padded on the
 right), M actions in a chunk, V vocabulary, D hidden size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel
 
 from evotext.distributed import collectives
 from evotext.models.flops import ForwardFlops
-from evotext.models.out_of_memory import is_out_of_memory, make_room
+from evotext.models.out_of_memory import FittingRows
 from evotext.noise import ForwardNoise
 from evotext.policy.actions import Actions
 from evotext.policy.output_head import chosen, head_explains_logits, head_logits, log_probabilities
@@ -32,11 +33,11 @@ class ScoredPart:
     """Some members' log-probabilities of their rows."""
 
     place_P: Tensor
-    """Which of the members that were asked for."""
+    """Their places among the members that were asked for."""
     row_PK: Tensor
-    """Which rows each scored."""
+    """The rows that each scored."""
     logprob_PKN: Tensor
-    """Of each action, at the sampling temperature (float32 or wider); 0 where there is none."""
+    """The log-probability of each action at the sampling temperature (float32 or wider); 0 where there is none."""
 
 
 class Scoring:
@@ -46,24 +47,22 @@ class Scoring:
     """
 
     def __init__(self, network: PreTrainedModel, *, rows: int) -> None:
-        self.network, self.rows, self.fitting_rows = network, rows, rows
+        self.network, self.fitting = network, FittingRows(rows)
         self.by_head = head_explains_logits(network)
         """Whether only the actions' positions go through the output head."""
         self._forward_flops, self._flops = ForwardFlops(network), 0.0
-        self._said = rows
         self._vocabulary = network.config.get_text_config().vocab_size
 
     def spent(self) -> float:
-        """Floating-point operations of this process since the last call, padding included."""
+        """Return the floating-point operations of this process since the last call, padding included."""
         spent, self._flops = self._flops, 0.0
         return spent
 
     def take_notes(self) -> tuple[str, ...]:
-        """A line for the user if batches have become smaller since the last call."""
-        if self.fitting_rows == self._said:
-            return ()
-        self._said = self.fitting_rows
-        return (f"out of memory: {self.fitting_rows} rows are scored at once from here on (of {self.rows})",)
+        """Return a line for the user if batches have become smaller since the last call."""
+        now, most = self.fitting.now, self.fitting.most
+        line = f"out of memory: {now} rows are scored at once from here on (of {most})"
+        return (line,) if self.fitting.shrunk() else ()
 
     def score(
         self,
@@ -81,49 +80,38 @@ class Scoring:
         """
         assert (members is None) == (noise is None), "members and noise come together"
         places = torch.arange(len(row_PK))
-        width = max(1, self.rows // row_PK.shape[1])
+        width = max(1, self.fitting.most // row_PK.shape[1])
         width -= width % 2 if width > 2 else 0  # pairs stay together, since both read one draw
+        batch = partial(self._batch, actions, temperature, members, noise)
         for place_P in collectives.own_share(places.split(width)):
-            yield from self._fitting(actions, row_PK, place_P, temperature, members, noise)
+            yield from self._fitting(batch, row_PK, place_P)
 
     def _fitting(
-        self,
-        actions: Actions,
-        row_PK: Tensor,
-        place_P: Tensor,
-        temperature: float,
-        members: Sequence[int] | None,
-        noise: ForwardNoise | None,
+        self, batch: Callable[[Tensor, Tensor], Tensor], row_PK: Tensor, place_P: Tensor
     ) -> Iterator[ScoredPart]:
-        """One batch, or several where the memory does not hold it or a member alone has too many rows."""
-        K = row_PK.shape[1]
-        if len(place_P) * K <= self.fitting_rows:
-            try:
-                logprob_PKN = self._batch(actions, row_PK[place_P], place_P, temperature, members, noise)
-            except (MemoryError, RuntimeError) as error:
-                if len(place_P) * K == 1 or not is_out_of_memory(error):
-                    raise
-            else:
-                yield ScoredPart(place_P=place_P, row_PK=row_PK[place_P], logprob_PKN=logprob_PKN)
+        """Yield one batch, or several where the memory does not hold it or a member alone has too many rows."""
+        some_PK = row_PK[place_P]
+        if some_PK.numel() <= self.fitting.now:
+            logprob_PKN = self.fitting.attempt(some_PK.numel(), partial(batch, some_PK, place_P), self.network.device)
+            if logprob_PKN is not None:
+                yield ScoredPart(place_P=place_P, row_PK=some_PK, logprob_PKN=logprob_PKN)
                 return
-            self.fitting_rows = (len(place_P) * K + 1) // 2
-            make_room(self.network.device)
         if len(place_P) > 1:
             for half_P in place_P.split((len(place_P) + 1) // 2):
-                yield from self._fitting(actions, row_PK, half_P, temperature, members, noise)
+                yield from self._fitting(batch, row_PK, half_P)
         else:
-            for part_PK in row_PK.split((K + 1) // 2, dim=1):
-                yield from self._fitting(actions, part_PK, place_P, temperature, members, noise)
+            for part_PK in row_PK.split((row_PK.shape[1] + 1) // 2, dim=1):
+                yield from self._fitting(batch, part_PK, place_P)
 
     @torch.inference_mode()
     def _batch(
         self,
         actions: Actions,
-        row_PK: Tensor,
-        place_P: Tensor,
         temperature: float,
         members: Sequence[int] | None,
         noise: ForwardNoise | None,
+        row_PK: Tensor,
+        place_P: Tensor,
     ) -> Tensor:
         some = actions.select(row_PK.flatten().to(actions.mask_BN.device))
         perturbed: AbstractContextManager[None] = nullcontext()
@@ -141,7 +129,7 @@ class Scoring:
         return torch.where(some.mask_BN, logprob_BN, zero).view(*row_PK.shape, -1)
 
     def _by_head(self, some: Actions, temperature: float) -> Tensor:
-        """Causal attention never reads what is padded on the right, so that no mask is needed."""
+        """Score through the head. Causal attention never reads padding on the right, so no mask is needed."""
         hidden_BTD = self.network.base_model(input_ids=some.tokens_BT, use_cache=False).last_hidden_state
         token_BN = some.tokens_BT.gather(1, some.position_BN)
         before_BN = (some.position_BN - 1).clamp(min=0)
@@ -155,7 +143,7 @@ class Scoring:
         return torch.cat(parts, 1)
 
     def _by_logits(self, some: Actions, temperature: float) -> Tensor:
-        """The network's own logits, for families that do more after their last hidden state than is known here."""
+        """Score by the network's own logits, for families that do more after their last hidden state than we know."""
         logits_BTV = self.network(input_ids=some.tokens_BT, use_cache=False).logits
         token_BN = some.tokens_BT.gather(1, some.position_BN)
         rows_B1 = torch.arange(some.rows, device=token_BN.device)[:, None]

@@ -30,7 +30,7 @@ SHRINK_BELOW = 0.75
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """What the policy wrote in one turn of one row."""
+    """The policy's text in one turn of one row."""
 
     ids: list[int]
     """Token ids, the end token included if it was reached."""
@@ -156,7 +156,7 @@ class Session:
     def _prefill(
         self, rectangle: Rectangle, prompts: list[Sequence[int]], max_new_tokens: int
     ) -> tuple[Tensor, CachedRows]:
-        """The first block of every row. Rows that run the same weights on the same prompt share its computation."""
+        """Read the first block of every row. Rows that run the same weights on the same prompt share its computation."""
         device = rectangle.row_B.device
         first: dict[tuple[int, ...], int] = {}
         for i, prompt in enumerate(prompts):
@@ -198,7 +198,7 @@ class Session:
         return logits_BV
 
     def _step(self, rectangle: Rectangle, state: CachedRows, token_B: Tensor, active_B: Tensor, left: int) -> Tensor:
-        """Logits (B, V) after one decode step, recorded where more of the same are to be expected. left: steps at most."""
+        """Run one decode step, recorded where more of the same follow; return logits (B, V). left: steps at most."""
         # Which rows get their states back differs from step to step, and so does a mask that grows: no recording holds that.
         if self._reading.recurrent or self._reading.by_slot:
             return self._forward(rectangle, state, token_B[:, None], active_B[:, None])
@@ -218,7 +218,7 @@ class Session:
             return self._run(state, ids_B1, position_B1)
 
     def _forward(self, rectangle: Rectangle, state: CachedRows, ids_BT: Tensor, real_BT: Tensor) -> Tensor:
-        """One pass of the network over blocks of new ids, by which the state grows; logits (B, V) after the last."""
+        """Run the network over blocks of new ids, by which the state grows; return logits (B, V) after the last."""
         position_BT = self._take_slots(rectangle, state, real_BT)
         carried_N = (~real_BT[:, -1]).nonzero()[:, 0] if self._reading.recurrent else None
         held = [] if carried_N is None else state.cache.held(carried_N)
@@ -240,13 +240,13 @@ class Session:
         return (seen_B[:, None] + real_BT.cumsum(-1) - 1).clamp_(min=0)
 
     def _applied(self, rectangle: Rectangle) -> AbstractContextManager[None]:
-        """Within it the network runs the rectangle's rows as their members."""
+        """Run the rectangle's rows as their members within the block."""
         if self._noise is None:
             return nullcontext()
         return self._noise.active(rectangle.members, rectangle.rows_per_member)
 
     def _run(self, state: CachedRows, ids_BT: Tensor, position_BT: Tensor) -> Tensor:
-        """The network itself; logits (B, V) after the last of the new ids, which take the cache's next slots."""
+        """Run the network itself; return logits (B, V) after the last new id. The ids take the cache's next slots."""
         how = self._reading.arguments(state.valid_BS, position_BT, state.cache, start=state.cache.length)
         logits_B1V = self._model.network(input_ids=ids_BT, **how, logits_to_keep=1).logits
         state.cache.advance(ids_BT.shape[1])
@@ -259,7 +259,7 @@ class Session:
 
 
 def _padded(blocks: Sequence[Sequence[int]], device: torch.device, *, left: bool) -> tuple[Tensor, Tensor]:
-    """Ids (B, T), on the left up to the last column or on the right, and where they are real."""
+    """Return ids (B, T), padded on the left or on the right, and a mask of the real ones."""
     width = max(map(len, blocks))
     filling = [[0] * (width - len(block)) for block in blocks]
     pairs = list(zip(filling, map(list, blocks), strict=True))

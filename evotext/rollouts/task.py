@@ -18,7 +18,7 @@ class TextTask:
     success_return: an episode with at least this return counts as solved; None takes the id's `reward_threshold`, and
     without one the task knows no success: its return is all there is to report.
     strict: an environment that raises or returns something else than text ends the run instead of its own episode.
-    step_seconds: an environment that takes longer for one reset or step has failed (see `time_limit`); None: no limit.
+    step_seconds: an environment that takes longer for one reset or step has failed (`time_limit`); None: no limit.
     wrappers: put around each environment, the first one innermost, e.g. those of `envs.wrappers`, under any names.
     options: go to `gymnasium.make`.
     Raises ValueError for an unknown id, options that the environment rejects, and spaces that are not text.
@@ -47,7 +47,7 @@ class TextTask:
         self.success_return = spec.reward_threshold if success_return is None and spec else success_return
 
     def environments(self, count: int) -> list[gymnasium.Env[str, str]]:
-        """`count` environments, made once and used again: each episode resets its own."""
+        """Return `count` environments, made once and used again: each episode resets its own."""
         while len(self._pool) < count:
             self._pool.append(self.new())
         return self._pool[:count]
@@ -63,7 +63,7 @@ class TextTask:
         self._pool.clear()
 
     def new(self) -> gymnasium.Env[str, str]:
-        """An environment of one's own."""
+        """Make an environment."""
         try:
             env = gymnasium.make(self.id, disable_env_checker=True, **self.options)
         except (gymnasium.error.Error, ImportError, AttributeError) as error:

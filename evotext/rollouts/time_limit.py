@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 
 
 class TookTooLong(BaseException):
-    """Raised within code that takes too long. No Exception: code that handles those must not handle this one."""
+    """Raised in code that takes too long. Not an Exception: code that handles those must not handle this one."""
 
 
 class TimeLimit:
@@ -24,7 +24,7 @@ class TimeLimit:
         self._installed = False
 
     def install(self) -> None:
-        """Before the first call."""
+        """Put the signal's handler in place."""
         if self._seconds is not None and hasattr(signal, "setitimer"):
             try:
                 self._before = signal.signal(signal.SIGALRM, self._ring)
@@ -33,7 +33,7 @@ class TimeLimit:
                 pass
 
     def remove(self) -> None:
-        """After the last call."""
+        """Put the previous handler back."""
         if self._installed:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, self._before)

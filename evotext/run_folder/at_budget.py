@@ -1,4 +1,4 @@
-"""What a run had reached when its budget was spent.
+"""The scores of a run when its budget was spent.
 
 A generation is never cut short, so a run ends a little past its budget, and algorithms with larger generations further past
 it. Scores are therefore read where the budget ended: on the line between the last two measurements.

@@ -10,19 +10,19 @@ WRITING, LEAVING = ".writing", ".leaving"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, or leave what is there. Raises OSError."""
+    """Write a file, or leave what is there. Raise OSError."""
     aside = path.with_name(path.name + WRITING)
     aside.write_text(text, encoding="utf-8")
     os.replace(aside, path)
 
 
 def write_json(path: Path, record: Mapping[str, object]) -> None:
-    """Write a record as JSON, or leave what is there. Raises OSError."""
+    """Write a record as JSON, or leave what is there. Raise OSError."""
     write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def write_folder(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a folder, then put it in the place of what is there. Raises OSError.
+    """Let `write` make a folder, then put it in the place of what is there. Raise OSError.
 
     Killed between two renamings it leaves the whole new folder aside, or the whole old one.
     """

@@ -1,4 +1,4 @@
-"""How a run was started and configured, by what Hydra recorded in its folder."""
+"""The command and configuration of a run, as Hydra recorded them in its folder."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from evotext.run_folder import names
 
 MOST_NODES = 10_000
 Hyperparameter = float | int | str | bool
-# What changes where and how fast a run goes, or who watches, but not what it computes.
+# Settings that change where and how fast a run goes, or who watches, but not its results.
 _LEFT_OUT = ("device", "threads", "rows", "debug", "resume", "allow_custom_targets", "checkpoint", "tracker", "phase")
 # The values that a head-to-head tries are no setting of a run.
 _SEARCH = "_search_"
@@ -56,7 +56,7 @@ class _Hydra(BaseModel):
 
 
 def read_start(folder: Path) -> Start:
-    """Return how the run was started. Raises OSError if a file is not there, ValueError naming one that is damaged."""
+    """Return how the run was started. Raise OSError if a file is not there, ValueError naming one that is damaged."""
     words, hydra = read_yaml(folder, names.OVERRIDES), _mapping(read_yaml(folder, names.HYDRA_CONFIG)).get("hydra")
     if not isinstance(words, list):
         raise ValueError(f"{folder / names.HYDRA / names.OVERRIDES}: expected a list of words")
@@ -75,7 +75,7 @@ def read_start(folder: Path) -> Start:
 
 
 def read_yaml(folder: Path, name: str) -> object:
-    """Return what a file of `.hydra` holds. Raises OSError if it is not there, ValueError if it is damaged."""
+    """Return what a file of `.hydra` holds. Raise OSError if it is not there, ValueError if it is damaged."""
     file = folder / names.HYDRA / name
     try:
         return yaml.safe_load(file.read_text(encoding="utf-8"))

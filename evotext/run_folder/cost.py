@@ -1,4 +1,4 @@
-"""What a run spends, and the names under which its folder says so."""
+"""The cost of a run, and the names of its parts in the run's folder."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What was spent. Costs add up with `+`."""
+    """Everything that was spent. Costs add up with `+`."""
 
     episodes: int = 0
     """Finished episodes."""
@@ -38,7 +38,7 @@ class Cost:
 
 Axis = Literal["episodes", "generated_tokens", "seconds", "flops"]
 AXES: tuple[Axis, ...] = get_args(Axis)
-"""What every line of `metrics.jsonl` counts since the run began, and what a measurement costs: curves are drawn over these."""
+"""The counts since the run began on every line of `metrics.jsonl`, and of a measurement: curves are drawn over these."""
 
 COSTS = (*(f.name for f in fields(Cost)), "seconds", "peak_memory_bytes")
 """The totals of training, under `cost` in `summary.json`."""

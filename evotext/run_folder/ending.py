@@ -1,4 +1,4 @@
-"""How a run ended, by its own records."""
+"""The end of a run, by its own records."""
 
 import math
 from pathlib import Path

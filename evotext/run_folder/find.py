@@ -10,7 +10,7 @@ from evotext.run_folder.names import MARKS, METRICS, SUMMARY
 def find_runs(roots: Sequence[Path]) -> list[Path]:
     """Return all run folders at or below these, each once, in the order of their paths below each root.
 
-    Raises ValueError if a root is no folder or holds no run.
+    Raise ValueError if a root is no folder or holds no run.
     """
     found: dict[Path, Path] = {}
     for root in roots:

@@ -17,7 +17,7 @@ def seal(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str:
-    """What is wrong with a sealed folder; empty if nothing is."""
+    """Say what is wrong with a sealed folder; empty if nothing is."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         for name, expected in manifest.items():
@@ -31,7 +31,7 @@ def damage(folder: Path) -> str:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

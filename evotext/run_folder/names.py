@@ -1,7 +1,7 @@
-"""What lies where in a run's folder."""
+"""The names of the files in a run's folder."""
 
 HYDRA = ".hydra"
-"""How the run was started: the three YAML files below."""
+"""Hydra's record of the start: the three YAML files below."""
 CONFIG, OVERRIDES, HYDRA_CONFIG = "config.yaml", "overrides.yaml", "hydra.yaml"
 
 SUMMARY = "summary.json"
@@ -17,13 +17,13 @@ CHECKPOINTS = "checkpoints"
 MODEL = "model"
 TENSORBOARD = "tensorboard"
 EVALUATION = "evaluation.json"
-"""What `evotext evaluate` measured afterwards."""
+"""The results of `evotext evaluate`."""
 
 LOCK = "run.lock"
 WANDB_ID, MLFLOW_ID = "wandb_id.txt", "mlflow_id.txt"
-"""Under which a tracker knows the run, for one that is taken up again."""
+"""A tracker's id of the run, for one that is resumed."""
 WORDS, LOG = "words.json", "log.txt"
-"""Of a head-to-head's job: the words that it was completed with, and what it printed."""
+"""Files of a head-to-head's job: the words that it was completed with, and its output."""
 
 MARKS = (SUMMARY, METRICS, HYDRA)
 """Any of these makes a folder a run's."""

@@ -1,10 +1,10 @@
-"""What runs of older versions wrote otherwise, brought to the present schema."""
+"""Converts the records of older versions to the present schema."""
 
 from typing import Any
 
 # A trial of tuning was known by the seed that no other run had.
 _SEED_OF_TRIALS = 1_000_003
-# Which instances were measured was the end of a sentence.
+# The split was the end of a sentence.
 _ON_VALIDATION = " on validation instances"
 
 

@@ -1,6 +1,6 @@
 """Reads run folders that may be damaged, or of an older version: half-written files, missing fields, nonsense.
 
-Nothing in a folder makes reading fail. What is wrong is named in `RunRecord.problems`; what cannot be read is NaN or
+Nothing in a folder makes reading fail. `RunRecord.problems` names what is wrong; what cannot be read is NaN or
 empty. Text is stripped of control characters and shortened, since it ends up on terminals and in pages.
 """
 
@@ -117,7 +117,7 @@ def _unreadable(name: str, error: BaseException) -> str:
 
 
 def _lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Number and content of each line that is a JSON object."""
+    """Yield the number and content of each line that is a JSON object."""
     bad: list[int] = []
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -140,7 +140,7 @@ def _lines(path: Path, problems: list[str]) -> Iterator[tuple[int, Mapping[str, 
 
 
 def _read_points(folder: Path, problems: list[str]) -> tuple[tuple[EvaluationPoint, ...], Line | None]:
-    """The evaluations, and the last readable line of any kind."""
+    """Return the evaluations, and the last readable line of any kind."""
     by_generation: dict[int, EvaluationPoint] = {}
     last: Mapping[str, Any] | None = None
     for number, last in _lines(folder / names.METRICS, problems):
@@ -190,7 +190,7 @@ def _read_yaml(folder: Path, name: str, problems: list[str]) -> object:
 
 
 def _last_text(path: Path, problems: list[str]) -> str:
-    """The last line that is not empty: the error itself, after its traceback."""
+    """Return the last line that is not empty: the error itself, after its traceback."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
@@ -216,7 +216,7 @@ def _progress(last: Line | None, unit: str, limit: float) -> float:
 
 
 def _setting(value: object) -> str:
-    """A leaf of the configuration as YAML writes it."""
+    """Return a leaf of the configuration as YAML writes it."""
     if isinstance(value, list):
         return "[" + ", ".join(_setting_word(item) for item in value[:MOST_SETTINGS]) + "]"
     return _setting_word(value)
@@ -233,7 +233,7 @@ def _figure(value: float | None) -> float:
 
 
 def _number(text: str | None) -> float:
-    """A setting's number, or NaN."""
+    """Return a setting's number, or NaN."""
     try:
         number = float(text or "")
     except ValueError:

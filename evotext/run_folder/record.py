@@ -1,4 +1,4 @@
-"""What is known of a run: frozen records, with NaN or an empty string where a run's files do not say."""
+"""A run as read from its folder: frozen records, with NaN or an empty string where the files do not say."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class EvaluationPoint:
     cost: Mapping[Axis, float]
     """Training cost so far on every axis; NaN where the line does not say."""
     score: Mapping[Metric, float]
-    """What was measured; NaN where the line does not say."""
+    """Scores by metric; NaN where the line does not say."""
     spent: float = NAN
     """Share of the budget; NaN where the line, of an older version, does not say."""
 
@@ -57,7 +57,7 @@ class RunRecord:
     after: Mapping[Metric, float] = field(default_factory=dict)
     """Scores when the budget was spent (`evotext.run_folder.at_budget`)."""
     compared_at: float = NAN
-    """What had been spent then: the budget's limit, or all that was, where that cannot be said."""
+    """The amount spent then: the budget's limit, or everything where that is not known."""
     passes_before: Mapping[int, float] = field(default_factory=dict)
     """pass@k of sampled answers before training, by k."""
     passes_after: Mapping[int, float] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class RunRecord:
     eval_episodes: float = NAN
     decoding: str = ""
     split: EvaluationSplit | Literal[""] = ""
-    """Which instances its scores are of."""
+    """The instances behind its scores."""
     cost: Mapping[str, float] = field(default_factory=dict)
     """Totals, by the names of `COSTS` and `EVALUATION_COSTS`."""
     faults: Mapping[str, int] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class RunRecord:
     """Evaluations in order of generation."""
     samples: tuple[EpisodeSample, ...] = ()
     problems: tuple[str, ...] = ()
-    """What was wrong with the files, in words."""
+    """Everything wrong with the files, in words."""
 
     def settings_of(self, group: str) -> dict[str, str]:
         """Return the leaves below a config group, without the group's name."""

@@ -1,4 +1,4 @@
-"""What `summary.json` and a line of `metrics.jsonl` and of `episodes.jsonl` hold.
+"""The schema of `summary.json` and of the lines of `metrics.jsonl` and `episodes.jsonl`.
 
 Any field may be absent: older runs did not write all of them. Unknown fields are let pass: newer runs may write more.
 Validation is strict, so that writing and reading agree. With a list as pydantic's `context` it forgives instead: what is
@@ -29,11 +29,11 @@ from evotext.run_folder.older import newer
 from evotext.run_folder.text import clean
 
 Status = Literal["completed", "interrupted", "pruned", "failed"]
-"""How a run ended."""
+"""The end of a run."""
 Phase = Literal["reporting", "tuning"]
-"""What a run is for: to be compared, or to choose hyperparameters, in which case it is in no comparison."""
+"""The purpose of a run: to be compared, or to choose hyperparameters, in which case no comparison shows it."""
 EvaluationSplit = Literal["test", "validation"]
-"""Which instances were measured: the held-out ones, or those that hyperparameters are chosen by."""
+"""The instances that were measured: held-out ones, or those that hyperparameters are chosen by."""
 INSTANCES: Mapping[EvaluationSplit, str] = {"test": "held-out", "validation": "validation"}
 """A split in words."""
 
@@ -83,7 +83,7 @@ def _complaint(name: object, value: object) -> str:
 
 
 class BudgetRecord(Record):
-    """What a run might spend."""
+    """The budget of a run."""
 
     unit: str | None = None
     limit: Amount | None = None
@@ -105,7 +105,7 @@ class EvaluationRecord(Record):
     samples: Count | None = None
     """Further answers to each instance, for pass@k."""
     pass_at_before: dict[Annotated[int, Strict(False), Field(gt=0)], Share] = Field(default_factory=dict)
-    """By k, which JSON writes as text."""
+    """Shares by k, which JSON writes as text."""
     pass_at_after: dict[Annotated[int, Strict(False), Field(gt=0)], Share] = Field(default_factory=dict)
     sampled_return_before: Number | None = None
     sampled_return_after: Number | None = None
@@ -130,9 +130,9 @@ class Summary(Record):
     budget: BudgetRecord = Field(default_factory=BudgetRecord)
     eval: EvaluationRecord = Field(default_factory=EvaluationRecord)
     cost: dict[str, Amount] = Field(default_factory=dict)
-    """By the names of `evotext.run_folder.cost.COSTS`."""
+    """Totals by the names of `evotext.run_folder.cost.COSTS`."""
     evaluation_cost: dict[str, Amount] = Field(default_factory=dict)
-    """By those of `AXES`."""
+    """Totals by the names of `AXES`."""
     faults: dict[str, Count] = Field(default_factory=dict)
     """Training episodes that a fault of the environment ended, by kind."""
     evaluation_faults: dict[str, Count] = Field(default_factory=dict)

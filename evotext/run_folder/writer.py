@@ -11,7 +11,7 @@ from evotext.run_folder.atomic import write_json
 from evotext.run_folder.manifest import to_disk
 from evotext.run_folder.schema import EpisodesLine, Line, Summary
 
-# What `JsonLines` writes.
+# The files that `JsonLines` writes.
 _LINES = (names.METRICS, names.EPISODES)
 
 
@@ -43,12 +43,12 @@ class JsonLines:
 
 
 def write_summary(folder: Path, summary: Summary) -> None:
-    """Write `summary.json`. Raises OSError."""
+    """Write `summary.json`. Raise OSError."""
     write_json(folder / names.SUMMARY, summary.model_dump(mode="json"))
 
 
 def write_fault(folder: Path, kind: str, text: str) -> Path:
-    """Write what is known of the first fault of a kind, and return where. Raises OSError."""
+    """Write what is known of the first fault of a kind, and return where. Raise OSError."""
     path = folder / names.FAULTS / f"{kind}.txt"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -5,14 +5,14 @@ from typing import Literal
 from evotext.types import Cost
 from evotext.validation import PositiveFloat, checked
 
-# So many generations one after another without an update end a run whose budget is in updates.
+# Generations in a row without an update that end a run whose budget is in updates.
 MOST_IDLE = 100
 
 Unit = Literal["episodes", "generated_tokens", "flops", "seconds", "updates"]
 
 
 class Budget:
-    """How much a run may spend on training; evaluation is not charged.
+    """The most that a run may spend on training; evaluation is not charged.
 
     A generation is never cut short, so a run can overshoot by at most one generation; what was spent is recorded.
     A generation that changes no weights is no update: where nothing gives a signal, a budget in updates is never spent.
@@ -25,7 +25,7 @@ class Budget:
         self.unit, self.limit = unit, limit
 
     def spent(self, cost: Cost) -> float:
-        """How much of the unit this cost is."""
+        """Return how much of the unit this cost is."""
         return float(getattr(cost, self.unit))
 
     def fraction(self, cost: Cost) -> float:
@@ -33,7 +33,7 @@ class Budget:
         return self.spent(cost) / self.limit
 
     def out_of_reach(self, idle: int) -> str | None:
-        """Why a run can end although something is left; else None. idle: its latest generations, which made no update.
+        """Say why a run can end although something is left; else None. idle: its latest generations without an update.
 
         Every generation spends some of the other units.
         """

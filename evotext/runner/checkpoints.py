@@ -24,20 +24,20 @@ from torch import Tensor
 from evotext.run_folder.atomic import LEAVING, WRITING
 from evotext.run_folder.manifest import damage, seal, to_disk
 from evotext.runner.tensor_tree import pack, unpack
-from evotext.validation import NonNegativeInt, PositiveFloat, checked
+from evotext.validation import NonNegativeInt, PositiveFloat, checked_record
 
 FORMAT = 2
 
 
+@checked_record
 class Checkpointing:
-    """How often and how many: one after each measurement, and one at the end of a generation when the last is old.
+    """The checkpoints of a run: one after each measurement, and one at the end of a generation when the last is old.
 
     seconds: how old. keep: how many of the newest stay, besides that of the best measurement; 0 writes none.
     """
 
-    @checked
-    def __init__(self, *, seconds: PositiveFloat, keep: NonNegativeInt) -> None:
-        self.seconds, self.keep = seconds, keep
+    seconds: PositiveFloat
+    keep: NonNegativeInt
 
 
 class CheckpointError(RuntimeError):
@@ -46,7 +46,7 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """All that a run is."""
+    """The whole state of a run."""
 
     generation: int
     """Generations finished."""
@@ -55,7 +55,7 @@ class Checkpoint:
     algorithm: dict[str, object]
     """The algorithm's `state_dict`."""
     run: dict[str, Any]
-    """Where the run stands, as JSON."""
+    """The run state, as JSON."""
 
 
 class CheckpointFolder:
@@ -65,7 +65,7 @@ class CheckpointFolder:
         self.folder = folder
 
     def save(self, checkpoint: Checkpoint, *, keep: int, best: int) -> None:
-        """Write it, then remove all but the `keep` newest and that of generation `best`. Raises CheckpointError.
+        """Write it, then remove all but the `keep` newest and that of generation `best`. Raise CheckpointError.
 
         Those of later generations go first: a run that was resumed before them has found them damaged.
         """
@@ -95,7 +95,7 @@ class CheckpointFolder:
             raise CheckpointError(f"cannot write the checkpoint {final}: {error}; {rest}") from error
 
     def load(self, usable: Callable[[Checkpoint], str], say: Callable[[str], None]) -> Checkpoint | None:
-        """The newest one that is whole and usable, None if none is. What is wrong with newer ones is said.
+        """Return the newest one that is whole and usable, None if none is. Say what is wrong with newer ones.
 
         usable: what is wrong with a checkpoint that is whole; empty if nothing is.
         """
@@ -123,13 +123,13 @@ class CheckpointFolder:
                 self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        """Renamed first, so that one that is half removed is not taken for a damaged one."""
+        """Rename it first, so that one that is half removed is not taken for a damaged one."""
         path.rename(self.folder / LEAVING)
         shutil.rmtree(self.folder / LEAVING)
 
 
 def _read(path: Path) -> tuple[str, Checkpoint | None]:
-    """What is wrong with it, and the checkpoint if nothing is."""
+    """Return what is wrong with it, and the checkpoint if nothing is."""
     fault = damage(path)
     if fault:
         return fault, None
@@ -148,12 +148,12 @@ def _read(path: Path) -> tuple[str, Checkpoint | None]:
 
 
 def _loaded(path: Path) -> dict[str, Tensor]:
-    """Copied off the file, which may be removed while the tensors live on."""
+    """Return the tensors copied off the file, which may be removed while they live on."""
     return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
 def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each in memory of its own, as safetensors want them."""
+    """Return each tensor in memory of its own, as safetensors requires."""
     return dict(_each_alone(tensors))
 
 

@@ -1,4 +1,4 @@
-"""How far a policy has moved from the one that it started as, measured on text and not on weights.
+"""The divergence of a policy from the one that it started as, measured on text and not on weights.
 
     KL(start || now) = E over the starting model's answers of  log p_start(token) - log p_now(token),  a mean over tokens
 
@@ -26,7 +26,7 @@ EPISODES = 32
 
 
 class StartingPolicy:
-    """The collector's model as it is now: made before anything is trained. episodes: how many held-out ones it answers."""
+    """The collector's model before training. episodes: how many held-out ones it answers."""
 
     def __init__(self, collector: Collector, *, episodes: int = EPISODES) -> None:
         self._network = collector.model.network
@@ -43,13 +43,13 @@ class StartingPolicy:
         self._tokens_BT, self._length_B = batch.tokens_BT.to(device), batch.length_B.to(device)
         self._written_BT = batch.policy_mask_BT.to(device)
         self.cost = batch.cost
-        """What the answers took."""
+        """The cost of the answers."""
         self.faults, self.fault_examples = fault_counts(batch), batch.faults
         self._logprob_BT = self._score()
         self.cost += Cost(flops=self._flops)
 
     def divergence(self) -> tuple[float, Cost]:
-        """KL(start || now) in nats a token, and what measuring it took; 0 if the starting model wrote nothing."""
+        """Return KL(start || now) in nats a token, and its cost; 0 if the starting model wrote nothing."""
         log_ratio_BT = (self._score() - self._logprob_BT)[self._written_BT].double()
         value = float((log_ratio_BT.expm1() - log_ratio_BT).mean()) if log_ratio_BT.numel() else 0.0
         return value, Cost(flops=self._flops)
@@ -61,7 +61,7 @@ class StartingPolicy:
 
     @torch.inference_mode()
     def _score(self) -> Tensor:
-        """Log-probability of every token after the first, given those before it (float32), 0 for the first."""
+        """Return the log-probability of every token after the first, given those before it (float32), 0 for the first."""
         B, T = self._tokens_BT.shape
         rows = max(1, MAX_LOGITS // (T * self._network.config.get_text_config().vocab_size))
         parts = []

@@ -14,7 +14,7 @@ from evotext.types import Cost, Fault, RolloutPlan, Sampling, Trajectories
 from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
 
 SAMPLED_TEMPERATURE = 1.0
-"""Of the answers that pass@k counts: the distribution that RL samples from."""
+"""The temperature of the answers that pass@k counts: the distribution that RL samples from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Evaluation:
     mean_tokens: float
     """Tokens that the policy wrote in an episode, on average."""
     cost: Cost
-    """What the measurement took, sampled answers included; it is not charged to the budget."""
+    """The cost of the measurement, sampled answers included; it is not charged to the budget."""
     trajectories: Trajectories | None = None
     """The episodes themselves, without the sampled ones; None once the measurement has been read back from a checkpoint."""
     pass_at: Mapping[int, float] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Evaluation:
 
     @property
     def score(self) -> tuple[str, float]:
-        """What the model is judged by, with its name: success, or the mean return of a task that knows no success."""
+        """The score that the model is judged by, with its name: success, or the mean return where the task knows none."""
         return ("return", self.mean_return) if self.success is None else ("success", self.success)
 
 
@@ -77,7 +77,7 @@ class Evaluator:
 
     @property
     def instances(self) -> str:
-        """What kind of instances are measured, in a word."""
+        """The kind of instances that are measured, in a word."""
         return INSTANCES[self.split]
 
     @property
@@ -111,7 +111,7 @@ class Evaluator:
         )
 
     def _plan(self, answers: int, temperature: float) -> RolloutPlan:
-        """So many answers to each instance, those of one instance next to each other."""
+        """Return a plan of so many answers to each instance, those of one instance next to each other."""
         held_out = self.split == "test"
         instances = (held_out_instances if held_out else validation_instances)(self.episodes)
         return RolloutPlan(

@@ -16,18 +16,18 @@ from evotext.types import FAULTS, Ending, Fault, Trajectories
 
 
 def fault_counts(batch: Trajectories) -> Counter[str]:
-    """How many episodes each kind of fault has ended; kinds that did not occur are left out."""
+    """Return how many episodes each kind of fault has ended; kinds that did not occur are left out."""
     number = torch.bincount(batch.ending_B, minlength=len(Ending)).tolist()
     return Counter({kind.label: number[kind] for kind in FAULTS if number[kind]})
 
 
 def listed(counts: Counter[str]) -> str:
-    """Counts in words, the most frequent first."""
+    """Return counts in words, the most frequent first."""
     return ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common())
 
 
 def first_seen(examples: Iterable[Fault], known: Collection[str], folder: Path) -> list[str]:
-    """A line for each kind that is not known yet; the first process writes its traceback into the run's folder."""
+    """Return a line for each kind not known yet; the first process writes its traceback into the run's folder."""
     lines = []
     for fault in examples:
         kind = fault.kind.label

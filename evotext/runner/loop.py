@@ -19,25 +19,25 @@ from evotext.run_folder.cost import on_axes
 from evotext.run_folder.schema import Phase, Status
 from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
+from evotext.runner.checkpointer import Checkpointer
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.closing import closing_lines
 from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.faults import fault_counts, first_seen, listed
-from evotext.runner.figures import evaluation_figures, generation_figures
-from evotext.runner.keeper import Keeper
 from evotext.runner.memory import forget_peak_memory
+from evotext.runner.metrics import evaluation_metrics, generation_metrics
 from evotext.runner.progress import RunProgress
 from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.readable import readable
-from evotext.runner.standing import Standing
+from evotext.runner.run_state import RunState
 from evotext.runner.stop import stop_on_signals
 from evotext.runner.summary import summarise
 from evotext.types import Fault, Outcome
 
-# So many dropped generations one after another end a run: what comes next would be dropped too.
+# Dropped generations in a row that end a run: the next one would be dropped too.
 MOST_DROPPED = 10
-# So many generations with nothing but faults of the environment end a run.
+# Generations with nothing but faults of the environment that end a run.
 MOST_BROKEN = 2
 
 
@@ -45,9 +45,9 @@ class Run:
     """Tunes a model with an algorithm and records everything in a folder.
 
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
-    Raises what `algorithm.start` raises for a model that it cannot tune.
+    Raises what the algorithm's `start` raises for a model that it cannot tune.
     names: what `algorithm`, `env` and `model` are called in the records.
-    checkpointing: when checkpoints are written. Of several processes the first alone writes anything.
+    checkpointing: when checkpoints are written. Only the first of several processes writes anything.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     """
 
@@ -75,19 +75,19 @@ class Run:
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         self._learner = algorithm.start(model, seed)
-        self._at = Standing()
+        self._at = RunState()
         self._start: StartingPolicy | None = None
-        self._keeper = Keeper(
+        self._checkpointer = Checkpointer(
             checkpointing, folder=folder, names=names | {"seed": str(seed)}, learner=self._learner, collector=collector
         )
 
     def resume(self) -> None:
         """Take up the run of the folder where its last checkpoint left it; from the start if it has none.
 
-        Raises ValueError if it has some and none of them can be used.
+        Raise ValueError if it has some and none of them can be used.
         """
         self._start = self._starting_policy()  # before the weights are put back
-        self._at = self._keeper.restore()
+        self._at = self._checkpointer.restore()
         self._at.resumes += 1
 
     def train(self) -> dict[str, object]:
@@ -110,7 +110,7 @@ class Run:
                     self._tell_faults(self._start.fault_examples, progress)
                     self._at.evaluation_faults += self._start.faults
                     self._evaluate(progress, sampled=True)
-                    self._keeper.save(self._at)
+                    self._checkpointer.save(self._at)
                 while self._fraction < 1.0 and not collectives.any_of(stop.made):
                     measured = self._advance(progress)
                     if measured and self._fraction < 1.0 and (reason := self._behind()):
@@ -119,11 +119,11 @@ class Run:
                     if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
                         progress.say(reason)
                         self._evaluate(progress, sampled=True)
-                        self._keeper.save(self._at)
+                        self._checkpointer.save(self._at)
                         break
                 if self._fraction < 1.0 and reason is None:
                     status, reason = "interrupted", "stopped by a signal"
-                    self._keeper.save(self._at)
+                    self._checkpointer.save(self._at)
                 for line in closing_lines(self._at, self._budget):
                     progress.say(line)
             self._save_model()
@@ -152,12 +152,12 @@ class Run:
         return self._budget.fraction(self._at.cost)
 
     def _behind(self) -> str | None:
-        """Why the run should end early, on all processes alike."""
+        """Say why the run should end early, on all processes alike."""
         reason = self._pruner.behind(self._folder) if collectives.rank() == 0 else ""
         return (reason or "pruned") if collectives.any_of(bool(reason)) else None
 
     def _advance(self, progress: RunProgress) -> bool:
-        """One generation, then a measurement and a checkpoint where they are due; whether it was measured."""
+        """Run one generation, then measure and save where that is due; return whether it was measured."""
         at, before = self._at, self._fraction
         sent = collectives.bytes_sent()
         plan = self._learner.ask(at.generation)
@@ -177,7 +177,7 @@ class Run:
         at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += not finite
         at.dropped_in_a_row = 0 if finite else at.dropped_in_a_row + 1
-        figures = generation_figures(batch, report, faults=at.faults, dropped=at.dropped)
+        figures = generation_metrics(batch, report, faults=at.faults, dropped=at.dropped)
         if collectives.world_size() > 1:
             sent = collectives.bytes_sent() - sent
             figures |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
@@ -194,21 +194,21 @@ class Run:
         due = self._fraction >= 1.0 or int(self._fraction * points) > int(before * points)
         if due:
             self._evaluate(progress, sampled=self._fraction >= 1.0)
-        if due or self._keeper.due:
-            self._keeper.save(at)
+        if due or self._checkpointer.due:
+            self._checkpointer.save(at)
         return due
 
     def _weights_are_finite(self) -> bool:
         return bool(torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()]).all())
 
     def _drop(self, progress: RunProgress) -> None:
-        """Go back to the last checkpoint from weights that are not finite. Raises RuntimeError if it was once too often."""
+        """Go back to the last checkpoint from weights that are not finite. Raise RuntimeError if it was once too often."""
         at, fault = self._at, "weights that are not finite"
         progress.say(f"generation {at.generation} dropped: {fault}")
-        checkpoint = self._keeper.load()
+        checkpoint = self._checkpointer.load()
         if checkpoint is None:
             raise RuntimeError(f"generation {at.generation} left {fault}, and there is no checkpoint to go back to")
-        self._keeper.apply(checkpoint)
+        self._checkpointer.apply(checkpoint)
         if at.dropped_in_a_row >= MOST_DROPPED:
             self._save_model()
             raise RuntimeError(
@@ -217,21 +217,21 @@ class Run:
             )
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
-        """sampled: whether to sample answers for pass@k too, which is done at a run's ends alone."""
+        """Measure the model. sampled: also sample answers for pass@k, which is done at a run's ends alone."""
         evaluation = self._evaluator.measure(self._collector, sampled=sampled)
         assert self._start is not None
         divergence, cost = self._start.divergence()
         self._tell_faults(evaluation.fault_examples, progress)
         self._at.measured(replace(evaluation, trajectories=None, fault_examples=()))
         self._at.evaluation_cost += cost
-        self._log("eval", evaluation_figures(evaluation, spent=self._fraction, divergence=divergence))
+        self._log("eval", evaluation_metrics(evaluation, spent=self._fraction, divergence=divergence))
         episodes = evaluation.trajectories.transcripts if evaluation.trajectories else ()
         for tracker in self._trackers:
             tracker.log_transcripts(self._at.generation, [readable(episode) for episode in episodes])
         progress.evaluation(self._fraction, evaluation, self._at.cost, self._at.fault_share)
 
     def _tell_faults(self, examples: Sequence[Fault], progress: RunProgress) -> None:
-        """Each kind of fault once in a run."""
+        """Report each kind of fault once in a run."""
         for line in first_seen(examples, self._at.all_faults, self._folder):
             progress.say(line)
 
@@ -249,7 +249,7 @@ class Run:
             tracker.log(axes | figures)
 
     def _save_model(self) -> None:
-        """`model/`, put in the place of an earlier one."""
+        """Write `model/` in the place of an earlier one."""
         if collectives.rank() == 0:
             write_folder(self._folder / folder_names.MODEL, self._model.save)
 
@@ -262,7 +262,7 @@ class Run:
             reason=reason,
             budget=self._budget,
             evaluator=self._evaluator,
-            standing=self._at,
+            state=self._at,
             device=self._model.device,
         )
         try:

@@ -23,7 +23,7 @@ def forget_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The peak so far: the device's own on a GPU, else the process's resident set, libraries included."""
+    """Return the peak so far: the device's own on a GPU, else the process's resident set, libraries included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 
 def pass_at_k(successes: Sequence[int], samples: int) -> dict[int, float]:
-    """Mean over instances for k = 1, 2, 4, ... up to `samples`. successes: of each instance, out of `samples` answers."""
+    """Return the mean over instances for k = 1, 2, 4, ... up to `samples`. successes: of each instance, out of `samples`."""
     ks = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
     return {k: math.fsum(_of_instance(c, samples, k) for c in successes) / len(successes) for k in ks}
 

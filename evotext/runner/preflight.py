@@ -1,4 +1,4 @@
-"""What can be refused before it costs anything: prompts that do not fit the model, a device that is not there."""
+"""Checks before a run costs anything: prompts that do not fit the model, a device that is not there."""
 
 from typing import Protocol, runtime_checkable
 
@@ -35,7 +35,7 @@ def check_split(pruner: Pruner, evaluator: Evaluator, phase: Phase = "reporting"
 
 
 def prepare_torch(threads: int | None) -> None:
-    """Set the number of CPU threads and quieten transformers. Raises ValueError for less than one thread."""
+    """Set the number of CPU threads and quieten transformers. Raise ValueError for less than one thread."""
     if threads is not None:
         if threads < 1:
             raise ValueError(f"threads: expected at least 1, got {threads}")
@@ -49,13 +49,13 @@ class Demonstrator(Protocol):
     """An environment that knows how an episode of it is answered."""
 
     def demonstrate(self, rng: np.random.Generator) -> Conversation:
-        """A worked training episode."""
+        """Return a worked training episode."""
 
 
 def check_prompts(outline: Outline, task: TextTask) -> None:
     """Open a few held-out episodes, and look at worked ones where the task has them.
 
-    Raises ValueError if a prompt and one answer, or a whole worked episode, exceed the model's context; BrokenEnvironment if no
+    Raise ValueError if a prompt and one answer, or a whole worked episode, exceed the model's context; BrokenEnvironment if no
     episode can be opened.
     """
     room = outline.context_length - task.max_new_tokens
@@ -85,7 +85,7 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
 
 
 def _openings(task: TextTask) -> list[tuple[str, str]]:
-    """Instructions and first observations. Instances whose `reset` fails are left out, for a run counts them."""
+    """Return instructions and first observations, without instances whose `reset` fails, for a run counts them."""
     openings: list[tuple[str, str]] = []
     faults: list[EnvironmentFault] = []
     with EnvironmentCalls(task.step_seconds) as calls:
@@ -106,9 +106,9 @@ def _openings(task: TextTask) -> list[tuple[str, str]]:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU if there is one; each of several processes on a machine takes its own.
+    """Return the device: `auto` takes a GPU if there is one; each process on a machine takes its own.
 
-    Raises ValueError for a device that torch does not know or does not see.
+    Raise ValueError for a device that torch does not know or does not see.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -136,9 +136,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def rows_at_once(rows: int | None, device: torch.device) -> int:
-    """How many episodes run in one batch, unless given: what fits a CPU's cache, or enough to fill a GPU.
+    """Return how many episodes run in one batch, unless given: what fits a CPU's cache, or enough to fill a GPU.
 
-    Raises ValueError for less than one.
+    Raise ValueError for less than one.
     """
     if rows is not None and rows < 1:
         raise ValueError(f"rows: expected at least 1, got {rows}")

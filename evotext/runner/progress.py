@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar on a terminal, a line for each evaluation elsewhere."""
+"""Progress of a run on the screen: a bar on a terminal, a line for each evaluation elsewhere."""
 
 import math
 from types import TracebackType
@@ -15,7 +15,7 @@ WIDE = 115
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Whoever read our lines is gone; that is no reason to end a run."""
+        """Go on: that nobody reads our lines any more is no reason to end a run."""
         self.quiet = True
 
 
@@ -51,7 +51,7 @@ class RunProgress:
         self._bar.stop()
 
     def generation(self, fraction: float, mean_return: float, cost: Cost, fault_share: float) -> None:
-        """After each generation: share of the budget spent, mean return of its episodes (NaN: it had none), cost so far.
+        """Show a generation: share of the budget spent, mean return of its episodes (NaN: it had none), cost so far.
 
         fault_share: of all episodes so far, measured ones included; shown if there are any.
         """
@@ -64,7 +64,7 @@ class RunProgress:
         self._bar.update(self._task, completed=min(fraction, 1.0), figures=figures)
 
     def evaluation(self, fraction: float, evaluation: Evaluation, cost: Cost, fault_share: float) -> None:
-        """After each measurement."""
+        """Show a measurement."""
         name, value = evaluation.score
         self._score = f"{self._instances} {value:.2f}  "
         if not self._console.is_terminal:
@@ -75,12 +75,12 @@ class RunProgress:
             )
 
     def say(self, text: str) -> None:
-        """One line, above the bar."""
+        """Print one line, above the bar."""
         self._console.print(text, soft_wrap=True)
 
 
 def _faults(share: float) -> str:
-    """More than none never reads as none."""
+    """Return the share in words; more than none never reads as none."""
     return f"faults {max(share, 0.01):.0%}  " if share else ""
 
 

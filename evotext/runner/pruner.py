@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 from evotext.run_folder.configuration import read_config
 from evotext.run_folder.reader import read_evaluations
 from evotext.run_folder.record import Metric
-from evotext.validation import Fraction, PositiveInt, checked
+from evotext.validation import Fraction, PositiveInt, checked_record
 
 # Shares of a budget that differ by less are the same.
 _ALIKE = 1e-9
-# What has to be equal for measurements to be comparable.
+# Sections that have to be equal for measurements to be comparable.
 SECTIONS = ("env", "model", "adapter", "budget", "evaluation")
 
 
@@ -26,7 +26,7 @@ class Pruner(Protocol):
         """Whether it ever ends a run: its measurements are then a choice, and not for reports."""
 
     def behind(self, folder: Path) -> str:
-        """Why the run of this folder should end; empty if it should go on."""
+        """Say why the run of this folder should end; empty if it should go on."""
 
 
 class NoPruner:
@@ -35,27 +35,26 @@ class NoPruner:
     chooses = False
 
     def behind(self, folder: Path) -> str:
-        """Nothing."""
+        """Return nothing."""
         return ""
 
 
+@checked_record
 class MedianPruner:
-    """A run whose last score is below the median of what its neighbours had when they had spent no more should end.
+    """Ends a run whose last score is below the median of its neighbours' scores at the same spending.
 
     The score is success, or the return of a task that knows no success. Neighbours are the folders beside the run's whose task,
     model, budget and evaluation are the same. warm_up: share of the budget before which no run ends. fewest: neighbours that
-    must have got as far. What was spent is compared and not the measurements' number, since a run of large generations skips
-    some.
+    must have got as far. Spending is compared, not the number of measurements, since a run of large generations skips some.
     """
+
+    warm_up: Fraction
+    fewest: PositiveInt
 
     chooses = True
 
-    @checked
-    def __init__(self, *, warm_up: Fraction, fewest: PositiveInt) -> None:
-        self.warm_up, self.fewest = warm_up, fewest
-
     def behind(self, folder: Path) -> str:
-        """See `Pruner`."""
+        """Say why the run of this folder should end; empty if it should go on."""
         own, setting = _measured(folder), _setting(folder)
         if setting is None or not own or own[-1].spent < self.warm_up:
             return ""
@@ -79,12 +78,12 @@ class _Measured(NamedTuple):
     spent: float
     """Share of the budget, 0 before training."""
     name: Metric
-    """What the score is."""
+    """The score's name."""
     score: float
 
 
 def _measured(folder: Path) -> list[_Measured]:
-    """A run's measurements in their order, from the one before training on.
+    """Return a run's measurements in order, beginning with the one before training.
 
     Empty for a folder that is no run's, and for a run of an older version, which does not say what it had spent.
     """

@@ -10,7 +10,7 @@ ENDINGS = {
 
 
 def readable(transcript: Transcript) -> str:
-    """One episode as lines: what was said and answered, the return, and what ended it if not the task."""
+    """Return one episode as lines: what was said and answered, the return, and what ended it if not the task."""
     lines = []
     for said, answered in transcript.turns:
         lines += [f"env> {said}", f"llm> {answered}"]

@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether somebody asked the run to stop."""
+    """A request to stop the run: `made` once somebody asked."""
 
     def __init__(self) -> None:
         self.made = False
@@ -15,7 +15,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals(say: Callable[[str], None]) -> Iterator[StopRequest]:
-    """Within the block, SIGINT and SIGTERM first set the request, then raise KeyboardInterrupt."""
+    """Let SIGINT and SIGTERM within the block first set the request, then raise KeyboardInterrupt."""
     request = StopRequest()
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -12,7 +12,7 @@ from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Phase, Sta
 from evotext.runner.budget import Budget
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.memory import peak_memory_bytes
-from evotext.runner.standing import Standing
+from evotext.runner.run_state import RunState
 
 _PACKAGES = ("evotext", "torch", "transformers", "gymnasium", "numpy", "hydra-core")
 
@@ -26,11 +26,11 @@ def summarise(
     reason: str | None,
     budget: Budget,
     evaluator: Evaluator,
-    standing: Standing,
+    state: RunState,
     device: torch.device,
 ) -> Summary:
     """Return the record that docs/metrics.md describes. names: what `algorithm`, `env` and `model` are called."""
-    first, last, cost = standing.first, standing.last, standing.cost
+    first, last, cost = state.first, state.last, state.cost
     return Summary(
         algorithm=names["algorithm"],
         env=names["env"],
@@ -54,12 +54,12 @@ def summarise(
             sampled_return_before=_finite(first.sampled_return) if first else None,
             sampled_return_after=_finite(last.sampled_return) if last else None,
         ),
-        cost=totals(cost, peak_memory_bytes=max(standing.peak_memory_bytes, peak_memory_bytes(device))),
-        evaluation_cost=on_axes(standing.evaluation_cost),
-        faults=dict(standing.faults),
-        evaluation_faults=dict(standing.evaluation_faults),
-        dropped_generations=standing.dropped,
-        resumes=standing.resumes,
+        cost=totals(cost, peak_memory_bytes=max(state.peak_memory_bytes, peak_memory_bytes(device))),
+        evaluation_cost=on_axes(state.evaluation_cost),
+        faults=dict(state.faults),
+        evaluation_faults=dict(state.evaluation_faults),
+        dropped_generations=state.dropped,
+        resumes=state.resumes,
         processes=collectives.world_size(),
         versions=versions(),
         device=device_name(device),
@@ -67,12 +67,12 @@ def summarise(
 
 
 def _finite(value: float | None) -> float | None:
-    """JSON has no word for what is not finite."""
+    """Return the value, or None if it is not finite: JSON has no word for that."""
     return value if value is not None and math.isfinite(value) else None
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that results depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -83,5 +83,5 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """What ran the model: a GPU's name, or `cpu` with the number of threads."""
+    """Return what ran the model: a GPU's name, or `cpu` with the number of threads."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"

@@ -15,9 +15,9 @@ Json = Any
 
 
 def pack(tree: object, prefix: str) -> tuple[Json, dict[str, Tensor]]:
-    """The tree's shape as JSON, and its tensors by name (the path to each, after the prefix).
+    """Return the tree's shape as JSON, and its tensors by name (the path to each, after the prefix).
 
-    Raises ValueError for anything else in it.
+    Raise ValueError for anything else in it.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -43,7 +43,7 @@ def pack(tree: object, prefix: str) -> tuple[Json, dict[str, Tensor]]:
 
 
 def unpack(shape: Json, tensors: Mapping[str, Tensor]) -> Any:
-    """The tree of which `pack` made these. Raises ValueError or KeyError if nothing of that kind was."""
+    """Return the tree that `pack` was given. Raise ValueError or KeyError if it cannot have been one."""
     if not isinstance(shape, dict):
         if isinstance(shape, list):
             raise ValueError("expected a packed tree, got a bare list")

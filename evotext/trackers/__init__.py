@@ -1,1 +1,1 @@
-"""Where metrics go while a run goes on: files and TensorBoard, Weights & Biases, MLflow."""
+"""Sinks of metrics while a run goes on: TensorBoard, Weights & Biases, MLflow."""

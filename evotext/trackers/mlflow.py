@@ -12,7 +12,7 @@ from evotext.library import optional
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
 from evotext.run_folder.names import MLFLOW_ID
-from evotext.trackers.figures import figures
+from evotext.trackers.names import shared_names
 from evotext.validation import checked
 
 
@@ -28,7 +28,7 @@ class MLflow:
         self._experiment, self._tracking_uri = experiment, tracking_uri
 
     def __call__(self, folder: Path) -> "MLflowRun":
-        """The tracker of the run in this folder. Raises ValueError if the server or the database does not answer."""
+        """Return the tracker of the run in this folder. Raise ValueError if the server or database does not answer."""
         file = folder / MLFLOW_ID
         try:
             client = self._mlflow.MlflowClient(tracking_uri=self._tracking_uri)
@@ -69,17 +69,17 @@ class MLflowRun:
         self._lost = False
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """The record's figures at its generation, with what was spent so far to draw them against."""
+        """Log the record's figures at its generation, with what was spent so far to draw them against."""
         now, step = int(time.time() * 1000), int(record["generation"])
         points = [
             self._mlflow.entities.Metric(name.replace("@", "_at_"), value, now, step)  # names take no @
-            for name, value in figures(record).items()
+            for name, value in shared_names(record).items()
             if math.isfinite(value)
         ]
         self._send(lambda: self._client.log_batch(self._run_id, metrics=points))
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """The episodes, as they were."""
+        """Log the episodes as text."""
         text = "\n\n".join(texts)
         self._send(lambda: self._client.log_text(self._run_id, text, f"episodes/{generation:06d}.txt"))
 

@@ -8,13 +8,13 @@ class NoTracker:
     """Nothing besides `metrics.jsonl`."""
 
     def __init__(self, folder: Path) -> None:
-        """Takes the run's folder as every tracker does."""
+        """Take the run's folder as every tracker does."""
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -10,7 +10,7 @@ from torch.utils.tensorboard.summary import hparams
 from evotext.run_folder import names
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
-from evotext.trackers.figures import figures
+from evotext.trackers.names import shared_names
 
 
 class TensorBoard:
@@ -28,14 +28,14 @@ class TensorBoard:
         self._opened: SummaryWriter | None = None
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """One point of each figure at the record's generation."""
+        """Add one point to each figure, at the record's generation."""
         generation = int(record["generation"])
-        for name, value in figures(record).items():
+        for name, value in shared_names(record).items():
             if not name.startswith("spent/"):
                 self._writer(generation).add_scalar(name, value, generation)
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """The episodes, as they were."""
+        """Add the episodes as text."""
         for i, text in enumerate(texts):
             indented = "\n".join(f"    {line}" for line in text.splitlines())  # Markdown for verbatim text
             self._writer(generation).add_text(f"episodes/{i}", indented, generation)

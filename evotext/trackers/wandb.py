@@ -8,7 +8,7 @@ from evotext.library import optional
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
 from evotext.run_folder.names import WANDB_ID
-from evotext.trackers.figures import figures
+from evotext.trackers.names import shared_names
 from evotext.validation import checked
 
 
@@ -33,7 +33,7 @@ class WandB:
         self._group = group
 
     def __call__(self, folder: Path) -> "WandBRun":
-        """The tracker of the run in this folder. Raises ValueError if it cannot be opened, as without a login."""
+        """Return the tracker of the run in this folder. Raise ValueError if it cannot be opened, as without a login."""
         file = folder / WANDB_ID
         known = file.read_text(encoding="utf-8") if file.exists() else None
         try:
@@ -66,11 +66,11 @@ class WandBRun:
         self._run, self._table, self._folder = run, table, folder
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """The record's figures at its generation, with what was spent so far to draw them against."""
-        self._run.log(figures(record), step=int(record["generation"]))
+        """Log the record's figures at its generation, with what was spent so far to draw them against."""
+        self._run.log(shared_names(record), step=int(record["generation"]))
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """One row an episode."""
+        """Log one row an episode."""
         table = self._table(columns=["episode"], data=[[text] for text in texts])
         self._run.log({"episodes": table}, step=generation)
 

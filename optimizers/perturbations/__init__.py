@@ -1,4 +1,4 @@
-"""How a population's noise is shaped; each is an `evotext.noise.Perturbation`."""
+"""Shapes of a population's noise; each is an `evotext.noise.Perturbation`."""
 
 from .full_rank import FullRank
 from .guided import Guided

@@ -1,9 +1,9 @@
 """The directions in which guided noise acts, and the small space that has them for axes.
 
-Found from what the layers read in a few unperturbed episodes: the right singular vectors of a sample of the inputs (their
-mean is left in, since the gradient has it, too), and the tokens that came most often.
+They come from the layers' inputs in a few unperturbed episodes: the right singular vectors of a sample of the inputs
+(their mean is left in, since the gradient has it, too), and the most frequent tokens.
 
-Directions need not have one length. What a step along a direction does to the policy grows with the inputs' size along it
+Directions need not have one length. The effect of a step along a direction grows with the inputs' size along it
 (the input factor of K-FAC, arXiv 1503.05671), and a few directions, such as the mean, have most of the size. With whitening of
 exponent a, direction k of singular value s_k has the length s_k^-a (tokens: by the root of their frequency), scaled so that the
 mean square length is 1: 0 leaves all equal, 1 lets all move the outputs alike.
@@ -43,7 +43,7 @@ class Basis:
         return name in self.inputs or name in self.tokens
 
     def small_spec(self, name: str, spec: ParameterSpec) -> ParameterSpec:
-        """The parameter as it is in the small space: (O, k) of a layer, (S, D) of an embedding, itself otherwise."""
+        """Return the parameter's spec in the small space: (O, k) of a layer, (S, D) of an embedding, else its own."""
         if name in self.tokens:
             return replace(spec, shape=(len(self.tokens[name]), spec.shape[1]))
         if name in self.inputs:
@@ -51,26 +51,26 @@ class Basis:
         return spec
 
     def lift(self, name: str, small: Tensor, spec: ParameterSpec) -> Tensor:
-        """From the small space to the parameter's own layout."""
+        """Map from the small space to the parameter's own layout."""
         if name in self.tokens:
             rows = small * self.lengths[name].to(small.dtype)
             return small.new_zeros(spec.shape).index_copy_(0, self.tokens[name], rows)
         return small @ self.inputs[name].to(small.dtype).T if name in self.inputs else small
 
     def project(self, name: str, whole: Tensor) -> Tensor:
-        """From a gradient in the parameter's own layout to that in the small space: the transpose of `lift`."""
+        """Map a gradient in the parameter's own layout to the small space: the transpose of `lift`."""
         if name in self.tokens:
             return whole[self.tokens[name]] * self.lengths[name].to(whole.dtype)
         return whole @ self.inputs[name].to(whole.dtype) if name in self.inputs else whole
 
     def places(self, name: str, spec: ParameterSpec) -> Tensor:
-        """Where each token of an embedding stands among the chosen ones, (V,); -1 if it does not."""
+        """Return the place of each token of an embedding among the chosen ones, (V,); -1 if it is not one."""
         place_V = torch.full((spec.shape[0],), -1, device=self.tokens[name].device)
         place_V[self.tokens[name]] = torch.arange(len(self.tokens[name]), device=place_V.device)
         return place_V
 
     def state_dict(self) -> dict[str, object]:
-        """Tensors by name."""
+        """Return the tensors by name."""
         return {"inputs": dict(self.inputs), "tokens": dict(self.tokens), "lengths": dict(self.lengths)}
 
     @staticmethod
@@ -92,9 +92,9 @@ def find_basis(
     whitening: float,
     together: Sequence[tuple[str, ...]],
 ) -> Basis:
-    """The basis of the matrices among `specs`, from unperturbed passes over these episodes, one after another.
+    """Return the basis of the matrices among `specs`, from unperturbed passes over these episodes, one after another.
 
-    All processes get that of the first. together: layers that read the same.
+    All processes get the first one's basis. together: layers that read the same.
     """
     owner = {id(parameter): name for name, parameter in network.named_parameters() if name in specs}
     embeddings: dict[str, nn.Module] = {}
@@ -127,7 +127,7 @@ def find_basis(
 
 @contextmanager
 def _listening(modules: Mapping[str, nn.Module], every: int) -> Iterator[dict[str, list[Tensor]]]:
-    """Within it every so many-th position that each module reads is kept, as rows; of tokens, rows of one number."""
+    """Keep every so many-th position that each module reads, as rows, within the block; for tokens, rows of one number."""
     kept: dict[str, list[Tensor]] = {name: [] for name in modules}
 
     def keeper(name: str) -> torch.utils.hooks.RemovableHandle:
@@ -146,20 +146,20 @@ def _listening(modules: Mapping[str, nn.Module], every: int) -> Iterator[dict[st
 
 
 def _most_frequent(id_X: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ids that come most often, ascending, and how often; of those that come alike the lowest."""
+    """Return the most frequent ids, ascending, and their counts; the lowest ids among equals."""
     seen, times = id_X.cpu().unique(return_counts=True)
     some = times.sort(descending=True, stable=True).indices[:count].sort().values
     return seen[some], times[some]
 
 
 def _lengths(size_k: Tensor, whitening: float) -> Tensor:
-    """The lengths of directions in which inputs have these sizes; their mean square is 1."""
+    """Return the lengths of directions in which inputs have these sizes; their mean square is 1."""
     length_k = size_k.clamp(min=1e-3 * float(size_k.max())) ** -whitening
     return length_k / length_k.square().mean().sqrt()
 
 
 def _strongest(x_XI: Tensor, directions: int, whitening: float) -> Tensor:
-    """The right singular vectors (I, k) of the largest singular values, each with its largest entry positive."""
+    """Return the right singular vectors (I, k) of the largest singular values, each with its largest entry positive."""
     wide_XI = x_XI if x_XI.dtype == torch.float64 else x_XI.float()
     _, size_k, V_kI = torch.linalg.svd(wide_XI, full_matrices=False)
     V_Ik = V_kI[:directions].T
@@ -173,7 +173,7 @@ def _shared(inputs: dict[str, Tensor], together: Sequence[tuple[str, ...]]) -> d
 
 
 def _first_of(together: Sequence[tuple[str, ...]], layers: Iterable[str]) -> dict[str, str]:
-    """For each of these layers that reads what another did just before: the first that did."""
+    """Return, for each layer that reads what another did just before, the first that did."""
     present = set(layers)
     runs = ([name for name in names if name in present] for names in together)
     return {name: run[0] for run in runs for name in run[1:]}

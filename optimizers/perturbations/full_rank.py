@@ -82,7 +82,7 @@ class FullRankNoise:
         return {name: 2.0 * math.prod(spec.shape[-2:]) for name, spec in self._specs.items() if spec.kind != "vector"}
 
     def _draw(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
-        """Unit normals of these draws in the dtype of the weights, (G, *shape)."""
+        """Return unit normals of these draws in the dtype of the weights, (G, *shape)."""
         stream, count = stream_id(Purpose.WEIGHT_NOISE, spec.index), math.prod(spec.shape)
         drawn = many_normals(self._key.seed, stream, self._key.generation, draw_G, count, spec.device)
         return drawn.to(spec.dtype).view(-1, *spec.shape)

@@ -164,10 +164,10 @@ class GuidedMembers:
 
 
 class _NoLayers:
-    """What the small space has for a network: its noise is asked for by hand."""
+    """The small space in place of a network; it never runs."""
 
     parameters: dict[str, ParameterSpec] = {}
 
     def active(self, noise: MemberNoise, rows_per_member: int) -> AbstractContextManager[None]:
-        """Nothing runs here."""
+        """Raise: nothing runs here."""
         raise NotImplementedError("the small space has no layers")

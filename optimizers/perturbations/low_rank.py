@@ -99,9 +99,9 @@ class LowRankNoise:
         return {name: 2.0 * self._rank * sum(shape) for name, shape in matrices.items()}
 
     def _numbers(self) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
-        """Factors (A_NRO, B_NRI) of each matrix and e_NN of each vector: unit normals in the dtype of the weights.
+        """Return factors (A_NRO, B_NRI) of each matrix and e_NN of each vector: unit normals in the dtype of the weights.
 
-        Of experts: A_NREO and B_NREI.
+        For experts: A_NREO and B_NREI.
         """
         if self._drawn is None:
             factors: dict[str, tuple[Tensor, Tensor]] = {}
@@ -131,7 +131,7 @@ class LowRankNoise:
         return self._rank * math.prod(spec.shape[:-2]) * sum(spec.shape[-2:])
 
     def _draw_batches(self, draws: int) -> Iterator[list[tuple[str, ParameterSpec]]]:
-        """Runs of parameters on one device, few enough to be drawn at once."""
+        """Yield runs of parameters on one device, few enough to be drawn at once."""
         batch: list[tuple[str, ParameterSpec]] = []
         for name, spec in self._specs.items():
             size = draws * (sum(self._count(s) for _, s in batch) + self._count(spec))
@@ -200,7 +200,7 @@ class LowRankMembers:
         return self._vectors.get(name)
 
     def _expanded(self, A_PRO: Tensor, s_GRK: Tensor, start: Tensor | None) -> Tensor:
-        """s A^T + start, (P, K, O)."""
+        """Return s A^T + start, (P, K, O)."""
         rank = A_PRO.shape[1]
         if rank == 1:
             s_PK1 = s_GRK.reshape(self.count, -1, 1)
@@ -209,7 +209,7 @@ class LowRankMembers:
         return torch.bmm(s_PKR, A_PRO) if start is None else torch.baddbmm(start, s_PKR, A_PRO)
 
     def _stack(self, names: tuple[str, ...]) -> Tensor:
-        """B of these matrices, one below another; from then on each matrix has its part of it."""
+        """Return B of these matrices, one below another; from then on each matrix has its part of it."""
         if names not in self._stacked:
             stacked = torch.cat([self._factors[name][1] for name in names], dim=1)
             for name, B_GRI in zip(names, stacked.chunk(len(names), dim=1), strict=True):
@@ -219,7 +219,7 @@ class LowRankMembers:
 
 
 def _reduced(B_GRI: Tensor, x_PKI: Tensor) -> Tensor:
-    """s = x B as (G, R, K)."""
+    """Return s = x B as (G, R, K)."""
     draws, _, inputs = B_GRI.shape
     # B from the left: several times faster than x B for these thin products on a CPU.
     return torch.bmm(B_GRI, x_PKI.reshape(draws, -1, inputs).transpose(1, 2))

@@ -1,4 +1,4 @@
-"""What noise of every shape keeps: that of the members of the batch in progress."""
+"""The noise of the members of the batch in progress, which every shape of noise keeps."""
 
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar

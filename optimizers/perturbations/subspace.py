@@ -23,7 +23,7 @@ EXACT = 1024
 
 
 class Subspace:
-    """Of a network's matrices. values: R. parameters: the network's, by name."""
+    """The subspace of a network's matrices. values: R. parameters: the network's, by name."""
 
     def __init__(self, network: PerturbedNetwork, parameters: Mapping[str, nn.Parameter], *, values: int) -> None:
         self.network = network
@@ -47,11 +47,11 @@ class Subspace:
         return sum(2.0 * U.shape[0] * U.shape[1] * V.shape[0] for U, V in self.factors.values())
 
     def by_matrix(self, z_D: Tensor) -> dict[str, Tensor]:
-        """Coordinates (..., D) of each matrix, (..., R)."""
+        """Return the coordinates (..., D) of each matrix, (..., R)."""
         return dict(zip(self.names, z_D.split(self._sizes, dim=-1), strict=True))
 
     def matrices(self, z_D: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """U diag(s z) V^T of every matrix, as the network stores it; float32 or wider."""
+        """Yield U diag(s z) V^T of every matrix, as the network stores it; float32 or wider."""
         for name, z_R in self.by_matrix(z_D).items():
             U_OR, V_IR = (factor.to(torch.promote_types(factor.dtype, torch.float32)) for factor in self.factors[name])
             change_OI = (U_OR * z_R.to(U_OR)) @ V_IR.T
@@ -117,7 +117,7 @@ class SubspaceMembers:
         return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> None:
-        """None: experts stay."""
+        """Return None: experts stay."""
 
     def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
         """Add row `ids` of each member's offset to y in place."""
@@ -125,12 +125,12 @@ class SubspaceMembers:
         y_PKD.add_((U_VR[ids_PK] * self._offset_PR[name][:, None]) @ V_DR.T)
 
     def vector(self, name: str) -> Tensor | None:
-        """None: vectors stay."""
+        """Return None: vectors stay."""
         return None
 
 
 def _largest(matrix_OI: Tensor, values: int) -> tuple[Tensor, Tensor]:
-    """U and V diag(s) of the largest singular values."""
+    """Return U and V diag(s) of the largest singular values."""
     wide = matrix_OI.to(torch.promote_types(matrix_OI.dtype, torch.float32))
     if min(wide.shape) <= EXACT:
         U, s, Vh = torch.linalg.svd(wide, full_matrices=False)

@@ -1,4 +1,4 @@
-"""From the measurements to a forecast and a command line."""
+"""A forecast and a command line from the measurements."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ LEAST_EPISODES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What to expect of a run."""
+    """The outlook of a run."""
 
     learns: bool
-    """Whether anything should come of it."""
+    """Whether the run should learn."""
     score: float
-    """What tasks are ranked by: room to improve times the best cosine."""
+    """The rank of a task: room to improve times the best cosine."""
     reasons: tuple[str, ...]
-    """A line each."""
+    """The reasons, one line each."""
     command: str
-    """To paste."""
+    """A command line to paste."""
 
 
 def forecast(
@@ -35,7 +35,7 @@ def forecast(
     scored: int,
     words: tuple[str, str],
 ) -> Forecast:
-    """Success is that of the start, sampled; scored: episodes with an advantage; words: what chooses the model and the task."""
+    """Return the forecast. success: at the start, sampled. scored: episodes with an advantage. words: of model and task."""
     best = max(estimates, key=lambda e: e.cosine) if estimates else None
     cosine = 0.0 if best is None else best.cosine
     returns = max((figures.signal for figures in sigmas), default=0.0)

@@ -1,4 +1,4 @@
-"""Where the policy gradient's energy lies, and how near to it each estimator comes.
+"""The distribution of the policy gradient's energy, and each estimator's distance from the gradient.
 
 The episodes are the unperturbed policy's own; the gradient is theirs, by backward passes over a few rows at a time. An
 estimator is drawn several times from the same episodes, so that its cosine comes with a standard error.
@@ -31,10 +31,10 @@ LENGTH, SMALL_KL = 0.5, 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """How near an estimator's pseudo-gradient comes to the gradient."""
+    """The accuracy of an estimator's pseudo-gradient."""
 
     name: str
-    """What it is called."""
+    """The estimator's name."""
     cosine: float
     """Mean over draws of noise."""
     error: float
@@ -42,7 +42,7 @@ class Estimate:
     signal: float
     """Share of the variance of a member's delta that the gradient explains, from 0 to 1; not above 1 by more than noise."""
     dimensions: int
-    """Of the space in which the noise is."""
+    """Dimensions of the space in which the noise is."""
     energy: float
     """Share of the gradient's energy that lies in it."""
     gain: float
@@ -51,7 +51,7 @@ class Estimate:
 
 
 def group_of(name: str) -> str:
-    """The group of parameters that a parameter belongs to: the embedding, a layer's attention, a layer's MLP, ..."""
+    """Return the group that a parameter belongs to: the embedding, a layer's attention, a layer's MLP, ..."""
     layer = re.search(r"\.(\d+)\.(.+)", name)
     if layer is None:
         return "embedding" if re.search(r"emb|wte|wpe", name) else "head" if "head" in name else "other"
@@ -67,7 +67,7 @@ def group_of(name: str) -> str:
 
 
 def by_group(energies: Mapping[str, Energy]) -> dict[str, Energy]:
-    """Energies added up, the group of most energy first."""
+    """Add up energies by group, the group of most energy first."""
     groups: dict[str, Energy] = {}
     for name, entry in energies.items():
         before = groups.get(group_of(name), Energy(energy=0.0, dimensions=0))
@@ -111,7 +111,7 @@ class Estimators:
     def of(
         self, name: str, perturbation: Perturbation, *, exclude: Sequence[str], share: float | None = None
     ) -> Estimate:
-        """The estimate with this noise; share: of the energy, on whose densest matrices alone it is drawn."""
+        """Estimate with this noise. share: the part of the energy on whose densest matrices alone it is drawn."""
         guide = self._guide(perturbation, exclude)
         if share is not None:
             energies = energies_of(self._gradient, guide.network, perturbation, guide.basis)
@@ -136,12 +136,12 @@ class Estimators:
         return guide
 
     def exact(self) -> float:
-        """The gain of a step along the gradient itself."""
+        """Return the gain of a step along the gradient itself."""
         network = PerturbedNetwork(self._scoring.network)
         return self._gain(network, list(self._gradient.items()), self._square**0.5)
 
     def _draw(self, guide: Guide, draw: int) -> tuple[float, float, float]:
-        """Of one draw of noise: the cosine, the energy that members see over what their deltas vary by, and the gain."""
+        """Draw noise; return the cosine, the energy that members see over the variance of their deltas, and the gain."""
         key = NoiseKey(seed=self._seed, generation=draw, population=self._members, antithetic=False, sigma=self._sigma)
         noise = guide.draw(key)
         row_NK = episodes_to_score(self._scored_M, self._actions.length_B.cpu(), key, 1)
@@ -167,7 +167,7 @@ class Estimators:
 
     @torch.no_grad()
     def _gain(self, network: PerturbedNetwork, directions: Sequence[tuple[str, Tensor]], slope: float) -> float:
-        """Of a step along these directions, of which the KL per length is measured by a small one. slope: per length."""
+        """Return the gain of a step along these directions, whose KL per length a small step measures. slope: per length."""
         weights = dict(network.network.named_parameters())
         before = {name: weights[name].detach().clone() for name, _ in directions}
         norm = sum(float(whole.square().sum()) for _, whole in directions) ** 0.5
@@ -184,7 +184,7 @@ class Estimators:
         return slope * length * (KL / kl) ** 0.5 if 0 < kl <= SMALL_KL else 0.0
 
     def _divergence(self) -> float:
-        """KL of the sampling policy from the present one, nats an episode (k3)."""
+        """Return the KL of the sampling policy from the present one, nats an episode (k3)."""
         count = min(KL_EPISODES, self._actions.rows)
         row_P = torch.arange(count) * self._actions.rows // count
         total = 0.0

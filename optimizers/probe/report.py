@@ -27,7 +27,7 @@ from .returns import SigmaFigures, sweep
 
 @checked_record
 class Settings:
-    """What is measured; conf/probe.yaml says of each what it is."""
+    """The settings of a probe; conf/probe.yaml explains each."""
 
     prompts: PositiveInt
     group_size: Annotated[int, Field(ge=2)]

@@ -1,4 +1,4 @@
-"""What members' returns tell: a sweep of sigma, with the instances that cannot tell members apart.
+"""A sweep of sigma: members' returns, and the instances that cannot tell members apart.
 
 Every member of a small population answers the same instances, as EGGROLL has it. The signal's share of the fitness variance
 is the reliability of a member's fitness: the correlation, over members, of the mean returns on two halves of the
@@ -35,11 +35,11 @@ class SigmaFigures:
     solved: float
     """Share of instances that every member solves."""
     signal: float
-    """Share of the fitness variance that is no chance."""
+    """Share of the fitness variance that is not chance."""
 
 
 def reliability(return_PQ: Tensor) -> float:
-    """Of the members' mean returns, from 0 to 1; 0 where members or instances are too few or alike."""
+    """Return the reliability of the members' mean returns, 0 to 1; 0 where members or instances are too few or alike."""
     halves = return_PQ[:, 0::2].mean(1), return_PQ[:, 1::2].mean(1)
     if return_PQ.shape[1] < 2 or min(float(half.std(unbiased=False)) for half in halves) == 0.0:
         return 0.0
@@ -57,7 +57,7 @@ def sweep(
     instances: int,
     seed: int,
 ) -> list[SigmaFigures]:
-    """Greedy episodes of every member on the same validation instances, for each sigma in turn."""
+    """Run greedy episodes of every member on the same validation instances, for each sigma in turn."""
     chosen = validation_instances(instances)
 
     def earned(sigma: float, count: int) -> tuple[Tensor, Tensor]:

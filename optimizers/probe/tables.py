@@ -10,7 +10,7 @@ SHOWN = 12
 
 
 def tables(record: dict[str, Any]) -> Iterator[Table | str]:
-    """What was measured, and what it means."""
+    """Return the measurements as tables, with what they mean."""
     if record["energy"]:
         yield _energy(record["energy"])
     if record["estimates"]:

@@ -1,4 +1,4 @@
-"""What finished jobs say: whether a job is done, the best setting of a search, and what the search took."""
+"""The results of finished jobs: whether a job is done, the best setting of a search, and the search's cost."""
 
 import json
 import math
@@ -25,7 +25,7 @@ def record(job: Job) -> RunRecord | None:
 
 
 def best(jobs: Iterable[Job]) -> dict[tuple[str, str], tuple[str, ...]]:
-    """For every (algorithm, task) the setting with the greatest score on validation instances (`final_score`).
+    """Return the setting with the greatest score on validation instances (`final_score`) for every (algorithm, task).
 
     It is read where the budget ended, as it is in the report. Between equals the earlier one, so that the shipped
     setting stays unless another is better. A trial that was pruned is not chosen; pairs none of whose trials was

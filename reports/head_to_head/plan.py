@@ -1,4 +1,4 @@
-"""What a head-to-head runs: the trials of the tuning phase and the runs of the reporting phase, as jobs.
+"""The jobs of a head-to-head: the trials of the tuning phase and the runs of the reporting phase.
 
 A job is one `evotext train` with its words and its folder. The plan is a pure function of what was asked for, so that
 a head-to-head that was stopped finds its finished jobs again.
@@ -32,14 +32,14 @@ class Job:
 
     @property
     def title(self) -> str:
-        """What the job is, in a few words."""
+        """The job in a few words."""
         return " ".join([self.algorithm, "on", self.env, self.folder.name, *self.setting])
 
 
 def settings(
     space: Space, algorithm: str, trials: int, shipped: Mapping[str, object] = MappingProxyType({})
 ) -> list[tuple[str, ...]]:
-    """At most `trials` different settings: first the shipped one (no words), then random points of the grid.
+    """Return at most `trials` different settings: first the shipped one (no words), then random points of the grid.
 
     The same for every task. Fewer where the grid has no more. shipped: values of the space's keys as they come, a point
     that is not tried a second time.
@@ -61,7 +61,7 @@ def tuning_jobs(
     out: Path,
     shipped: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> list[Job]:
-    """As many trials for every algorithm and task; none if there is nothing to choose from.
+    """Return equally many trials for every algorithm and task; none if there is nothing to choose from.
 
     They run on a seed of their own and are judged on validation instances, greedily alone. Algorithms take turns, so
     that a phase that was cut short has tried about as much of each. shipped: of each algorithm, see `settings`.
@@ -91,7 +91,7 @@ def tuning_jobs(
 def reported_jobs(
     chosen: Mapping[tuple[str, str], tuple[str, ...]], seeds: Sequence[int], words: Sequence[str], out: Path
 ) -> list[Job]:
-    """Every seed of every pair (algorithm, task) with its chosen setting; seed by seed."""
+    """Return every seed of every pair (algorithm, task) with its chosen setting; seed by seed."""
     return [
         Job(
             algorithm=algorithm,

@@ -1,1 +1,1 @@
-"""What `evotext COMMAND` and `python scripts/COMMAND.py` run, a file each: the only code that puts the parts together."""
+"""The commands that `evotext COMMAND` and `python scripts/COMMAND.py` run: the only code that puts the parts together."""

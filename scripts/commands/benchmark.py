@@ -41,7 +41,7 @@ SUITES = ("generation", "population", "update", "memory", "environments", "trl",
 
 
 def measure(config: DictConfig) -> None:
-    """The suites, from configuration to table and JSON."""
+    """Run the suites, from configuration to table and JSON."""
     with configuration():
         prepare_torch(config.threads)
         suites, setting = chosen(config)
@@ -64,14 +64,14 @@ def measure(config: DictConfig) -> None:
 
 
 def write(out: Path, figures: list[Figure], setting: Setting) -> None:
-    """JSON: the figures with the device and the versions that they are of."""
+    """Write the figures as JSON, with their device and versions."""
     out.parent.mkdir(parents=True, exist_ok=True)
     versioned = {"device": device_name(setting.device), "versions": versions()}
     write_json(out, versioned | {"figures": [asdict(f) for f in figures]})
 
 
 def chosen(config: DictConfig) -> tuple[list[str], Setting]:
-    """The suites and what they are told. Raises ValueError for what makes no sense."""
+    """Return the suites and their settings. Raise ValueError for what makes no sense."""
     suites = [config.suite] if isinstance(config.suite, str) else list(config.suite or [])
     for suite in suites:
         if suite not in SUITES:
@@ -99,7 +99,7 @@ def chosen(config: DictConfig) -> tuple[list[str], Setting]:
 
 
 def show(figures: list[Figure], setting: Setting) -> None:
-    """A table, a figure a line."""
+    """Print a table, a figure a line."""
     title = f"{setting.model} on {device_name(setting.device)}, rank {setting.rank}, {setting.repeats} repeats"
     table = Table(title=title, title_justify="left")
     table.add_column("figure", no_wrap=True)
@@ -114,5 +114,5 @@ def show(figures: list[Figure], setting: Setting) -> None:
 
 
 def main(words: list[str]) -> NoReturn:
-    """The command line."""
+    """Run the command line."""
     run_hydra(measure, words, config_name="benchmark")

@@ -17,7 +17,7 @@ from evotext.rollouts.time_limit import TimeLimit, TookTooLong
 
 
 def check(config: DictConfig) -> None:
-    """Every check, a line each; exit status 1 if one has found something."""
+    """Print every check, a line each; exit with status 1 if one has found something."""
     with configuration():
         task: TextTask = build(config, "env")
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -34,7 +34,7 @@ def check(config: DictConfig) -> None:
 
 
 def found(check: Callable[[Callable[[], Any], int], str], task: TextTask, limit: TimeLimit) -> str:
-    """What the check says is wrong, or what the environment raised."""
+    """Return what the check says is wrong, or what the environment raised."""
     try:
         # Each call of `Limited` begins the time anew; Gymnasium's check, which unwraps it, has it once for all its calls.
         with limit:
@@ -54,16 +54,16 @@ class Limited(gymnasium.Wrapper[str, str, str, str]):
         self._limit = limit
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """The environment's own."""
+        """Pass on the environment's own."""
         with self._limit:
             return self.env.reset(seed=seed, options=options)
 
     def step(self, action: str) -> Any:
-        """The environment's own."""
+        """Pass on the environment's own."""
         with self._limit:
             return self.env.step(action)
 
 
 def main(words: list[str]) -> NoReturn:
-    """The command line."""
+    """Run the command line."""
     run_hydra(check, words, config_name="check_env")

@@ -33,7 +33,7 @@ EVERY = 20
 
 
 class Settings(settings.Settings):
-    """How to compare."""
+    """The settings of a comparison."""
 
     out: Path | None = None
     metric: Metric | None = None
@@ -72,13 +72,13 @@ def main(words: list[str]) -> int:
 
 
 def read(folders: list[Path], metric: Metric | None) -> comparisons.Comparison:
-    """Everything that the folders say."""
+    """Read everything in the folders."""
     found = [read_run(folder) for folder in find_runs(folders)]
     return comparisons.compare(found, metric=metric, seed=BOOTSTRAP_SEED)
 
 
 def write(comparison: comparisons.Comparison, out: Path, refresh: int | None = None) -> None:
-    """All files, each moved into its place when whole. refresh: see `html_report`."""
+    """Write all files, each moved into its place when whole. refresh: as in `html_report`."""
     files = {
         "report.html": html_report.html_report(comparison, made=datetime.now(), refresh=refresh),
         "report.md": markdown.markdown(comparison, "curves.svg"),
@@ -137,7 +137,7 @@ def watch(folders: list[Path], out: Path, metric: Metric | None, seconds: int) -
 
 
 def standing(comparison: comparisons.Comparison) -> str:
-    """How many runs have ended how, and how far the others are, in a line."""
+    """Say in a line how many runs have ended how, and how far the others are."""
     ended = [run.status for run in comparison.runs if run.status != "unfinished"]
     parts = [f"{ended.count(status)} {status}" for status in dict.fromkeys(ended)]
     going_on = [f"{run.progress:.0%}" for run in comparison.runs if run.status == "unfinished"]

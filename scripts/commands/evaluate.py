@@ -29,7 +29,7 @@ from .fitting import fitting_model
 
 
 def evaluate(config: DictConfig) -> None:
-    """One evaluation, from configuration to table and JSON."""
+    """Run one evaluation, from configuration to table and JSON."""
     with configuration():
         prepare_torch(config.threads)
         device = choose_device(config.device)
@@ -75,7 +75,7 @@ def evaluate(config: DictConfig) -> None:
 
 
 def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
-    """Those of the run, or those of the configuration. Raises ValueError for a folder that holds no finished run."""
+    """Return those of the run, or of the configuration. Raise ValueError for a folder that holds no finished run."""
     if config.run is None:
         return build(config, "model"), build(config, "env")
     folder = Path(config.run)
@@ -95,7 +95,7 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
 
 
 def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> None:
-    """A table of the figures and a few episodes."""
+    """Print a table of the figures and a few episodes."""
     passes = {f"pass@{k}": f"{share:.3f}" for k, share in evaluation.pass_at.items()}
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
     for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode", *passes):
@@ -113,5 +113,5 @@ def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> N
 
 
 def main(words: list[str]) -> NoReturn:
-    """The command line."""
+    """Run the command line."""
     run_hydra(evaluate, words, config_name="evaluate")

@@ -27,7 +27,7 @@ AtLeastTwo = Annotated[int, Field(ge=2)]
 
 
 def measure(config: DictConfig) -> None:
-    """The three floors, from configuration to table and JSON."""
+    """Measure the three floors, from configuration to table and JSON."""
     with configuration():
         prepare_torch(config.threads)
         device = choose_device(config.device)
@@ -54,7 +54,7 @@ def measure(config: DictConfig) -> None:
 
 
 def show(name: str, floors: dict[str, float]) -> None:
-    """A line of figures."""
+    """Print a line of figures."""
     table = Table(title=f"floors of {name}: success without learning", title_justify="left")
     for column in floors:
         table.add_column(column.replace("_", " "), justify="right")
@@ -63,5 +63,5 @@ def show(name: str, floors: dict[str, float]) -> None:
 
 
 def main(words: list[str]) -> NoReturn:
-    """The command line."""
+    """Run the command line."""
     run_hydra(measure, words, config_name="floors")

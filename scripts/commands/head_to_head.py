@@ -43,7 +43,7 @@ SET_HERE = ("hydra.run.dir", "threads", "evaluation.split", "phase")
 
 
 class Settings(settings.Settings):
-    """What conf/head_to_head.yaml says, and the words in its place."""
+    """The settings in conf/head_to_head.yaml, or the words in their place."""
 
     algorithm: Annotated[list[str], settings.Listed]
     env: Annotated[list[str], settings.Listed]
@@ -54,7 +54,7 @@ class Settings(settings.Settings):
 
 
 def main(words: list[str]) -> int:
-    """The whole comparison; the exit status. Raise ConfigError for what the user should change."""
+    """Run the whole comparison; return the exit status. Raise ConfigError for what the user should change."""
     told, passed_on = read(words)
     console = Console(highlight=False, markup=False)
     run = partial(head_to_head.execute.run_in_process, command=TRAIN, threads=max(1, usable_cores() // told.jobs))
@@ -120,7 +120,7 @@ def space_of(algorithm: str, config: DictConfig) -> Mapping[str, Sequence[object
 
 
 def announcement(trials: int, reported: int, at_once: int, budget: DictConfig) -> str:
-    """How many runs there are, and where their budget is a time, how long they train in all."""
+    """Say how many runs there are, and how long they train in all where their budget is a time."""
     text = f"{trials + reported} runs: {trials} trials of tuning, {reported} reported"
     if budget.get("unit") != "seconds":
         return text
@@ -131,13 +131,13 @@ def announcement(trials: int, reported: int, at_once: int, budget: DictConfig) -
 
 
 def write_tuning(rows: list[dict[str, object]], file: Path) -> None:
-    """Every trial, for the record."""
+    """Write every trial, for the record."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
 
 def tuning_took(rows: list[dict[str, object]], algorithms: list[str]) -> str:
-    """What the trials of each algorithm took in all."""
+    """Return what the trials of each algorithm took in all."""
     parts = []
     for algorithm in algorithms:
         own = [row for row in rows if row["algorithm"] == algorithm and row["seconds"] is not None]

@@ -20,7 +20,7 @@ from .fitting import fitting_model
 
 
 def measure(config: DictConfig) -> None:
-    """The measurements, from configuration to tables, picture and JSON."""
+    """Take the measurements, from configuration to tables, picture and JSON."""
     choices = HydraConfig.get().runtime.choices
     with configuration():
         prepare_torch(config.threads)
@@ -47,5 +47,5 @@ def measure(config: DictConfig) -> None:
 
 
 def main(words: list[str]) -> NoReturn:
-    """The command line."""
+    """Run the command line."""
     run_hydra(measure, words, config_name="probe")

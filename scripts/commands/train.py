@@ -20,7 +20,7 @@ from evotext.cli.targets import build
 
 
 def train(config: DictConfig) -> float | None:
-    """One run, from configuration to summary; its final score, as reports show it, which a sweep can search by."""
+    """Run once, from configuration to summary; return the final score, as reports show it, which a sweep can search by."""
     # Here, because they bring in torch and transformers: a mistyped key should not have to wait for those.
     from evotext.distributed import collectives, torchrun
     from evotext.rollouts.collector import Collector
@@ -89,7 +89,7 @@ def train(config: DictConfig) -> float | None:
 
 
 def main(words: list[str]) -> NoReturn:
-    """The command line. `experiment=head_to_head`, many runs and a report, is a command of its own."""
+    """Run the command line. `experiment=head_to_head`, many runs and a report, is a command of its own."""
     if "experiment=head_to_head" in words:
         run_command(
             "head-to-head", [word for word in words if word not in ("-m", "--multirun", "experiment=head_to_head")]

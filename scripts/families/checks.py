@@ -56,17 +56,17 @@ class Outcome:
     reasons: tuple[str, ...] = ()
     """Why, one for each."""
     besides: tuple[str, ...] = ()
-    """What else is perturbed than linear layers, embeddings and norms: `experts`, and parameters that other code reads."""
+    """Perturbed parameters besides linear layers, embeddings and norms: `experts`, and those that other code reads."""
     weights: int = 0
     """Numbers in the tiny network."""
     difference: float = 0.0
     """Largest difference of a logit from that of the member's own network."""
     seconds: float = 0.0
-    """That the checks took."""
+    """Seconds that the checks took."""
 
 
 def check(family: str) -> Outcome:
-    """Return what came of this family. Raises Wrong if it runs and is not equal."""
+    """Return what came of this family. Raise Wrong if it runs and is not equal."""
     begin = time.perf_counter()
     try:
         network = tiny_network(family)
@@ -126,7 +126,7 @@ def _perturbed(network: PreTrainedModel) -> tuple[PerturbedNetwork, LeaveOutErro
 
 
 def _besides(perturbed: PerturbedNetwork) -> tuple[str, ...]:
-    """Names of what neither linear layers nor embeddings nor norms read, without the layer's number and what is before it."""
+    """Return names of what neither linear layers nor embeddings nor norms read, without the layer's number and its prefix."""
     names = {id(p): name for name, p in perturbed.network.named_parameters() if name in perturbed.parameters}
     uses = inspect_uses(perturbed.network, names).uses
     own = {".".join(re.split(r"\.\d+\.", use.name)[-1].split(".")[-2:]) for use in uses if use.kind == "own"}

@@ -59,7 +59,7 @@ class _Widened(TorchFunctionMode):
 
 @contextmanager
 def float64_throughout() -> Iterator[None]:
-    """Within it torch computes in float64 where a network's code asks for float32 or less.
+    """Let torch compute in float64 where a network's code asks for float32 or less, within the block.
 
     Routers, softmaxes, decays of states and rotary angles often do so whatever the weights are. There W + sigma E, rounded
     once, differs from W and sigma E, rounded each, by 1e-7: a rounding which would hide faults of that size.

@@ -62,7 +62,7 @@ _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _PAIR = ["linear_attention", "full_attention"]
 # transformers' step of a single token does not hold dt above its least value, as its scan of a prompt does.
 _NO_LEAST_STEP = {"time_step_min": 1e-30, "time_step_limit": [0.0, float("inf")]}
-# What a family needs besides: sizes that have to fit each other, and fields without a default.
+# Further settings of a family: sizes that have to fit each other, and fields without a default.
 _BESIDES: dict[str, dict[str, Any]] = (
     {family: {"is_decoder": True} for family in _DECODERS.split()}
     | {family: {"num_key_value_heads": 4} for family in _ONE_KEY_A_HEAD.split()}
@@ -128,7 +128,7 @@ def families() -> list[str]:
 def tiny_config(family: str) -> PreTrainedConfig:
     """Return a configuration of this family with some ten thousand weights.
 
-    Raises whatever transformers raises for a configuration that it does not build.
+    Raise whatever transformers raises for a configuration that it does not build.
     """
     name, changes = _VARIANTS.get(family, (family, {}))
     return _shrunk(CONFIG_MAPPING[name], changes)

@@ -28,7 +28,7 @@ def collected(algorithm: Any, model: Any, generation: int = 0) -> Any:
 
 
 def trunk_of(algorithm: Any) -> list[Tensor]:
-    return [p.detach().clone() for p in algorithm._critic.trunk.parameters()]
+    return [p.detach().clone() for p in algorithm.critic.trunk.parameters()]
 
 
 def test_a_trunk_of_its_own_is_trained_by_the_value_loss_and_the_policy_is_not() -> None:
@@ -39,12 +39,12 @@ def test_a_trunk_of_its_own_is_trained_by_the_value_loss_and_the_policy_is_not()
     trunk_before = trunk_of(algorithm)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        algorithm._critic.head.linear.weight.normal_(generator=generator)
-    head = algorithm._critic.head.linear.weight.detach().clone()[0].double()
+        algorithm.critic.head.linear.weight.normal_(generator=generator)
+    head = algorithm.critic.head.linear.weight.detach().clone()[0].double()
     batch = collected(algorithm, model)
-    judged = algorithm._judge(actions_of(batch, model.device), NONE_FOLLOWS, Figures())
+    judged = algorithm.judge(actions_of(batch, model.device), NONE_FOLLOWS, Figures())
     target = judged.target_BN[judged.actions.mask_BN]
-    algorithm._update(judged, generation=0, value_only=False, figures=Figures())
+    algorithm.update(judged, generation=0, value_only=False, figures=Figures())
 
     reference = fresh_model().network.base_model
     loss, count = torch.zeros((), dtype=torch.float64), int(batch.policy_mask_BT.sum())
@@ -66,7 +66,7 @@ def test_a_trunk_of_its_own_is_trained_by_the_value_loss_and_the_policy_is_not()
 
     without = ppo(**OWN, value_coefficient=0.0, value_clip=None, whiten=False, gae_lambda=1.0).start(alone, 0)
     with torch.no_grad():
-        without._critic.head.linear.weight.copy_(head[None].float())
+        without.critic.head.linear.weight.copy_(head[None].float())
     without.tell(batch)
     for a, b in zip(change(before, model), change(before, alone), strict=True):
         torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-7)
@@ -104,11 +104,11 @@ def test_the_values_warm_up_moves_no_policy(trunk: str) -> None:
     first = collected(algorithm, model, 0)
     for generation in range(3):
         assert all(torch.equal(a, b) for a, b in zip(begin, weights(model), strict=True))
-        head = algorithm._critic.head.linear.weight.detach().clone()
+        head = algorithm.critic.head.linear.weight.detach().clone()
         batch = dataclasses.replace(first, plan=dataclasses.replace(first.plan, generation=generation))
         report = algorithm.tell(batch)
         losses.append(report.metrics["value_loss"])
-        assert report.outcome is Outcome.CHANGED and algorithm._critic.head.linear.weight.ne(head).any()
+        assert report.outcome is Outcome.CHANGED and algorithm.critic.head.linear.weight.ne(head).any()
     assert any(a.ne(b).any() for a, b in zip(begin, weights(model), strict=True))
     assert losses[1] < losses[0]
 
@@ -146,7 +146,7 @@ def test_the_penalty_is_taken_off_each_token_and_the_coefficient_follows_the_epi
             parameter += 0.02 * noise
     batch = collected(algorithm, model)
     figures = Figures()
-    judged = algorithm._judge(actions_of(batch, model.device), NONE_FOLLOWS, figures)
+    judged = algorithm.judge(actions_of(batch, model.device), NONE_FOLLOWS, figures)
     sums = []
     for row in range(12):
         ids = batch.tokens_BT[row : row + 1, : int(batch.length_B[row])]

@@ -189,7 +189,7 @@ def test_the_value_head_steps_at_its_own_rate() -> None:
         before = weights(model)
         algorithm = ppo(value_learning_rate=rate).start(model, 0)
         algorithm.tell(collected(algorithm, model))
-        heads.append(algorithm._critic.head.linear.weight.detach().clone())  # it began at zero
+        heads.append(algorithm.critic.head.linear.weight.detach().clone())  # it began at zero
         trunks.append(change(before, model))
     assert heads[0].ne(0).any()
     torch.testing.assert_close(heads[1], 3 * heads[0])

@@ -91,10 +91,10 @@ def test_where_the_memory_runs_out_smaller_parts_give_the_same_step(
     (note,) = report.notes
     assert (
         note
-        == f"out of memory: micro-batches have {learner._micro.fitting.now} rows from here on (algorithm.micro_rows=64)"
+        == f"out of memory: micro-batches have {learner.training.micro.fitting.now} rows from here on (micro_rows=64)"
     )
-    assert learner._micro.fitting.now == 3
-    assert learner._micro.notes() == ()
+    assert learner.training.micro.fitting.now == 3
+    assert learner.training.micro.notes() == ()
 
 
 def test_a_single_row_that_does_not_fit_and_other_faults_are_raised() -> None:
@@ -179,7 +179,7 @@ def test_chunks_of_whole_rows_can_be_computed_again_too(monkeypatch: pytest.Monk
         model = fresh_model()
         before = weights(model)
         algorithm = grpo(gradient_checkpointing=checkpoints).start(model, 0)
-        algorithm._policy.by_head = algorithm._policy.shares = False
+        algorithm.training.policy.by_head = algorithm.training.policy.shares = False
         algorithm.tell(Collector(model, chatter(), rows=64).collect(algorithm.ask(0)))
         changes.append(change(before, model))
     assert_same(changes[1], changes[0])

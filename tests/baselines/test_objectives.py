@@ -79,7 +79,7 @@ def test_grpo_off_policy_with_a_penalty(estimator: str) -> None:
     nudge(model)
     before = weights(model)
     gradients: list[list[Tensor]] = []
-    algorithm._stepper.optimizer.register_step_pre_hook(
+    algorithm.training.stepper.optimizer.register_step_pre_hook(
         lambda *_: gradients.append([p.grad.clone() for p in model.network.parameters() if p.grad is not None])
     )
     algorithm.tell(batch)
@@ -118,7 +118,7 @@ def test_gspo_off_policy() -> None:
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     nudge(model)
     gradients: list[list[Tensor]] = []
-    algorithm._stepper.optimizer.register_step_pre_hook(
+    algorithm.training.stepper.optimizer.register_step_pre_hook(
         lambda *_: gradients.append([p.grad.clone() for p in model.network.parameters() if p.grad is not None])
     )
     algorithm.tell(batch)
@@ -153,14 +153,14 @@ def test_ppo_off_policy_with_a_critic_and_entropy() -> None:
     ).start(model, 0)
     batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
     with torch.no_grad():
-        algorithm._critic.head.linear.weight.normal_(generator=torch.Generator().manual_seed(1))
+        algorithm.critic.head.linear.weight.normal_(generator=torch.Generator().manual_seed(1))
     actions = actions_of(batch, model.device)
-    judged = algorithm._judge(actions, NONE_FOLLOWS, Figures())
+    judged = algorithm.judge(actions, NONE_FOLLOWS, Figures())
     nudge(model)
     with torch.no_grad():
-        algorithm._critic.head.linear.bias += 0.08  # some values leave the clip, some do not
+        algorithm.critic.head.linear.bias += 0.08  # some values leave the clip, some do not
     before = weights(model)
-    algorithm._update(judged, generation=0, value_only=False, figures=Figures())
+    algorithm.update(judged, generation=0, value_only=False, figures=Figures())
     got = change(before, model)
 
     mask = actions.mask_BN
@@ -270,7 +270,7 @@ def test_discounts_count_tokens_or_turns(unit: str, factors: list[float]) -> Non
     model = fresh_model()
     algorithm = ppo(gamma=0.5, gae_lambda=1.0, time_unit=unit, whiten=False).start(model, 0)
     _, batch = conversation([TWO_TURNS], [1.0])
-    judged = algorithm._judge(actions_of(batch, model.device), NONE_FOLLOWS[:1], Figures())
+    judged = algorithm.judge(actions_of(batch, model.device), NONE_FOLLOWS[:1], Figures())
     assert judged.advantage_BN[0].tolist() == pytest.approx(factors)
 
 
@@ -284,7 +284,7 @@ def test_the_environment_s_words_matter_only_to_later_actions(make: Any) -> None
     for row in (TWO_TURNS, other):
         _, batch = conversation([row], [1.0])
         with torch.no_grad():
-            scores.append(algorithm._policy.score(actions_of(batch, model.device), 1.0).logprob_BN[0])
+            scores.append(algorithm.training.policy.score(actions_of(batch, model.device), 1.0).logprob_BN[0])
     assert torch.equal(scores[0][:2], scores[1][:2])
     assert not torch.isclose(scores[0][2:], scores[1][2:]).any()
 

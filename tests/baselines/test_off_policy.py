@@ -31,7 +31,7 @@ def collected(algorithm: Any, model: LanguageModel, generation: int = 0) -> Traj
 def gradients_of(algorithm: GRPO, model: LanguageModel, batch: Trajectories) -> list[list[Tensor]]:
     """Of each step."""
     gradients: list[list[Tensor]] = []
-    algorithm._stepper.optimizer.register_step_pre_hook(
+    algorithm.training.stepper.optimizer.register_step_pre_hook(
         lambda *_: gradients.append([p.grad.clone() for p in model.network.parameters() if p.grad is not None])
     )
     algorithm.tell(batch)
@@ -191,7 +191,7 @@ def test_a_clip_narrower_than_three_times_the_gap_is_said_once() -> None:
         notes[ratio, clip] = algorithm.tell(batch).notes
         assert algorithm.tell(batch).notes == ()
     (note,) = notes["token", 0.2]
-    assert "clipped 0.2 from 1" in note and "algorithm.old_logprobs=trainer" in note
+    assert "clipped 0.2 from 1" in note and "set old_logprobs=trainer" in note
     assert notes["token", 0.4] == notes["sequence", 0.2] == ()
 
 

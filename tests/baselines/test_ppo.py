@@ -122,10 +122,10 @@ def judged_advantages(ending: Ending, unfinished: UnfinishedValued, *, observed:
     model = fresh_model()
     learner = ppo(gamma=0.5, gae_lambda=1.0, time_unit="turn", whiten=False, unfinished=unfinished).start(model, 0)
     with torch.no_grad():
-        learner._critic.head.linear.bias.fill_(3.0)
+        learner.critic.head.linear.bias.fill_(3.0)
     _, batch = conversation([[*TWO_TURNS, *([(9, ENV)] if observed else [])]], [1.0])
     batch = replace(batch, ending_B=torch.full((1,), ending))
-    judged = learner._judge(actions_of(batch, model.device), bootstrapped_rows(batch, unfinished), Figures())
+    judged = learner.judge(actions_of(batch, model.device), bootstrapped_rows(batch, unfinished), Figures())
     return [float(advantage) for advantage in judged.advantage_BN[0]]
 
 
@@ -145,8 +145,8 @@ def test_a_last_observation_is_judged_as_one_that_an_answer_follows() -> None:
     _, cut = conversation([TWO_TURNS[:7]], [1.0])
     _, whole = conversation([TWO_TURNS], [1.0])
     with torch.no_grad():
-        last = learner._policy.score(actions_of(cut, model.device), 1.0).final_hidden_BD
-        before = learner._policy.score(actions_of(whole, model.device), 1.0).hidden_BND[:, 2]
+        last = learner.training.policy.score(actions_of(cut, model.device), 1.0).final_hidden_BD
+        before = learner.training.policy.score(actions_of(whole, model.device), 1.0).hidden_BND[:, 2]
     torch.testing.assert_close(last, before, atol=1e-12, rtol=0)
 
 

@@ -12,6 +12,7 @@ import torch
 
 import envs
 from baselines import SFT
+from baselines.sft import answers_of
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.task import TextTask
@@ -44,8 +45,8 @@ def task(name: str, **options: Any) -> TextTask:
 
 
 def tell_once(algorithm: SFT, model: LanguageModel, generation: int = 0) -> Any:
-    algorithm.start(model, 0)
-    return algorithm.tell(Collector(model, chatter(), rows=64).collect(algorithm.ask(generation)))
+    learner = algorithm.start(model, 0)
+    return learner.tell(Collector(model, chatter(), rows=64).collect(learner.ask(generation)))
 
 
 def test_it_steps_along_the_likelihood_of_the_answers_alone() -> None:
@@ -89,17 +90,15 @@ def test_the_gradient_does_not_depend_on_the_micro_batches() -> None:
 def test_what_the_environment_says_is_no_target() -> None:
     """A last observation of one's own would be the only difference: a shorter conversation has a shorter likelihood."""
     model = fresh_model()
-    algorithm = sft()
-    algorithm.start(model, 0)
-    actions = algorithm._encoded([TAUGHT[1]])
+    actions = answers_of([TAUGHT[1]], model)
     written = actions.tokens_BT.gather(1, actions.position_BN)[actions.mask_BN].tolist()
     assert written == [i for answer in ("ok", "ok", "7") for i in model.chat.answer(answer)]
 
 
 def test_generations_are_taught_anew_and_alike() -> None:
     algorithm = sft(demonstrations=lambda count, seed: [Demonstration(turns=((str(seed), "1"),))] * count)
-    algorithm.start(fresh_model(), 3)
-    drawn = [algorithm._drawn(generation, 2) for generation in (0, 1, 0)]
+    learner = algorithm.start(fresh_model(), 3)
+    drawn = [learner.demonstrations(generation, 2) for generation in (0, 1, 0)]
     assert drawn[0] == drawn[2] != drawn[1]
 
 
@@ -154,17 +153,16 @@ def test_it_teaches_a_tiny_task(seed: int) -> None:
     collector = Collector(model, Successor.task(), rows=64)
 
     def success() -> float:
-        algorithm.start(model, seed)
-        plan = algorithm.ask(0)
+        plan = algorithm.start(model, seed).ask(0)
         rows = {"instances": tuple(range(20)), "groups": tuple(range(20))}
         played = collector.collect(type(plan)(**vars(plan) | rows))
         return float(played.success_B.double().mean())
 
     before = success()
-    algorithm.start(model, seed)
+    learner = algorithm.start(model, seed)
     losses = []
     for generation in range(25):
-        losses.append(algorithm.tell(collector.collect(algorithm.ask(generation))).metrics["loss"])
+        losses.append(learner.tell(collector.collect(learner.ask(generation))).metrics["loss"])
     assert before < 0.3 and success() > 0.9, losses
     assert losses[-1] < math.log(2)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import envs
 from envs import extraction
-from envs.doors.discrete import as_text
+from envs.adapters.discrete import as_text
 from envs.text_env import TextEnv
 from envs.wrappers import RULES, AnswerExtraction, DelayedReward, LengthLimit, SparseReward
 from tests.envs.counting import lines_run

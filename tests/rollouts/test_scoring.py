@@ -115,7 +115,7 @@ def test_where_the_memory_runs_out_batches_become_smaller(monkeypatch: pytest.Mo
     monkeypatch.setattr(Scoring, "_by_head", fits_two)
     scored = Scoring(network, rows=64)
     torch.testing.assert_close(scores(scored, actions, row_PK), expected, rtol=0, atol=1e-9)
-    assert scored.fitting_rows == 2 and max(sizes) == 15
+    assert scored.fitting.now == 2 and max(sizes) == 15
     assert scored.take_notes() == ("out of memory: 2 rows are scored at once from here on (of 64)",)
     assert scored.take_notes() == ()
 

@@ -16,7 +16,7 @@ from evotext.run_folder.reader import read_run
 from evotext.runner.budget import Budget
 from evotext.runner.closing import closing_lines
 from evotext.runner.preflight import check_prompts
-from evotext.runner.standing import Standing
+from evotext.runner.run_state import RunState
 from evotext.types import Cost, Ending, Outcome, RolloutPlan, Sampling
 from tests.rollouts.test_collector import chatter
 from tests.runner.small_runs import (
@@ -150,7 +150,7 @@ def test_a_batch_over_processes_says_which_tokens_are_here_and_what_failed_elsew
     ],
 )
 def test_why_nothing_was_learned(outcomes: dict[Outcome, int], faults: dict[str, int], told: str) -> None:
-    at = Standing(
+    at = RunState(
         generation=3,
         cost=Cost(episodes=100),
         outcomes=Counter({outcome.value: count for outcome, count in outcomes.items()}),
@@ -176,7 +176,7 @@ def test_why_nothing_was_learned(outcomes: dict[Outcome, int], faults: dict[str,
     ],
 )
 def test_a_budget_that_is_too_small_is_said(generations: int, limit: float, told: str) -> None:
-    at = Standing(
+    at = RunState(
         generation=generations, cost=Cost(episodes=100), outcomes=Counter({Outcome.CHANGED.value: generations})
     )
     lines = list(closing_lines(at, Budget(unit="episodes", limit=limit)))
@@ -184,7 +184,7 @@ def test_a_budget_that_is_too_small_is_said(generations: int, limit: float, told
 
 
 def test_amounts_of_a_budget_are_read_at_a_glance() -> None:
-    at = Standing(generation=2, cost=Cost(rollout_seconds=66.41234, flops=1.5e12), outcomes=Counter({"changed": 2}))
+    at = RunState(generation=2, cost=Cost(rollout_seconds=66.41234, flops=1.5e12), outcomes=Counter({"changed": 2}))
     told = [
         next(closing_lines(at, Budget(unit=unit, limit=limit))) for unit, limit in (("seconds", 60.0), ("flops", 1e12))
     ]

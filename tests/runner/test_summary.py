@@ -15,7 +15,7 @@ from evotext.runner.budget import Budget
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.preflight import check_split
 from evotext.runner.pruner import NoPruner
-from evotext.runner.standing import Standing
+from evotext.runner.run_state import RunState
 from evotext.runner.summary import summarise
 from evotext.types import Cost
 from tests.runner.small_runs import small_run
@@ -47,7 +47,7 @@ def summary_of(phase: Phase, mean_return: float) -> Summary:
         reason=None,
         budget=Budget(unit="updates", limit=1),
         evaluator=Evaluator(episodes=4, points=1, temperature=0.5, samples=0, split="validation"),
-        standing=Standing(first=measured, last=measured),
+        state=RunState(first=measured, last=measured),
         device=torch.device("cpu"),
     )
 

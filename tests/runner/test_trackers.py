@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams import metadata
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.schema import Status, Summary
 from evotext.run_folder.writer import write_summary
-from evotext.trackers.figures import figures
+from evotext.trackers.names import shared_names
 from evotext.trackers.tensorboard import TensorBoard
 
 CONFIG = {
@@ -77,8 +77,8 @@ def test_hyperparameters_are_flat_and_say_what_is_computed(folder: Path, tmp_pat
 
 def test_figures_have_the_same_names_everywhere() -> None:
     spent = {f"spent/{key}": value for key, value in SPENT.items()}
-    assert figures({**TRAIN, "kl": 0.5}) == {"train/reward": 0.25, "train/kl": 0.5, **spent}
-    assert figures(EVAL) == {"eval/success": 0.75, "eval/pass@2": 0.5, **spent}
+    assert shared_names({**TRAIN, "kl": 0.5}) == {"train/reward": 0.25, "train/kl": 0.5, **spent}
+    assert shared_names(EVAL) == {"eval/success": 0.75, "eval/pass@2": 0.5, **spent}
 
 
 @pytest.mark.parametrize("status", ["completed", "failed"])

@@ -1,4 +1,4 @@
-"""Which weights of a model are tuned: all of them, or those of a small adapter beside them."""
+"""Adapters: all weights of a model are tuned, or only those of a small addition."""
 
 from evotext.models.adapters.lora import LoRA
 from evotext.models.adapters.none import NoAdapter

@@ -5,7 +5,7 @@ Paper: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arX
     y = W x + (alpha / r) B A x,   A (r, I) random, B (O, r) zero at first
 
 peft makes the layers (an optional dependency). Any algorithm tunes them: what is frozen has `requires_grad` False, which
-evolution strategies leave unperturbed and optimizers leave out. What is saved is the model with the additions merged in.
+evolution strategies leave unperturbed and optimizers leave out. The saved model has the additions merged in.
 """
 
 import copy
@@ -24,7 +24,7 @@ from evotext.validation import NonNegativeInt, PositiveInt, checked
 class LoRA:
     """rank: r. alpha: scale of the addition, times 1/r. targets: names of the linear layers, or `all-linear`: all but the head.
 
-    seed: of A. Raises ImportError if peft is not installed.
+    seed: draws A. Raises ImportError if peft is not installed.
     """
 
     @checked
@@ -35,7 +35,7 @@ class LoRA:
         self.rank, self.alpha, self.targets, self.seed = rank, alpha, targets, seed
 
     def attach(self, model: LanguageModel) -> LanguageModel:
-        """The model with adapters in place; its other weights no longer train. Raises ValueError for unknown targets."""
+        """Return the model with adapters in place; its other weights no longer train. Raise ValueError for unknown targets."""
         config = self._peft.LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
@@ -60,6 +60,6 @@ class _Attached:
     tuner: Any
 
     def merged(self) -> PreTrainedModel:
-        """A copy of the network as it was shaped before, with the additions in its weights."""
+        """Return a copy of the network in its original shape, with the additions in its weights."""
         merged: PreTrainedModel = copy.deepcopy(self.tuner).merge_and_unload()
         return merged

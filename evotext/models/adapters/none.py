@@ -7,5 +7,5 @@ class NoAdapter:
     """Every weight is tuned."""
 
     def attach(self, model: LanguageModel) -> LanguageModel:
-        """The model itself."""
+        """Return the model itself."""
         return model

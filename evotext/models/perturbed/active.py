@@ -12,7 +12,7 @@ from evotext.noise import MemberNoise
 
 
 class CannotPerturbError(ValueError):
-    """A parameter is used in a way that no member of its own can be given to."""
+    """A parameter is used in a way that no member can have a value of its own for."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
@@ -51,7 +51,7 @@ class Active:
     def by_member(self, x: Tensor, name: str) -> Tensor:
         """Return the rows of x (B, ..., I), or (B * T, I), by member: (P, K * ..., I).
 
-        Raises CannotPerturbError, in the name of the parameter that is applied to x, if x is not the batch's rows.
+        Raise CannotPerturbError, in the name of the parameter that is applied to x, if x is not the batch's rows.
         """
         if not self.leads(x):
             raise CannotPerturbError(name, f"expected a batch of {self.rows} rows, got an input of {tuple(x.shape)}")

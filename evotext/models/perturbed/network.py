@@ -5,7 +5,7 @@
 The stored weights are never touched: while perturbed, modules run through a replaced `forward`, or find something else in
 a parameter's place, by which each row computes with its member's weights.
 
-How each kind of parameter is perturbed:
+Each kind of parameter is perturbed in its own way:
 
     linear layers (nn.Linear, Conv1D)    the product is added onto the noise, in one pass                linear.py
     embeddings                           the noise is added to what was looked up                        embedding.py
@@ -106,12 +106,12 @@ class PerturbedNetwork:
         return ours.reshape(self._parameters[name].shape)
 
     def active(self, noise: MemberNoise, rows_per_member: int) -> AbstractContextManager[None]:
-        """Within it, batches of noise.count x rows_per_member rows, ordered by member, run perturbed; no gradients."""
+        """Run batches of noise.count x rows_per_member rows, ordered by member, perturbed within the block; no gradients."""
         return self._attachments.active(noise, rows_per_member)
 
 
 def _spec(parameter: nn.Parameter, index: int, is_expert: bool, transposed: bool) -> ParameterSpec:
-    """A parameter in the layout (O, I), or (E, O, I), or (N,)."""
+    """Return a parameter's spec in the layout (O, I), or (E, O, I), or (N,)."""
     shape = tuple(parameter.shape)
     if is_expert and parameter.ndim == 3:
         kind, shape = "experts", (shape[0], shape[2], shape[1]) if transposed else shape

@@ -1,4 +1,4 @@
-"""How a network uses its parameters, found out by running a tiny batch through it.
+"""Finds out how a network uses its parameters, by running a tiny batch through it.
 
 Shapes: B rows, T tokens, N a vector's size, V vocabulary.
 """
@@ -35,17 +35,17 @@ class Use:
     key: str
     """Its name within the module."""
     kind: Kind
-    """How it can be perturbed; `own`: by the module's own code, member by member."""
+    """The way to perturb it; `own`: by the module's own code, member by member."""
     input_dim: int = 0
     """Dimensions of the module's input."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uses:
-    """How a network uses its parameters."""
+    """The uses of a network's parameters."""
 
     uses: list[Use]
-    """All places."""
+    """Every use."""
     faults: dict[str, str]
     """Why parameters cannot be perturbed, by name."""
     one_input: list[tuple[str, ...]]
@@ -138,7 +138,7 @@ def _kind(module: nn.Module, key: str, own: Mapping[str, nn.Parameter]) -> Kind:
 
 
 class _Watch:
-    """A forward hook that notes each module's input and finds out whether the module does what its kind does."""
+    """A forward hook that notes each module's input and checks that the module does what its kind does."""
 
     def __init__(self, by_module: dict[nn.Module, list[Use]], faults: dict[str, str]) -> None:
         self._by_module, self._faults = by_module, faults

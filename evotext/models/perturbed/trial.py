@@ -18,7 +18,7 @@ from evotext.models.perturbed.by_member import LARGEST
 from evotext.models.perturbed.probe import MEMBERS, ROWS_PER_MEMBER, Use, Uses, probe_logits
 
 GOLDEN = 0.6180339887498949
-# What rounding may make of logits: as a share of what a member's values change in them, and of their size. With few digits
+# Tolerated rounding of logits: as a share of what a member's values change in them, and of their size. With few digits
 # a token may go to another expert.
 NARROW, WIDE = (0.25, 0.05), (1e-3, 3e-5)
 

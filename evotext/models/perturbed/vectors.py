@@ -20,7 +20,7 @@ class NormVector:
     """A norm's scale or shift."""
 
     attributes: dict[str, Any]
-    """Where the module keeps it."""
+    """The dictionary in which the module keeps it."""
     key: str
     """Its name within the module."""
     name: str

@@ -1,4 +1,4 @@
-"""What a generation costs on many devices, and where more of them stop helping.
+"""The cost of a generation on many devices, and the point where more of them stop helping.
 
     T(N) = s(N) R + U(N) + X(N)          efficiency(N) = T(1) / (N T(N))
 
@@ -7,7 +7,7 @@ exchange. Evolution strategies: U(N) = U, since every device computes the whole 
 row. Policy gradients: U(N) = s(N) U, and X has the gradients of every parameter.
 
 Messages go around a ring, as gloo sends them: a gather of b bytes from each takes N - 1 steps of b bytes, a sum of b bytes
-2 (N - 1) steps of b / N bytes; a step takes latency + bytes / bandwidth. What it leaves out: memory bandwidth and clock
+2 (N - 1) steps of b / N bytes; a step takes latency + bytes / bandwidth. The model leaves out memory bandwidth and clock
 rate that processes on one machine share, fewer rows a batch, stragglers (`processes/waiting` measures them).
 """
 
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from evotext.rollouts.collector import even_batch
 
-# What `processes` exchanges for each row: return, length, ending and two flags, in 8 bytes each.
+# Bytes that `processes` exchanges for each row: return, length, ending and two flags, in 8 bytes each.
 ROW_BYTES = 5 * 8
-# Of a token: id, mask, turn, reward, log-probability.
+# Bytes of a token: id, mask, turn, reward, log-probability.
 TOKEN_BYTES = 8 + 1 + 8 + 4 + 4
 COST_BYTES = 9 * 8
 
@@ -67,18 +67,18 @@ class Exchange:
 
     @property
     def bytes(self) -> int:
-        """As `processes/bytes` counts them: each message once."""
+        """The bytes that `processes/bytes` counts: each message once."""
         return sum(self.gathers) + sum(self.sums)
 
     def seconds(self, devices: int, link: Link) -> float:
-        """Of all messages, one after another."""
+        """Return the time of all messages, one after another."""
         steps = devices - 1
         gathered = sum(steps * (link.latency + size / link.bandwidth) for size in self.gathers)
         return gathered + sum(2 * steps * (link.latency + size / devices / link.bandwidth) for size in self.sums)
 
 
 def largest_share(work: Work, devices: int) -> int:
-    """Rows of the device that has most: batches are dealt out in turn, of one size as nearly as whole members allow."""
+    """Return the rows of the busiest device: batches are dealt out in turn, of one size as nearly as whole members allow."""
     size = work.at_once
     if devices > 1:
         size = even_batch(work.rows, work.whole, devices, most=work.at_once)
@@ -91,12 +91,12 @@ def largest_share(work: Work, devices: int) -> int:
 
 
 def _cut(rows: int, size: int) -> list[int]:
-    """Pieces of this size and what is left."""
+    """Return pieces of this size and the rest."""
     return [size] * (rows // size) + [rows % size] * (rows % size > 0)
 
 
 def exchange(work: Work, devices: int) -> Exchange:
-    """What is sent in a generation of an evolution strategy or, if `parameters` is set, of policy gradients."""
+    """Return the messages of a generation of an evolution strategy or, if `parameters` is set, of policy gradients."""
     most = largest_share(work, devices)
     gathers = [ROW_BYTES * most, 8, COST_BYTES, 8, COST_BYTES, 8 * work.tensors]
     sums: list[int] = []
@@ -109,7 +109,7 @@ def exchange(work: Work, devices: int) -> Exchange:
 
 
 def generation_seconds(work: Work, devices: int, link: Link) -> float:
-    """T(N)."""
+    """Return T(N)."""
     if devices == 1:
         return work.rollout_seconds + work.update_seconds
     share = largest_share(work, devices) / work.rows
@@ -118,11 +118,11 @@ def generation_seconds(work: Work, devices: int, link: Link) -> float:
 
 
 def efficiency(work: Work, devices: int, link: Link) -> float:
-    """The share of N times one device's speed."""
+    """Return the share of N times one device's speed."""
     return generation_seconds(work, 1, link) / (devices * generation_seconds(work, devices, link))
 
 
 def fastest(work: Work, link: Link, most: int) -> int:
-    """The number of devices, of powers of two up to `most`, from which on more are no faster."""
+    """Return the number of devices, of powers of two up to `most`, beyond which more are no faster."""
     counts = [2**k for k in range(most.bit_length()) if 2**k <= most]
     return min(counts, key=lambda devices: generation_seconds(work, devices, link))

@@ -1,4 +1,4 @@
-"""What part of a generation's time the native environments' own code takes, with the built-in model's shape."""
+"""The share of a generation's time in the native environments' own code, with the built-in model's shape."""
 
 from evotext.cli.composing import compose
 from evotext.cli.targets import build
@@ -14,7 +14,7 @@ ROWS = 1000
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`environment_share` for each native task."""
+    """Measure `environment_share` of each native task."""
     model = setting.load()
     found = []
     for task in native_tasks():
@@ -31,7 +31,7 @@ def figures(setting: Setting) -> list[Figure]:
 
 
 def native_tasks() -> list[TextTask]:
-    """Every task of `conf/env` that is our own, at its default difficulty."""
+    """Return every task of `conf/env` that is our own, at its default difficulty."""
     files = sorted((FOLDERS["conf"] / "env").glob("*.yaml"))
     native = [file.stem for file in files if "id: evotext.envs:" in file.read_text(encoding="utf-8")]
     return [build(compose("check_env", [f"env={name}"]), "env") for name in native]

@@ -17,24 +17,24 @@ Measure = Callable[[int], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What every suite is told."""
+    """The settings of every suite."""
 
     source: ModelSource
-    """Where the model comes from."""
+    """The source of the model."""
     model: str
-    """What the model is called."""
+    """The model's name."""
     members: int | None
     """Population; None leaves it to the suite."""
     prompts: int | None
     """Rows a member; None leaves it to the suite."""
     rank: int
-    """Of the perturbations."""
+    """The rank of the perturbations."""
     new_tokens: int
     """Every answer's length."""
     repeats: int
     """Measurements a figure."""
     device: torch.device
-    """Where everything runs."""
+    """The device that runs everything."""
     algorithms: DictConfig
     """The algorithms' configurations, by name."""
 
@@ -49,7 +49,7 @@ class Setting:
         return not self.gpu and self.model not in ("1M", "25M")
 
     def load(self, end_ids: Sequence[int] | None = None) -> LanguageModel:
-        """The model. end_ids: None takes a token that it cannot write, so that every answer runs to its full length."""
+        """Return the model. end_ids: None takes a token that it cannot write, so that every answer runs to its full length."""
         model = self.source.load(self.device)
         ends = end_ids or [model.network.get_output_embeddings().weight.shape[0]]
         return replace(model, chat=ChatFormat(model.tokenizer, ends))
@@ -81,7 +81,7 @@ def figure(
     rank: int = 0,
     unit: str = "ratio",
 ) -> Figure:
-    """Median and extremes of the values; members 1 and rank 0 say that nothing was perturbed."""
+    """Return median and extremes of the values; members 1 and rank 0 say that nothing was perturbed."""
     return Figure(
         name=name,
         model=setting.model,
@@ -99,7 +99,7 @@ def figure(
 def alternate(arms: Mapping[str, Measure], repeats: int) -> dict[str, list[float]]:
     """Run the arms in turn: once unmeasured, then `repeats` times, every second time in reverse order.
 
-    What slows the machine down for a while then slows all arms, and none always comes first.
+    If the machine slows down for a while, it then slows all arms, and none always comes first.
     """
     for arm in arms.values():
         arm(0)

@@ -1,4 +1,4 @@
-"""How fast text is generated: perturbed against plain, our engine against transformers', and against the machine."""
+"""The speed of generation: perturbed against plain, our engine against transformers', and against the machine."""
 
 import time
 
@@ -16,18 +16,18 @@ UNEVEN_TOKENS = 64
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`perturbed_over_plain`, `engine_over_transformers_generate`, `share_of_machine_limit`; on a GPU `graph_over_launches`."""
+    """Measure the figures of the suite `generation`, `graph_over_launches` on a GPU only."""
     on_gpu = [_graph_over_launches(setting)] if setting.gpu else []
     return [_perturbed_over_plain(setting), _over_transformers(setting), _share_of_limit(setting), *on_gpu]
 
 
 def _rows(setting: Setting) -> tuple[int, int]:
-    """Members and prompts: 64 x 4 rows on a CPU (64 x 1 of a large model, to keep it short), 256 x 4 on a GPU."""
+    """Return members and prompts: 64 x 4 rows on a CPU (64 x 1 of a large model, to keep it short), 256 x 4 on a GPU."""
     return setting.members or (256 if setting.gpu else 64), setting.prompts or (1 if setting.large else 4)
 
 
 def _perturbed_over_plain(setting: Setting) -> Figure:
-    """The same engine with the same rows. Drawing the noise counts as part of the perturbed side's work."""
+    """Compare the same engine with the same rows. Drawing the noise counts as the perturbed side's work."""
     members, prompts = _rows(setting)
     model = setting.load()
     es = algorithm(setting, "eggroll", population=members, prompts=prompts).start(model, seed=0)
@@ -51,7 +51,7 @@ def _perturbed_over_plain(setting: Setting) -> Figure:
 
 
 def _graph_over_launches(setting: Setting) -> Figure:
-    """Decoding that replays a captured graph, over decoding that launches every kernel. Raises RuntimeError without a graph."""
+    """Compare decoding by a captured graph with launching every kernel. Raise RuntimeError without a graph."""
     members, prompts = _rows(setting)
     model = setting.load()
     captured, launched = (collector(model, setting, graphs=graphs) for graphs in (True, False))
@@ -67,7 +67,7 @@ def _graph_over_launches(setting: Setting) -> Figure:
 
 
 def _over_transformers(setting: Setting) -> Figure:
-    """Sampling answers of uneven length to prompts of uneven length; only tokens up to an end token count."""
+    """Compare sampling uneven answers to uneven prompts; only tokens up to an end token count."""
     members, prompts = _rows(setting)
     rows = 1024 if setting.gpu else members * prompts
     ends = end_tokens(setting)
@@ -104,7 +104,7 @@ def _over_transformers(setting: Setting) -> Figure:
 
 
 def _share_of_limit(setting: Setting) -> Figure:
-    """The least time that the machine could take for the decode steps, over the time that they take."""
+    """Return the least time that the machine could take for the decode steps, over the time that they take."""
     members, prompts = _rows(setting)
     rows = members * prompts
     model = setting.load()
@@ -136,7 +136,7 @@ def _share_of_limit(setting: Setting) -> Figure:
 
 
 def _bytes_of_step(model: LanguageModel, rows: int, slots: int) -> float:
-    """What a decode step has to read at least: every weight once, and the keys and values of all slots."""
+    """Return the least that a decode step has to read: every weight once, and the keys and values of all slots."""
     config = model.network.config
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cache = 2 * config.num_hidden_layers * config.num_key_value_heads * head * slots * rows

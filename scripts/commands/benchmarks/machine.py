@@ -1,4 +1,4 @@
-"""What the machine itself can do: its rate of matrix products and its memory bandwidth."""
+"""The machine's own limits: its rate of matrix products and its memory bandwidth."""
 
 import time
 from collections.abc import Callable
@@ -19,11 +19,11 @@ class Machine:
         self._target = torch.empty_like(self._source)
 
     def flops_per_second(self) -> float:
-        """The best of a few products of large square matrices."""
+        """Return the best of a few products of large square matrices."""
         return 2.0 * self._a.shape[0] ** 3 / self._least(lambda: self._a @ self._b)
 
     def bytes_per_second(self) -> float:
-        """The best of a few copies of a buffer beyond every cache; what is read and what is written both count."""
+        """Return the best of a few copies of a buffer beyond every cache; reads and writes both count."""
         return 2.0 * BUFFER_BYTES / self._least(lambda: self._target.copy_(self._source))
 
     def _least(self, work: Callable[[], object]) -> float:

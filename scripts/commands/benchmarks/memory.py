@@ -19,7 +19,7 @@ GROUP = 8
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`peak_over_plain_generation` of EGGROLL with a plain step, as in its paper; `/adam`, `/scored_es`, `/grpo`, `/ppo`.
+    """Measure `peak_over_plain_generation` of EGGROLL with a plain step, as in its paper, and of Adam, scored ES, GRPO, PPO.
 
     All in bytes beyond those of a process without a model. Scored ES, with guided noise and Adam in the small space, scores as
     many rows at once as the others run. Each has as many rows and its own copy of the model, made
@@ -68,7 +68,7 @@ def figures(setting: Setting) -> list[Figure]:
 
 
 def _peak(setting: Setting, rows: int, make: Callable[[], Algorithm] | None, repeat: int) -> float:
-    """Bytes at the peak of a generation, less what the process held before the model was made."""
+    """Return the peak of a generation in bytes, less what the process held before the model was made."""
     give_back()
     forget_peak_memory(setting.device)
     empty = peak_memory_bytes(setting.device)

@@ -8,12 +8,12 @@ from .figures import Figure, Setting, alternate, figure, ratios
 from .work import algorithm, collector, plain_plan
 
 SIGMA = 0.02
-# So many of naive ES's members are run and their time is scaled to the whole population: all of them take too long.
+# Members of naive ES that are run; their time is scaled to the whole population, which would take too long.
 NAIVE_SAMPLE = 16
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`eggroll_over_naive`."""
+    """Measure `eggroll_over_naive`."""
     gpu = setting.gpu
     members, prompts = setting.members or (1024 if gpu else 256), setting.prompts or 1
     model = setting.load()
@@ -23,14 +23,14 @@ def figures(setting: Setting) -> list[Figure]:
     es = algorithm(setting, "eggroll", population=members, prompts=prompts).start(model, seed=0)
 
     def ours(repeat: int) -> float:
-        """A whole generation: noise, episodes, update."""
+        """Run a whole generation: noise, episodes, update."""
         begin = time.perf_counter()
         es.tell(engine.collect(es.ask(repeat)))
         return time.perf_counter() - begin
 
     @torch.no_grad()
     def naive(repeat: int) -> float:
-        """The members alone, without the update, which favours it. Its rollouts have our engine too."""
+        """Run the members alone, without the update, which favours it. Its rollouts have our engine too."""
         begin = time.perf_counter()
         for _ in range(NAIVE_SAMPLE):
             for weight in weights:

@@ -1,4 +1,4 @@
-"""What share of N times one process's speed N processes reach, each on one core or one GPU, and what they exchange.
+"""The share of N times one process's speed that N processes reach, each on one core or one GPU, and their messages.
 
 Every size is a group of processes of its own that waits while another one runs. All share one generation's work: the
 population, or the rows of GRPO, is the same for all.
@@ -35,11 +35,11 @@ Result = dict[str, float]
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """For EGGROLL and GRPO, of N processes: `parallel_efficiency`, what the cost model makes of it, bytes and waiting.
+    """Measure EGGROLL and GRPO in N processes: `parallel_efficiency`, the cost model's forecast, bytes and waiting.
 
     The model is told the times of one process and the link between two; what it says of N at hand is to be compared
     with what was measured, what it says of more is a forecast for devices that are joined by such links.
-    Raises ConfigError where there is nothing to run two processes on.
+    Raise ConfigError where there is nothing to run two processes on.
     """
     sizes = [size for size in SIZES if size <= places(setting)]
     if len(sizes) < 2:
@@ -67,7 +67,7 @@ def figures(setting: Setting) -> list[Figure]:
 def _figures(
     name: str, setting: Setting, seconds: dict[str, list[float]], measured: dict[int, list[Result]], link: Link
 ) -> list[Figure]:
-    """One algorithm's, size by size, then the forecasts."""
+    """Measure one algorithm, size by size, then forecast."""
     one = measured[1][0]
     shape = partial(
         figure,
@@ -96,7 +96,7 @@ def _figures(
 
 
 def work_of(result: Result, setting: Setting) -> Work:
-    """What the cost model has to know of a generation of one process."""
+    """Return what the cost model has to know of a generation of one process."""
     whole = {key: int(result[key]) for key in ("rows", "whole", "tensors", "parameters", "steps", "width")}
     return Work(
         rollout_seconds=result["rollout"],
@@ -107,7 +107,7 @@ def work_of(result: Result, setting: Setting) -> Work:
 
 
 def places(setting: Setting) -> int:
-    """How many processes have a core or a GPU of their own."""
+    """Return how many processes have a core or a GPU of their own."""
     if setting.gpu:
         return torch.cuda.device_count()
     return usable_cores()
@@ -120,7 +120,7 @@ class Group:
         self._ends = ends
 
     def ask(self, work: str, repeat: int) -> Result:
-        """Let all do this work; of what each says the greatest. Raises RuntimeError if one has died."""
+        """Let all do this work; of what each says the greatest. Raise RuntimeError if one has died."""
         for end in self._ends:
             end.send((work, repeat))
         try:
@@ -132,7 +132,7 @@ class Group:
 
 @contextmanager
 def group(setting: Setting, size: int) -> Iterator[Group]:
-    """So many processes, started as torchrun would, that wait for work."""
+    """Start processes as torchrun would, which wait for work."""
     context = get_context("spawn")
     pipes = [context.Pipe() for _ in range(size)]
     started = [
@@ -152,7 +152,7 @@ def group(setting: Setting, size: int) -> Iterator[Group]:
 
 
 def _serve(told: dict[str, str], setting: Setting, parent: Connection) -> None:
-    """One process, as torchrun would start it: work until the parent hangs up."""
+    """Be one process, as torchrun would start it: work until the parent hangs up."""
     os.environ |= told
     torch.set_num_threads(1)
     with collectives.joined():
@@ -169,7 +169,7 @@ def _serve(told: dict[str, str], setting: Setting, parent: Connection) -> None:
 
 
 def probe_link(_: int) -> Result:
-    """Seconds of a gather of next to nothing, and bytes a second of one of many."""
+    """Return the seconds of a gather of next to nothing, and bytes a second of one of many."""
     small, large = torch.zeros(1, dtype=torch.uint8), torch.zeros(PROBE_BYTES, dtype=torch.uint8)
 
     def seconds(values: torch.Tensor) -> float:
@@ -184,7 +184,7 @@ def probe_link(_: int) -> Result:
 
 
 def _generations(setting: Setting, name: str) -> Callable[[int], Result]:
-    """A function that runs one generation after another."""
+    """Return a function that runs one generation after another."""
     members = setting.members or (1024 if setting.gpu else 64 if setting.large else 128)
     prompts = setting.prompts or (1 if setting.gpu else 2 if setting.large else 8)
     rows = members * prompts

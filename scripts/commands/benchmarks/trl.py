@@ -34,7 +34,7 @@ Step = Callable[[int], None]
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`grpo_over_trl` in answers a second, `/uneven`, `grpo_peak_over_trl`, `grpo_reward_over_trl` after equal episodes.
+    """Measure `grpo_over_trl` in answers a second, `/uneven`, `grpo_peak_over_trl`, `grpo_reward_over_trl` after as many.
 
     The last takes five seeds; its reward is the share of vowels, which random weights can learn. Of the peaks, what both
     keep between two steps (weights, AdamW's two numbers a weight) is left out.
@@ -56,7 +56,7 @@ def figures(setting: Setting) -> list[Figure]:
 
 @dataclass
 class Turns:
-    """What was measured of each step, and the rewards that each step saw on average."""
+    """The measurements of each step, and the average rewards that each step saw."""
 
     theirs: list[float] = field(default_factory=list)
     ours: list[float] = field(default_factory=list)
@@ -121,7 +121,7 @@ def _in_turn(
     pays: Pays = "checksum",
     seed: int = 0,
 ) -> Turns:
-    """So many measured steps of both. uneven: about every 25th token ends an answer, and prompts differ in length."""
+    """Measure steps of both in turn. uneven: about every 25th token ends an answer, and prompts differ in length."""
     turns = Turns()
     prompts = setting.prompts or PROMPTS
     ends = end_tokens(setting) if uneven else None
@@ -137,7 +137,7 @@ def _in_turn(
 
 
 def _rewards(setting: Setting, seed: int) -> tuple[float, float]:
-    """Our mean reward and theirs over the last steps of as many episodes."""
+    """Return our mean reward and theirs over the last steps of as many episodes."""
     turns = _in_turn(
         setting,
         new_tokens=setting.new_tokens,
@@ -173,7 +173,7 @@ def _their_trainer(
     steps: int,
     folder: str,
 ) -> GRPOTrainer:
-    """TRL's trainer with its defaults but for what makes both sides do the same work."""
+    """Return TRL's trainer with its defaults but for what makes both sides do the same work."""
     env = task.environments(1)[0]
     instances = plain_plan(prompts * steps, seed).instances
     texts = [env.reset(seed=instance)[0] for instance in instances]

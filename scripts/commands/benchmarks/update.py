@@ -1,11 +1,11 @@
-"""What part of a generation's time EGGROLL's update takes."""
+"""The share of a generation's time in EGGROLL's update."""
 
 from .figures import Figure, Setting, alternate, figure
 from .work import algorithm, collector
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """`update_share`, with as many members and rows as the model's runs have."""
+    """Measure `update_share`, with as many members and rows as the model's runs have."""
     gpu, large = setting.gpu, setting.large
     members = setting.members or (1024 if gpu else 64 if large else 128)
     prompts = setting.prompts or (1 if gpu else 2 if large else 8)

@@ -1,4 +1,4 @@
-"""What the suites run: algorithms as they are shipped, and the rollout engine as a run has it."""
+"""The workload of the suites: algorithms as they are shipped, and the rollout engine as in a run."""
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -14,12 +14,12 @@ from evotext.types import RolloutPlan, Sampling, Trajectories
 from .figures import Setting
 from .workload import workload
 
-# Of the vocabulary, where answers are to end by themselves: random weights then do so after 25 tokens on average.
+# Share of end tokens where answers are to end by themselves: random weights then do so after 25 tokens on average.
 END_SHARE = 0.04
 
 
 def algorithm(setting: Setting, name: str, **changes: object) -> Algorithm:
-    """One of the configured algorithms with some keys changed; EGGROLL perturbs everything, with the setting's rank."""
+    """Return a configured algorithm with some keys changed; EGGROLL perturbs everything, with the setting's rank."""
     changed = OmegaConf.merge(setting.algorithms, {name: changes})
     if name == "eggroll":
         changed = OmegaConf.merge(changed, {name: {"exclude": [], "perturbation": {"rank": setting.rank}}})
@@ -39,7 +39,7 @@ def collector(
     even: bool = False,
     graphs: bool = True,
 ) -> Collector:
-    """The rollout engine on a task, if none is given the benchmark's. rows: of a batch; None takes what a run would.
+    """Return the rollout engine on a task, or on the benchmark's. rows: of a batch; None takes what a run would.
 
     even: several processes get equal shares.
     """
@@ -48,7 +48,7 @@ def collector(
 
 
 def plain_plan(rows: int, repeat: int, temperature: float = 0.0) -> RolloutPlan:
-    """So many rows with the stored weights, each with a prompt of its own: none shares another's prefill."""
+    """Return rows with the stored weights, each with a prompt of its own: none shares another's prefill."""
     return RolloutPlan(
         seed=0,
         generation=repeat,
@@ -59,12 +59,12 @@ def plain_plan(rows: int, repeat: int, temperature: float = 0.0) -> RolloutPlan:
 
 
 def end_tokens(setting: Setting) -> list[int]:
-    """So many tokens of the vocabulary, picked at random, that answers are of very different length."""
+    """Return random tokens of the vocabulary that end answers, so that their lengths differ much."""
     vocabulary = setting.load().network.config.vocab_size
     picked = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(0))
     return sorted(picked[: max(1, round(END_SHARE * vocabulary))].tolist())
 
 
 def tokens_per_second(batch: Trajectories) -> float:
-    """Of generation; what the environments took is left out."""
+    """Return the rate of generation; the environments' time is left out."""
     return batch.cost.generated_tokens / batch.cost.rollout_seconds

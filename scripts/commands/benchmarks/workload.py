@@ -25,7 +25,7 @@ class Workload(gymnasium.Env[str, str]):
         self.action_space = spaces.FreeText()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Random letters."""
+        """Return random letters."""
         super().reset(seed=seed)
         count = int(self.np_random.integers(SHORTEST, LONGEST + 1)) if self.uneven else (SHORTEST + LONGEST) // 2
         return "".join(chr(ord("a") + k) for k in self.np_random.integers(26, size=count)), {}
@@ -41,7 +41,7 @@ gymnasium.register(id=ID, entry_point=f"{__name__}:Workload", reward_threshold=1
 
 
 def workload(new_tokens: int, *, uneven: bool = False, pays: Pays = "checksum") -> TextTask:
-    """The task, with answers of at most so many tokens."""
+    """Return the task, with answers of at most this many tokens."""
     return TextTask(
         name="workload",
         id=ID,

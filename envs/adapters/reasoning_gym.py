@@ -119,14 +119,14 @@ class ReasoningGym(gymnasium.Env[str, str]):
         return "", float(score >= 1) if self._strict else score, True, False, {}
 
     def render(self) -> str | None:
-        """Question and answer, with `render_mode="ansi"`."""
+        """Return question and answer, with `render_mode="ansi"`."""
         if self.render_mode is None:
             return None
         question = self._item["question"] if self._item else "no episode has begun"
         return question if self._answer is None else f"{question}\n> {self._answer!r}"
 
     def _drawn(self, number: int) -> dict[str, Any]:
-        """An item; of a task with a fixed list, the item at this place of the list repeated."""
+        """Return an item; of a task with a fixed list, the item at this place of the list repeated."""
         try:
             item: dict[str, Any] = self._items[number]
         except IndexError:

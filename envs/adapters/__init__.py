@@ -1,9 +1,9 @@
-"""Doors to other people's tasks: reasoning-gym, TextArena, and Gymnasium environments with discrete spaces.
+"""Adapters to other libraries' tasks: reasoning-gym, TextArena, and Gymnasium environments with discrete spaces.
 
 Each is an optional extra: its library is imported when an environment is made, with a message that says what to install.
 
->>> env = gymnasium.make("envs.doors:evotext/ReasoningGym-v0", task="leg_counting")
->>> env = gymnasium.make("envs.doors:evotext/TextArena-v0", game="GuessTheNumber-v0")
+>>> env = gymnasium.make("envs.adapters:evotext/ReasoningGym-v0", task="leg_counting")
+>>> env = gymnasium.make("envs.adapters:evotext/TextArena-v0", game="GuessTheNumber-v0")
 """
 
 import gymnasium

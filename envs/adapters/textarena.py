@@ -106,7 +106,7 @@ class TextArena(gymnasium.Env[str, str]):
         return "", float(reward >= 1) if self._strict else reward, True, False, {}
 
     def render(self) -> str | None:
-        """What the game said last, with `render_mode="ansi"`."""
+        """Return the game's last message, with `render_mode="ansi"`."""
         return None if self.render_mode is None else self._said
 
     def _listen(self) -> str:
@@ -124,7 +124,7 @@ class TextArena(gymnasium.Env[str, str]):
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
-        """Within it, Python's global generator is this environment's own."""
+        """Make Python's global generator this environment's own within the block."""
         theirs = random.getstate()
         random.setstate(self._random)
         try:

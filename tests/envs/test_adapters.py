@@ -1,4 +1,4 @@
-"""Doors to other libraries' tasks: what holds with the library, and what is said without it."""
+"""Adapters to other libraries' tasks: what holds with the library, and what is said without it."""
 
 import ast
 import importlib.util
@@ -14,10 +14,10 @@ import gymnasium
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-import envs.doors
-from envs.doors.discrete import as_text
-from envs.doors.reasoning_gym import EVALUATED, TAKES_ANYTHING, ReasoningGym
-from envs.doors.textarena import TextArena
+import envs.adapters
+from envs.adapters.discrete import as_text
+from envs.adapters.reasoning_gym import EVALUATED, TAKES_ANYTHING, ReasoningGym
+from envs.adapters.textarena import TextArena
 from evotext.rollouts.task import TextTask
 
 needs_reasoning_gym = pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="an optional extra")
@@ -27,21 +27,21 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::S
 
 
 @pytest.mark.parametrize(
-    ("door", "module", "options"),
+    ("adapter", "module", "options"),
     [(ReasoningGym, "reasoning_gym", {"task": "leg_counting"}), (TextArena, "textarena", {"game": "Wordle-v0"})],
 )
 def test_without_the_library_it_says_what_to_install(
-    door: Any, module: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    adapter: Any, module: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=rf"-c constraints.txt -e '\.\[{module.replace('_', '-')}\]'"):
-        door(**options)
+        adapter(**options)
 
 
 @needs_reasoning_gym
 class TestReasoningGym:
     def test_is_a_gymnasium_environment(self) -> None:
-        check_env(gymnasium.make("envs.doors:evotext/ReasoningGym-v0", task="leg_counting"))
+        check_env(gymnasium.make("envs.adapters:evotext/ReasoningGym-v0", task="leg_counting"))
 
     def test_splits_are_disjoint_and_seeds_decide(self) -> None:
         env, twin = (ReasoningGym(task="leg_counting") for _ in range(2))
@@ -109,7 +109,7 @@ class TestTextArena:
     def test_is_a_gymnasium_environment(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            check_env(gymnasium.make("envs.doors:evotext/TextArena-v0", game="GuessTheNumber-v0"))
+            check_env(gymnasium.make("envs.adapters:evotext/TextArena-v0", game="GuessTheNumber-v0"))
 
     def test_seeds_decide_and_the_global_generator_is_left_alone(self) -> None:
         env, twin = (TextArena(game="GuessTheNumber-v0") for _ in range(2))

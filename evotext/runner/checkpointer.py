@@ -1,4 +1,4 @@
-"""Keeps a run's checkpoints and brings the run back from one."""
+"""The checkpointer: keeps a run's checkpoints and brings the run back from one."""
 
 import json
 import sys
@@ -15,13 +15,13 @@ from evotext.run_folder.names import CHECKPOINTS
 from evotext.run_folder.writer import cut_records, record_lengths, records_fault
 from evotext.runner.checkpoints import Checkpoint, CheckpointFolder, Checkpointing
 from evotext.runner.memory import peak_memory_bytes
-from evotext.runner.standing import Standing
+from evotext.runner.run_state import RunState
 from evotext.runner.summary import device_name, versions
 from evotext.runner.tensor_tree import pack, unpack
 
 
-class Keeper:
-    """Knows which parts of a run make up its state. Of several processes the first writes and reads for all.
+class Checkpointer:
+    """Knows which parts of a run make up its state. The first of several processes writes and reads for all.
 
     names: of algorithm, environment, model and seed, lest a checkpoint of another run be taken.
     """
@@ -46,28 +46,28 @@ class Keeper:
         """Whether the last checkpoint is old."""
         return time.monotonic() - self._saved_at >= self._checkpointing.seconds
 
-    def save(self, standing: Standing) -> None:
-        """Write a checkpoint of the present state, unless there is one. Raises CheckpointError if it cannot be written."""
-        if collectives.rank() != 0 or not self._checkpointing.keep or self._saved_generation == standing.generation:
+    def save(self, state: RunState) -> None:
+        """Write a checkpoint of the present state, unless there is one. Raise CheckpointError if it cannot be written."""
+        if collectives.rank() != 0 or not self._checkpointing.keep or self._saved_generation == state.generation:
             return
-        peak = max(standing.peak_memory_bytes, peak_memory_bytes(self._collector.model.device))
+        peak = max(state.peak_memory_bytes, peak_memory_bytes(self._collector.model.device))
         checkpoint = Checkpoint(
-            generation=standing.generation,
+            generation=state.generation,
             weights={name: p.detach() for name, p in self._network.named_parameters()},
             algorithm=self._learner.state_dict(),
             run={
                 "names": self._names,
-                "standing": standing.to_json() | {"peak_memory_bytes": peak},
+                "standing": state.to_json() | {"peak_memory_bytes": peak},
                 "records": record_lengths(self._folder),
                 "fitting_rows": self._collector.fitting.now,
                 "made_on": self._here,
             },
         )
-        self._checkpoints.save(checkpoint, keep=self._checkpointing.keep, best=standing.best_generation)
-        self._saved_at, self._saved_generation = time.monotonic(), standing.generation
+        self._checkpoints.save(checkpoint, keep=self._checkpointing.keep, best=state.best_generation)
+        self._saved_at, self._saved_generation = time.monotonic(), state.generation
 
     def load(self) -> Checkpoint | None:
-        """The newest checkpoint that can be used, None if none can; the first process reads it, the others hear of it."""
+        """Return the newest usable checkpoint, None if there is none; the first process reads it and sends it to the others."""
         if collectives.world_size() == 1:
             return self._checkpoints.load(self._fault, _say)
         found = self._checkpoints.load(self._fault, _say) if collectives.rank() == 0 else None
@@ -84,10 +84,10 @@ class Keeper:
         self._learner.load_state_dict(checkpoint.algorithm)
         self._collector.fitting.recall(checkpoint.run["fitting_rows"])
 
-    def restore(self) -> Standing:
+    def restore(self) -> RunState:
         """Bring everything back, records included, and say where the run stands: at the start if nothing was kept.
 
-        Raises ValueError if there are checkpoints and none of them can be used.
+        Raise ValueError if there are checkpoints and none of them can be used.
         """
         checkpoint = self.load()
         if checkpoint is None:
@@ -98,7 +98,7 @@ class Keeper:
                 )
             if collectives.rank() == 0:
                 cut_records(self._folder, {})
-            return Standing()
+            return RunState()
         self.apply(checkpoint)
         if collectives.rank() == 0:
             cut_records(self._folder, checkpoint.run["records"])
@@ -107,11 +107,11 @@ class Keeper:
             if changed:
                 _say(f"results may differ in their last bits: {', '.join(changed)}")
         self._saved_generation = checkpoint.generation
-        return Standing.from_json(checkpoint.run["standing"])
+        return RunState.from_json(checkpoint.run["standing"])
 
     @property
     def _here(self) -> dict[str, Any]:
-        """What results to the last bit depend on besides the configuration."""
+        """Everything besides the configuration that results to the last bit depend on."""
         device = device_name(self._collector.model.device)
         return versions() | {"device": device, "processes": str(collectives.world_size())}
 

@@ -24,11 +24,11 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 def as_text(
     env: gymnasium.Env[Any, Any], *, actions: Sequence[str] | None, nonsense_cost: NonNegativeFloat
 ) -> gymnasium.Env[str, str]:
-    """The environment as one of text: itself if its spaces are text, else by `DiscreteAsText`.
+    """Return the environment as one of text: itself if its spaces are text, else by `DiscreteAsText`.
 
     actions: names of a discrete environment's actions, in order; None names them 0, 1, 2, ...
     nonsense_cost: see `DiscreteAsText`.
-    Raises ValueError for other spaces, a missing text rendering and a wrong number of names.
+    Raise ValueError for other spaces, a missing text rendering and a wrong number of names.
     """
     if _is_text(env.observation_space) and _is_text(env.action_space):
         if actions is not None:

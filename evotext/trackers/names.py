@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from evotext.run_folder.cost import AXES
 
 
-def figures(record: Mapping[str, float | int | str]) -> dict[str, float]:
-    """The numbers of a record under the names that all trackers share: those of training begin with `train/`.
+def shared_names(record: Mapping[str, float | int | str]) -> dict[str, float]:
+    """Return the numbers of a record by the names that all trackers share: those of training begin with `train/`.
 
     What was spent so far is under `spent/`; the kind and the generation are left out.
     """

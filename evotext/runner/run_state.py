@@ -1,4 +1,4 @@
-"""Where a run stands: all that its loop knows, to and from JSON. Weights and the algorithm's state are kept elsewhere."""
+"""The run state: all that the loop knows, to and from JSON. Weights and the algorithm's state are kept elsewhere."""
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
@@ -14,23 +14,23 @@ _COUNTS = ("outcomes", "faults", "evaluation_faults")
 
 
 @dataclass(kw_only=True)
-class Standing:
-    """Changes as the run goes on."""
+class RunState:
+    """The state of a run, which changes as the run goes on."""
 
     generation: int = 0
     """Generations finished."""
     cost: Cost = field(default_factory=Cost)
-    """What training took."""
+    """The cost of training."""
     evaluation_cost: Cost = field(default_factory=Cost)
-    """What measuring took, which no budget is charged for."""
+    """The cost of measurements, which no budget is charged for."""
     first: Evaluation | None = None
     """The measurement before training."""
     last: Evaluation | None = None
     """The latest measurement."""
     best: Evaluation | None = None
-    """That with the greatest mean return; of several the earliest."""
+    """The measurement with the greatest mean return; the earliest if there are several."""
     best_generation: int = 0
-    """When it was made."""
+    """The generation of the best measurement."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Generations by what became of the weights, values of `Outcome`."""
     faults: Counter[str] = field(default_factory=Counter)
@@ -44,13 +44,13 @@ class Standing:
     dropped_in_a_row: int = 0
     """The latest of them, since one that was not."""
     resumes: int = 0
-    """How often the run was taken up again."""
+    """The number of times that the run was resumed."""
     peak_memory_bytes: int = 0
     """The peak of the processes that ran it before."""
 
     @property
     def all_faults(self) -> Counter[str]:
-        """Those of training and of measurements."""
+        """Faults of training and of measurements."""
         return self.faults + self.evaluation_faults
 
     @property
@@ -73,14 +73,14 @@ class Standing:
             self.best, self.best_generation = evaluation, self.generation
 
     def to_json(self) -> dict[str, Any]:
-        """For a checkpoint; the episodes of measurements are left out."""
+        """Return the record for a checkpoint, without the episodes of measurements."""
         record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         record |= {name: record[name] and _evaluation_to_json(record[name]) for name in _EVALUATIONS}
         return record | {name: asdict(record[name]) for name in _COSTS}
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Standing":
-        """Undo `to_json`. Raises TypeError for a record of something else."""
+    def from_json(cls, record: dict[str, Any]) -> "RunState":
+        """Undo `to_json`. Raise TypeError for a record of something else."""
         read: dict[str, Any] = {name: record[name] and _evaluation_from_json(record[name]) for name in _EVALUATIONS}
         read |= {name: Cost(**record[name]) for name in _COSTS}
         return cls(**record | read | {name: Counter(record[name]) for name in _COUNTS})

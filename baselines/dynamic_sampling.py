@@ -1,8 +1,8 @@
-"""Groups with a signal, gathered until a batch is full: dynamic sampling (DAPO, arXiv 2503.14476).
+"""Dynamic sampling: groups with a signal are gathered until a batch is full (DAPO, arXiv 2503.14476).
 
 A group that solved its instance every time, or never, has no gradient; with rare successes most groups are such. DAPO keeps
-the others and draws more prompts until it has as many as it wants. So does this, by asking the next generation, of the same
-policy, for what is missing and no more. What is thrown away has been charged to the budget like all that was generated.
+the others and draws more prompts until it has as many as it wants. This class does the same: the next generation, of the
+same policy, asks for the missing ones and no more. Discarded groups have been charged to the budget like all others.
 
 Shapes: B rows.
 """
@@ -17,7 +17,7 @@ from evotext.policy.actions import Actions, joined
 from .objective import Rows
 
 
-class Refill:
+class DynamicSampling:
     """groups: how many make a step. rounds: generations after which a step is taken with what there is."""
 
     def __init__(self, groups: int, rounds: int) -> None:
@@ -31,13 +31,13 @@ class Refill:
         return self.groups - self.gathered
 
     def add(self, rows: Rows, *, groups: int) -> None:
-        """A generation's rows that carry a signal, which are of so many groups."""
+        """Add a generation's rows that carry a signal, which belong to so many groups."""
         self._parts.append(rows)
         self.gathered += groups
         self._rounds += 1
 
     def take(self) -> Rows | None:
-        """All that was added, if a step is due; then nothing is held any more."""
+        """Return all that was added, if a step is due; nothing is held afterwards."""
         if self.gathered < self.groups and self._rounds < self.rounds:
             return None
         parts, self._parts, self.gathered, self._rounds = self._parts, [], 0, 0
@@ -48,7 +48,7 @@ class Refill:
         )
 
     def state_dict(self) -> dict[str, object]:
-        """What is held."""
+        """Return the rows that are held."""
         held = [{"actions": vars(a.actions), "advantage": a.advantage_B, "counts": a.counts_B} for a in self._parts]
         return {"held": held, "gathered": self.gathered, "rounds": self._rounds}
 

@@ -1,4 +1,4 @@
-"""What is logged of every run, whatever the algorithm; docs/metrics.md explains each name."""
+"""Metrics of every run, whatever the algorithm; docs/metrics.md explains each name."""
 
 from collections import Counter
 
@@ -6,14 +6,14 @@ from evotext.runner.evaluation import Evaluation
 from evotext.types import Outcome, Trajectories, UpdateReport
 
 
-def generation_figures(
+def generation_metrics(
     batch: Trajectories, report: UpdateReport, *, faults: Counter[str], dropped: int
 ) -> dict[str, float]:
-    """Return the figures of a generation and of what the algorithm made of it, those of the algorithm among them.
+    """Return the metrics of a generation, those of the algorithm included.
 
     faults, dropped: training episodes that a fault ended, by kind, and generations that were dropped, of the run so far.
     """
-    figures = {
+    metrics = {
         "rollout_seconds": batch.cost.rollout_seconds,
         "env_seconds": batch.cost.env_seconds + report.cost.env_seconds,
         "update_seconds": report.cost.update_seconds,
@@ -21,16 +21,16 @@ def generation_figures(
         "dropped_generations": float(dropped),
     }
     if len(batch.return_B):
-        figures["return_mean"] = float(batch.return_B.mean())
-        figures["fault_rate"] = float(batch.faulty_B.double().mean())
+        metrics["return_mean"] = float(batch.return_B.mean())
+        metrics["fault_rate"] = float(batch.faulty_B.double().mean())
         if batch.success_B is not None:
-            figures["success_rate"] = float(batch.success_B.double().mean())
-    return figures | {f"faults/{kind}": float(count) for kind, count in faults.items()} | report.metrics
+            metrics["success_rate"] = float(batch.success_B.double().mean())
+    return metrics | {f"faults/{kind}": float(count) for kind, count in faults.items()} | report.metrics
 
 
-def evaluation_figures(evaluation: Evaluation, *, spent: float, divergence: float) -> dict[str, float]:
-    """Return the figures of a measurement. spent: share of the budget. divergence: KL from the starting policy."""
-    figures = {
+def evaluation_metrics(evaluation: Evaluation, *, spent: float, divergence: float) -> dict[str, float]:
+    """Return the metrics of a measurement. spent: share of the budget. divergence: KL from the starting policy."""
+    metrics = {
         "eval/return": evaluation.mean_return,
         "eval/spent": spent,
         "eval/mean_length": evaluation.mean_tokens,
@@ -39,5 +39,5 @@ def evaluation_figures(evaluation: Evaluation, *, spent: float, divergence: floa
         "eval/seconds": evaluation.cost.seconds,
     }
     if evaluation.success is not None:
-        figures["eval/success"] = evaluation.success
-    return figures | {f"eval/pass@{k}": share for k, share in evaluation.pass_at.items()}
+        metrics["eval/success"] = evaluation.success
+    return metrics | {f"eval/pass@{k}": share for k, share in evaluation.pass_at.items()}
