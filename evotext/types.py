@@ -14,7 +14,7 @@ from torch import Tensor
 from evotext.noise import PopulationNoise
 from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
 
 
 class Ending(IntEnum):
@@ -102,7 +102,7 @@ class RolloutPlan:
     sampling: Sampling
     """Decoding of every row."""
     split: Split = "train"
-    """The one of two disjoint sets of instances that the seeds index."""
+    """The one of the disjoint sets of instances that the seeds index; `validation` only for tasks that have such a set."""
     members: tuple[int, ...] | None = None
     """The population member that each row runs as, in ascending order; None without a population."""
     noise: PopulationNoise | None = None

@@ -5,6 +5,7 @@ from typing import Any
 
 import gymnasium
 
+from evotext.types import Split
 from evotext.validation import PositiveFloat, PositiveInt, checked
 
 
@@ -21,6 +22,9 @@ class TextTask:
     step_seconds: an environment that takes longer for one reset or step has failed (`time_limit`); None: no limit.
     wrappers: put around each environment, the first one innermost, e.g. those of `envs.wrappers`, under any names.
     options: go to `gymnasium.make`.
+
+    An environment whose `metadata["splits"]` names "validation" has instances for validation apart from those that are
+    trained on; others draw both from the split "train", by different seeds.
     Raises ValueError for an unknown id, options that the environment rejects, and spaces that are not text.
     """
 
@@ -45,6 +49,8 @@ class TextTask:
         self._pool: list[gymnasium.Env[str, str]] = [self.new()]
         spec = self._pool[0].spec
         self.success_return = spec.reward_threshold if success_return is None and spec else success_return
+        apart = "validation" in self._pool[0].metadata.get("splits", ())
+        self.validation_split: Split = "validation" if apart else "train"
 
     def environments(self, count: int) -> list[gymnasium.Env[str, str]]:
         """Return `count` environments, made once and used again: each episode resets its own."""

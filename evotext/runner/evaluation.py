@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from evotext.distributed.exchange import first_of_each_kind
 from evotext.keys.instances import held_out_instances, validation_instances
 from evotext.rollouts.collector import Collector
+from evotext.rollouts.task import TextTask
 from evotext.run_folder.schema import INSTANCES, EvaluationSplit
 from evotext.runner.faults import fault_counts
 from evotext.runner.pass_at_k import pass_at_k
@@ -87,11 +88,11 @@ class Evaluator:
 
     def measure(self, collector: Collector, *, sampled: bool) -> Evaluation:
         """Run the held-out episodes with the model's present weights. sampled: also `samples` answers for pass@k."""
-        batch = collector.collect(self._plan(1, self.temperature))
+        batch = collector.collect(self._plan(collector.task, 1, self.temperature))
         cost, pass_at, sampled_return = batch.cost, {}, None
         faults, examples = fault_counts(batch), batch.faults
         if sampled and self.samples:
-            answers = collector.collect(self._plan(self.samples, SAMPLED_TEMPERATURE))
+            answers = collector.collect(self._plan(collector.task, self.samples, SAMPLED_TEMPERATURE))
             cost, sampled_return = cost + answers.cost, float(answers.return_B.mean())
             faults, examples = faults + fault_counts(answers), examples + answers.faults
             if answers.success_B is not None:
@@ -110,7 +111,7 @@ class Evaluator:
             fault_examples=first_of_each_kind(examples),
         )
 
-    def _plan(self, answers: int, temperature: float) -> RolloutPlan:
+    def _plan(self, task: TextTask, answers: int, temperature: float) -> RolloutPlan:
         """Return a plan of so many answers to each instance, those of one instance next to each other."""
         held_out = self.split == "test"
         instances = (held_out_instances if held_out else validation_instances)(self.episodes)
@@ -120,6 +121,6 @@ class Evaluator:
             instances=tuple(instance for instance in instances for _ in range(answers)),
             groups=tuple(group for group in range(self.episodes) for _ in range(answers)),
             sampling=Sampling(temperature=temperature),
-            split="test" if held_out else "train",
+            split="test" if held_out else task.validation_split,
             tokens=False,
         )
