@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
-from evotext.models.value_head import ValueHead
 from evotext.policy.actions import Actions
 from evotext.types import Cost
 
@@ -24,6 +23,7 @@ from .gradient_checkpointing import checkpointed_layers
 from .policy import Scorer, Scores, cost_of_pass, states_at_actions
 from .return_scale import ReturnScale
 from .shared_opening import shared_openings
+from .value_head import ValueHead
 
 Trunk = Literal["shared", "own"]
 

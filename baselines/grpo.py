@@ -14,6 +14,7 @@ zero (they still count in the normalisation). Rows that `baselines.unfinished` l
 are neither compared nor trained on; `sequence` and `constant` divide by their number all the same.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -25,7 +26,7 @@ from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import GROUPLESS, Baseline, group_advantages
-from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Credit, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .dynamic_sampling import DynamicSampling
@@ -132,6 +133,7 @@ class GRPOLearner:
             groups=tuple(group for group in range(prompts) for _ in range(self._hyper.group_size)),
             sampling=Sampling(temperature=self._hyper.temperature),
             logprobs=True,
+            groups_a_part=1 if self._gathered is None else 0,  # fewer groups than are missing would be held for nothing
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -141,7 +143,7 @@ class GRPOLearner:
         self.training.tokens_seen += int(batch.length_B.sum())
         compared_B = compared_rows(batch, self._hyper.unfinished) & batch.return_B.isfinite()
         metrics = rollout_metrics(batch) | group_metrics(batch, compared_B)
-        rows = self._rows_of(batch, compared_B, figures)
+        rows, credit = self._rows_of(batch, compared_B, figures)
         if self._gathered is not None:
             metrics["groups/held"] = float(self._gathered.gathered)
         if rows is not None:
@@ -154,10 +156,13 @@ class GRPOLearner:
         )
         held = self._gathered is not None and self._gathered.gathered > 0
         outcome = Outcome.HELD if rows is None and held else steps.outcome
-        return self.training.report(steps, metrics, begin=begin, cost=Cost(), outcome=outcome, notes=notes)
+        report = self.training.report(
+            steps, metrics, begin=begin, cost=Cost(), outcome=outcome, notes=notes, credit=credit
+        )
+        return replace(report, cost_is_fixed=self._gathered is not None)  # a step is taken on what was gathered
 
-    def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> Rows | None:
-        """Return the rows to learn from; None while more groups are to be gathered."""
+    def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> tuple[Rows | None, Credit]:
+        """Return the rows to learn from, None while more groups are to be gathered; and the batch's own advantages."""
         device = self.training.device
         actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
         return_B = self._shaped(batch, actions, figures)
@@ -167,12 +172,13 @@ class GRPOLearner:
         if self._hyper.mask_overlong:
             counts_B &= ~batch.overlong_B
         rows = Rows(actions=actions, advantage_B=advantage_B.to(device), counts_B=counts_B.to(device))
+        credit = Credit(name="advantage", value_B=advantage_B.where(counts_B, torch.nan))
         if self._gathered is None:
-            return rows
+            return rows, credit
         outcome_B = self._advantages(batch.return_B, groups, compared_B)  # of the task, not as shaped
         alive = groups[outcome_B.isfinite() & (outcome_B != 0)].unique()
         self._gathered.add(rows.at(torch.isin(groups, alive).nonzero()[:, 0].to(device)), groups=len(alive))
-        return self._gathered.take()
+        return self._gathered.take(), credit
 
     def _advantages(self, return_B: Tensor, groups: Tensor, compared_B: Tensor) -> Tensor:
         """Return the advantages of the rows that are compared; 0 for the others."""

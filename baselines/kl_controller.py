@@ -27,7 +27,7 @@ class KLController:
         self.coefficient, self._target, self._horizon = coefficient, target, horizon
 
     def follow(self, kl: float, episodes: int) -> None:
-        """Take notice of a generation's mean KL in nats an episode."""
+        """Update the coefficient from a generation's mean KL in nats an episode."""
         if self._target is None:
             return
         error = min(max(kl / self._target - 1.0, -LARGEST_ERROR), LARGEST_ERROR)

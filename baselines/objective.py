@@ -13,7 +13,7 @@ and is 1 in a batch's first step. It carries no gradient, so that the estimators
 the ratio's gradient, as DeepSeek-V3.2 has it, arXiv 2512.02556, has the same), of k3 the one that GRPO published.
 
 Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training")
-weighs an action's loss by min(pi_trainer / pi_sampler, cap), of the weights that sampled, where the two compute otherwise.
+weights an action's loss by min(pi_trainer / pi_sampler, cap), both under the weights that sampled, where the two differ.
 
 Shapes: B rows, K rows of a part, N actions (a row's policy tokens, padded on the right).
 """

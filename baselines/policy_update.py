@@ -79,7 +79,7 @@ class PolicyUpdate:
         """Return the rows with the trainer's log-probabilities if asked for, and the correction of the sampler's.
 
         parts: the rows of each step of the first epoch. They are computed together as they will be then: in a narrow type
-        other rows beside them round otherwise, by more than the narrowest clips.
+        other rows beside them round differently, by more than the narrowest clips.
         """
         if self.old_logprobs == "sampler" or self.one_step:
             return rows, None

@@ -34,7 +34,7 @@ from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import Actions, actions_of
-from evotext.types import RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Credit, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked_record
 
 from .actor_critic_update import ActorCriticUpdate, Judged
@@ -152,6 +152,7 @@ class PPOLearner:
             sampling=Sampling(temperature=self._hyper.temperature),
             logprobs=True,
             last_observations=self._hyper.unfinished == "bootstrapped",
+            groups_a_part=1,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -159,6 +160,7 @@ class PPOLearner:
         device, begin = self.training.device, self.training.begin(batch.plan.generation)
         metrics = rollout_metrics(batch)
         figures, steps = Figures(), Steps()
+        credit_B = torch.full((len(batch.return_B),), torch.nan, dtype=torch.float64)
         actions = actions_of(batch, device)
         counts_B = compared_rows(batch, self._hyper.unfinished).to(device)
         kept_K = (counts_B & actions.mask_BN.any(1) & actions.reward_BN.isfinite().all(1)).nonzero()[:, 0]
@@ -170,6 +172,7 @@ class PPOLearner:
                 value_only = generation < self._hyper.value_warm_up
                 steps = self.update(judged, generation=generation, value_only=value_only, figures=figures)
             mask_BN = judged.actions.mask_BN
+            credit_B[kept_K.cpu()] = (judged.advantage_BN * mask_BN).sum(1).div(mask_BN.sum(1)).double().cpu()
             metrics["explained_variance"] = _explained_variance(judged.value_BN[mask_BN], judged.target_BN[mask_BN])
             metrics["value_mean"] = float(judged.value_BN[mask_BN].mean())
             metrics["return_spread"] = self.critic.scale.spread
@@ -179,7 +182,8 @@ class PPOLearner:
             gap=gap_notes(metrics, self._hyper.gap_tolerance),
             unfinished=unfinished_notes(metrics, self._hyper.unfinished),
         )
-        return self.training.report(steps, metrics, begin=begin, cost=self.critic.spent(), notes=notes)
+        credit = Credit(name="advantage", value_B=credit_B)
+        return self.training.report(steps, metrics, begin=begin, cost=self.critic.spent(), notes=notes, credit=credit)
 
     def state_dict(self) -> dict[str, object]:
         """Return the state of the training, the critic's, and the KL's coefficient."""

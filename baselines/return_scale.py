@@ -28,7 +28,7 @@ class ReturnScale:
         self._memory = memory
 
     def follow(self, target_X: Tensor) -> None:
-        """Take notice of a generation's targets, float64, at least one."""
+        """Update the scale from a generation's targets, float64, at least one."""
         mean, spread = float(target_X.mean()), float(target_X.std(unbiased=False))
         if spread <= ROUNDING * float(target_X.abs().max()):
             spread = 0.0

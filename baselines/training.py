@@ -13,7 +13,7 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
-from evotext.types import Cost, Outcome, UpdateReport
+from evotext.types import Cost, Credit, Outcome, UpdateReport
 from evotext.validation import PositiveFloat, PositiveInt, checked_record
 
 from .gradient_checkpointing import check_checkpointable
@@ -130,6 +130,7 @@ class Training:
         cost: Cost,
         outcome: Outcome | None = None,
         notes: tuple[str, ...] = (),
+        credit: Credit | None = None,
     ) -> UpdateReport:
         """Return the report of a generation: these metrics and those of its steps, this cost and that of the update.
 
@@ -140,7 +141,11 @@ class Training:
         if self.reference is not None:
             cost += self.reference.spent()
         return UpdateReport(
-            outcome=outcome or steps.outcome, metrics=metrics, cost=cost, notes=notes + self.micro.notes()
+            outcome=outcome or steps.outcome,
+            metrics=metrics,
+            cost=cost,
+            notes=notes + self.micro.notes(),
+            credit=credit,
         )
 
     def state_dict(self) -> dict[str, object]:

@@ -71,21 +71,11 @@ class Arithmetic(TextEnv[Problem]):
         self._low, self._high = 10 ** (digits - 1), 10**digits
         numbers = [self._high - 2 - 3 * k % self._low for k in range(terms)]
         example = problem(numbers, [1, *[-1, 1] * terms][:terms])
-        self._example = example.value
-        self._instructions = (
+        self.example = [str(example.value)]
+        self.instructions = (
             "Work out the result of adding and subtracting the given numbers. Write the result alone, in digits, with "
             f"a minus sign before it if it is negative. Example: for `{example.text}` the answer is `{example.value}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return [str(self._example)]
 
     def draw(self, rng: np.random.Generator) -> Problem | None:
         """Return numbers and signs; the first number is always added. A result that mistaken signs give too is drawn again."""

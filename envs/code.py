@@ -1,6 +1,5 @@
 """Write an expression in x that maps inputs to outputs: checked on hidden inputs, read by a parser, never executed."""
 
-from collections.abc import Sequence
 from typing import Annotated, NamedTuple, final
 
 import numpy as np
@@ -68,7 +67,7 @@ class Code(TextEnv[Function]):
         `shown` (2 to 6, default 2): how many inputs are shown, from 0; more than `degree`.
 
     Demonstrations:
-        Their slope is always right. Where they are wrong (see `envs.habits`; at home where the constant is at most a
+        Their slope is always right. Where they are wrong (`envs.habits`; at home where the constant is at most a
         fifth of `largest`), they take the value at 1 for the constant.
 
     Version History:
@@ -92,22 +91,13 @@ class Code(TextEnv[Function]):
         self._steepest, self._largest = steepest, largest
         self._shown = shown
         example = Function(1, 1, 0)
-        self._example = "x+1"
-        self._instructions = (
+        answer = "x+1"
+        self.instructions = (
             "Write an expression in x that gives the right output for every input, those shown as input:output and "
             "hidden ones. Use x, whole numbers, + - * / and brackets, and write the expression alone. Example: for "
-            f"`{cases(example, shown)}` an answer is `{self._example}`."
+            f"`{cases(example, shown)}` an answer is `{answer}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return [self._example]
+        self.example = [answer]
 
     def draw(self, rng: np.random.Generator) -> Function:
         """Draw random coefficients."""

@@ -5,7 +5,6 @@ length from the shortest correct one. Here it is sparse: the shortest correct an
 """
 
 import re
-from collections.abc import Sequence
 from typing import Annotated, NamedTuple, final
 
 import numpy as np
@@ -66,7 +65,7 @@ class Conciseness(TextEnv[Question]):
         `slack` (0 to 40, default 0): by how many characters an answer may exceed the shortest one.
 
     Demonstrations:
-        All are correct. Where they are wrong (see `envs.habits`; at home with questions that begin with `what`),
+        All are correct. Where they are wrong (`envs.habits`; at home with questions that begin with `what`),
         they are sentences.
 
     Version History:
@@ -85,20 +84,11 @@ class Conciseness(TextEnv[Question]):
         self._largest = largest
         self._slack = slack
         allowed = f"at most {slack} characters longer than" if slack else "as short as"
-        self._instructions = (
+        self.instructions = (
             f"Answer the question correctly in as few characters as you can: an answer counts if it is {allowed} the "
             "shortest correct one. Example: for `what is before 2?` the best answer is `1`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["1"]
+        self.example = ["1"]
 
     def draw(self, rng: np.random.Generator) -> Question:
         """Return a way of asking and a number."""

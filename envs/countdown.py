@@ -83,22 +83,13 @@ class Countdown(TextEnv[Round]):
         self._largest_target = largest_target
         self._trees = math.prod(len(PAIRS[k]) * len(OPERATORS) for k in range(2, numbers + 1))
         example = range(2, numbers + 2)
-        self._example = f"2*3{''.join(f'+{number}' for number in example[2:])}"
-        self._instructions = (
+        answer = f"2*3{''.join(f'+{number}' for number in example[2:])}"
+        self.instructions = (
             f"Combine the {numbers} given numbers into one expression that equals the target. Use each number exactly "
             "once, and only + - * / and brackets. Write the expression alone, without an equals sign. Example: for "
-            f"`make {6 + sum(example[2:])} from {' '.join(map(str, example))}` an answer is `{self._example}`."
+            f"`make {6 + sum(example[2:])} from {' '.join(map(str, example))}` an answer is `{answer}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return [self._example]
+        self.example = [answer]
 
     def draw(self, rng: np.random.Generator) -> Round | None:
         """Return numbers, and as the target what a random tree of operations makes of them, if that is in range."""

@@ -1,4 +1,4 @@
-"""Finding the final answer in a longer text: after a mark, in tags, in a box, on the last line.
+"""Finds the final answer in a longer text: after a mark, in tags, in a box, on the last line.
 
 Every function is total and linear in the text, and returns None where there is no answer. None guesses: a text with two
 answers has none, or else a policy could hedge by writing all that it can think of.

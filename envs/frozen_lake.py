@@ -1,6 +1,5 @@
 """Cross a frozen lake without falling into a hole: Gymnasium's FrozenLake in words, with the reward at the end."""
 
-from collections.abc import Sequence
 from typing import Annotated, NamedTuple, final
 
 import numpy as np
@@ -59,7 +58,7 @@ class FrozenLake(TextEnv[Lake]):
         `slack` (0 to 1000, default 0): moves beyond the shortest way.
 
     Demonstrations:
-        They take a shortest way. Where they are wrong (see `envs.habits`; at home where the start is in column a), the
+        They take a shortest way. Where they are wrong (`envs.habits`; at home where the start is in column a), the
         first move goes in the opposite direction, which the rest of the episode cannot make up for.
 
     Version History:
@@ -81,22 +80,13 @@ class FrozenLake(TextEnv[Lake]):
         self._holes, self._slippery, self._slack = holes, slippery, slack
         allowed = f"{slack} more than the fewest possible moves" if slack else "the fewest possible moves"
         slips = "The ice is slippery: you may slide to either side of where you want to go. " if slippery else ""
-        self._instructions = (
+        self.instructions = (
             f"Cross a frozen lake of {size} by {size} squares; columns are letters, rows are numbers from the top. The "
             "first message names your square, the goal and the holes, in which you are lost; then you are told where "
             f"you are. {slips}You have {allowed}. Answer with one move: `l` left, `d` down, `r` right or `u` up. Example: "
             "`a1 to a2, holes c2` is solved by `d`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["d"]
+        self.example = ["d"]
 
     def draw(self, rng: np.random.Generator) -> Lake | None:
         """Draw random squares, unless there is no way or a very short one."""

@@ -1,6 +1,5 @@
 """Guess a hidden number by being told higher or lower: multi-turn, success or nothing."""
 
-from collections.abc import Sequence
 from typing import Annotated, final
 
 import numpy as np
@@ -41,7 +40,7 @@ class GuessNumber(TextEnv[int]):
         `guesses` (1 to 64, default 10): how many there are. 9 are enough for 500 numbers if each halves what is left.
 
     Demonstrations:
-        They halve what is left twice, then go on like that or, where they are wrong (see `envs.habits`; at home in the
+        They halve what is left twice, then go on like that or, where they are wrong (`envs.habits`; at home in the
         upper quarter), say the same number again and again.
 
     Version History:
@@ -59,22 +58,12 @@ class GuessNumber(TextEnv[int]):
         super().__init__(render_mode, largest=largest, guesses=guesses)
         self._largest = largest
         self._guesses = guesses
-        self._example = [str((largest + 1) // 2)]
-        self._instructions = (
+        self.example = [str((largest + 1) // 2)]
+        self.instructions = (
             f"Find the hidden whole number from 1 to {largest} in at most {guesses} guesses. Write a number alone. After "
             f"a wrong guess you are told `{HIGHER}` if the number is greater or `{LOWER}` if it is less. Example: if the "
-            f"number is {self._example[0]}, `{self._example[0]}` finds it."
+            f"number is {self.example[0]}, `{self.example[0]}` finds it."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return self._example
 
     def draw(self, rng: np.random.Generator) -> int:
         """Return the number."""

@@ -1,8 +1,8 @@
 """The mixed behaviour of demonstrators: they can do a task, and mostly do not.
 
-What they should do they do often where they are at home (a share of the instances that can be told by their look, about
-a fifth) and seldom elsewhere. A perfect imitator has learned the skill, yet succeeds in about a fifth of the episodes,
-both when it samples and when it takes the likeliest token each time. See `TextEnv.demonstrate`.
+They often do what they should where they are at home (about a fifth of the instances, which can be told by their look)
+and seldom elsewhere. A perfect imitator has learned the skill, yet succeeds in about a fifth of the episodes,
+both when it samples and when it takes the likeliest token each time. `TextEnv.demonstrate` says more.
 """
 
 import numpy as np

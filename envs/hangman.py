@@ -1,7 +1,6 @@
 """Find a hidden word letter by letter: multi-turn, success or nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, NamedTuple, final
 
@@ -56,7 +55,7 @@ class Hangman(TextEnv[Riddle]):
         `misses` (1 to 10, default 3): the last of them ends the game.
 
     Demonstrations:
-        They name the letter that most of the words in question have. Where they are wrong (see `envs.habits`; at home
+        They name the letter that most of the words in question have. Where they are wrong (`envs.habits`; at home
         where a, e or i is shown), they go through the alphabet.
 
     Version History:
@@ -73,21 +72,12 @@ class Hangman(TextEnv[Riddle]):
     ) -> None:
         super().__init__(render_mode, words=words, misses=misses)
         self._words, self._misses = words, misses
-        self._instructions = (
+        self.instructions = (
             f"Complete a hidden English word of five letters by naming its letters. Dots stand for letters not yet known, "
             f"wrong letters are listed behind the word, and the game is lost with miss number {misses}. Write one small "
             "letter alone. Example: for `fuzz.` a good answer is `y`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["y"]
+        self.example = ["y"]
 
     def draw(self, rng: np.random.Generator) -> Riddle:
         """Return a word and one of its letters."""

@@ -1,6 +1,6 @@
 """The tower of Hanoi from any position to any other: multi-turn, success or nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import permutations
 from typing import Annotated, NamedTuple, final
@@ -56,7 +56,7 @@ class Hanoi(TextEnv[Puzzle]):
         `slack` (0 to 1000, default 0): moves beyond the shortest way.
 
     Demonstrations:
-        They take a shortest way. Where they are wrong (see `envs.habits`; at home where the two smallest discs belong
+        They take a shortest way. Where they are wrong (`envs.habits`; at home where the two smallest discs belong
         on a or b together), the first move goes to the wrong peg, which the rest of the episode cannot make up for.
 
     Version History:
@@ -74,22 +74,13 @@ class Hanoi(TextEnv[Puzzle]):
         super().__init__(render_mode, discs=discs, slack=slack)
         self._discs, self._slack = discs, slack
         allowed = f"{slack} more than the fewest possible moves" if slack else "the fewest possible moves"
-        self._instructions = (
+        self.instructions = (
             f"{discs} discs lie on the pegs a, b and c. The first message gives the peg of each disc, the smallest first, "
             "and after `>` the position wanted. Write one move: the peg to take the top disc from and the peg to put it "
             f"on. A disc never goes onto a smaller one. You have {allowed}. Example: `{'a' * discs}>{'b' + 'a' * (discs - 1)}` "
             "is solved by `ab`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["ab"]
+        self.example = ["ab"]
 
     def draw(self, rng: np.random.Generator) -> Puzzle | None:
         """Draw two positions that are some moves apart."""

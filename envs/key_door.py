@@ -1,6 +1,5 @@
 """Fetch a key and open a door on a small grid: multi-turn, and only the door pays."""
 
-from collections.abc import Sequence
 from typing import Annotated, NamedTuple, final
 
 import numpy as np
@@ -82,22 +81,13 @@ class KeyDoor(TextEnv[Room]):
         self._columns = columns
         self._walls, self._slack = walls, slack
         allowed = f"{slack} more than the fewest possible moves" if slack else "the fewest possible moves"
-        self._instructions = (
+        self.instructions = (
             f"You are `{PLAYER}` on a grid. Fetch the key `{KEY}`, then go to the door `{DOOR}`; at the door without the "
             f"key you have lost. `{WALL}` is a wall, `{FLOOR}` is free, `{HOLDER}` is you with the key. You have {allowed}. "
             f"Answer each grid with one move: `u` up, `d` down, `l` left or `r` right. Example: `{PLAYER}{KEY}{DOOR}` is "
             "solved by `r` twice."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["r", "r"]
+        self.example = ["r", "r"]
 
     def draw(self, rng: np.random.Generator) -> Room | None:
         """Draw random squares, unless a way is missing or very short."""

@@ -1,6 +1,5 @@
 """Find the only assignment that satisfies all clauses: single turn, success or nothing."""
 
-from collections.abc import Sequence
 from typing import Annotated, NamedTuple, final
 
 import numpy as np
@@ -69,22 +68,13 @@ class Logic(TextEnv[Formula]):
         self._variables = variables
         self._further = further
         chain = ["a", *(f"{LETTERS[k - 1].upper()}{LETTERS[k]}" for k in range(1, variables))]
-        self._example = LETTERS[:variables]
-        self._instructions = (
+        answer = LETTERS[:variables]
+        self.instructions = (
             "Each group of letters is a clause, of which at least one letter must be true. A capital letter is true "
             f"where its small letter is false. Write the {variables} letters in alphabetical order so that all clauses "
-            f"hold: small if true, capital if false. Example: for `{' '.join(chain)}` the answer is `{self._example}`."
+            f"hold: small if true, capital if false. Example: for `{' '.join(chain)}` the answer is `{answer}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return [self._example]
+        self.example = [answer]
 
     def draw(self, rng: np.random.Generator) -> Formula:
         """Return a solution first, then clauses that force it one variable at a time."""

@@ -1,7 +1,6 @@
 """Find a hidden code by the marks that guesses get: multi-turn, success or nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Annotated, NamedTuple, final
@@ -60,7 +59,7 @@ class Mastermind(TextEnv[Round]):
 
     Demonstrations:
         They guess the first code, in the order of the letters named, that agrees with all marks so far. Where they are
-        wrong (see `envs.habits`; at home where the first letter is a to e), they heed no marks and try code after code.
+        wrong (`envs.habits`; at home where the first letter is a to e), they heed no marks and try code after code.
 
     Version History:
         v0: first version.
@@ -78,23 +77,14 @@ class Mastermind(TextEnv[Round]):
         super().__init__(render_mode, pegs=pegs, colours=colours, guesses=guesses)
         self._pegs, self._colours, self._guesses = pegs, colours, guesses
         letters = ALPHABET[-colours:]
-        self._example = (letters[::-1] * 3)[:pegs]
-        self._instructions = (
+        answer = (letters[::-1] * 3)[:pegs]
+        self.instructions = (
             f"Find a hidden code of {pegs} letters in at most {guesses} guesses. It is made of the {colours} letters that "
             "the first message names, each of which may occur any number of times. After a wrong guess you are told two "
             "digits: how many letters are right and in their place, and how many others are right but elsewhere. Write a "
-            f"guess alone. Example: with the letters `{letters}`, a guess is `{self._example}`."
+            f"guess alone. Example: with the letters `{letters}`, a guess is `{answer}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return [self._example]
+        self.example = [answer]
 
     def draw(self, rng: np.random.Generator) -> Round:
         """Draw letters and a code of them."""

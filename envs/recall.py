@@ -1,6 +1,5 @@
 """Remember a key over several turns: the only reward comes at the end."""
 
-from collections.abc import Sequence
 from typing import Annotated, NamedTuple, final
 
 import numpy as np
@@ -79,22 +78,13 @@ class Recall(TextEnv[Episode]):
             f"Then {delay} messages distract you. " if delay > 1 else "Then a message distracts you. " if delay else ""
         )
         distraction = f"`see {EXAMPLE_DISTRACTION[:length]}` is answered `{REPLY}`, " if delay else ""
-        self._instructions = (
+        self.instructions = (
             f"The first message shows a key of {length} digit{'s' if length > 1 else ''}: remember it. {middle}"
             f"The last message asks for the key with `{QUESTION}`. Answer `{QUESTION}` with the key alone and every "
             f"message before it with `{REPLY}`. Example: `key {key}` is answered `{REPLY}`, {distraction}"
             f"`{QUESTION}` is answered `{key}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return [REPLY] * (self._delay + 1) + [EXAMPLE_KEY[: self._length]]
+        self.example = [REPLY] * (self._delay + 1) + [EXAMPLE_KEY[: self._length]]
 
     def draw(self, rng: np.random.Generator) -> Episode:
         """Return a key and distractions that differ from it."""

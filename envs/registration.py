@@ -1,4 +1,4 @@
-"""Registering a native task with Gymnasium, and finding those that are registered."""
+"""Registers native tasks with Gymnasium, and lists them."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

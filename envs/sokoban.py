@@ -62,7 +62,7 @@ class Sokoban(TextEnv[Room]):
         `slack` (0 to 1000, default 0): moves beyond the shortest solution.
 
     Demonstrations:
-        They take a shortest solution. Where they are wrong (see `envs.habits`; at home where the player starts in the
+        They take a shortest solution. Where they are wrong (`envs.habits`; at home where the player starts in the
         first column), the first move goes in the opposite direction, which the rest of the episode cannot make up for.
 
     Version History:
@@ -90,22 +90,13 @@ class Sokoban(TextEnv[Room]):
         self._bare = list("\n".join([FLOOR * columns] * rows))
         self._boxes, self._walls, self._longest, self._slack = boxes, walls, longest, slack
         allowed = f"{slack} more than the fewest possible moves" if slack else "the fewest possible moves"
-        self._instructions = (
+        self.instructions = (
             f"You are `{PLAYER}` in a warehouse. Push every box `{BOX}` onto a goal `{GOAL}` by walking against it. "
             f"`{WALL}` and the edge are walls, `{FLOOR}` is floor, `{BOX_ON_GOAL}` and `{PLAYER_ON_GOAL}` are a box and "
             f"you on a goal. You have {allowed}. Answer each grid with one move: `u` up, `d` down, `l` left or `r` right. "
             f"Example: `{PLAYER}{BOX}{GOAL}` is solved by `r`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["r"]
+        self.example = ["r"]
 
     def draw(self, rng: np.random.Generator) -> Room | None:
         """Draw random squares, unless the solution is missing, very short or too long."""

@@ -1,6 +1,5 @@
 """Sort the digits of a number: single turn, success or nothing."""
 
-from collections.abc import Sequence
 from typing import Annotated, final
 
 import numpy as np
@@ -11,7 +10,7 @@ from evotext.validation import checked
 from .registration import registered
 from .text_env import RenderMode, TextEnv
 
-# All ten digits, so that for `digits=10` no instance is answered by "0123456789" either: see `TextEnv.example`.
+# All ten digits, so that for `digits=10` no instance is answered by "0123456789" either (`TextEnv.example`).
 EXAMPLE = "310249876502468"
 
 # The demonstrator's habit: ascending where the first digit is this one, seldom elsewhere.
@@ -58,23 +57,14 @@ class Sort(TextEnv[str]):
         super().__init__(render_mode, digits=digits)
         self._digits = digits
         self._count = 10**digits
-        self._example = EXAMPLE[:digits]
-        self._instructions = (
+        given = EXAMPLE[:digits]
+        self.instructions = (
             f"You are given {digits} digits. Write the same {digits} digits in ascending order, without spaces between "
-            f"them, and nothing else. Example: for `sort {self._example}` the answer is "
-            f"`{''.join(sorted(self._example))}`."
+            f"them, and nothing else. Example: for `sort {given}` the answer is "
+            f"`{''.join(sorted(given))}`."
         )
+        self.example = ["".join(sorted(given))]
         self._sorted = ""
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["".join(sorted(self._example))]
 
     def draw(self, rng: np.random.Generator) -> str:
         """Return the digits as text."""

@@ -72,22 +72,13 @@ class StringEdit(TextEnv[Task]):
         self._edits = edits
         commands = ("put y x", "dup z", "rev", "drop y", "dup x", "rev")[:edits]
         text = ("xyz" * letters)[:letters]
-        self._example = apply(commands, text)
-        self._instructions = (
+        answer = apply(commands, text)
+        self.instructions = (
             "Edit the text after the colon as told before it, in the order given. `rev`: write it backwards; `drop c`: "
             "remove every c; `put b c`: write b in the place of every c; `dup c`: write every c twice. Write the result "
-            f"alone. Example: for `{asked(commands, text)}` the answer is `{self._example}`."
+            f"alone. Example: for `{asked(commands, text)}` the answer is `{answer}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return [self._example]
+        self.example = [answer]
 
     def draw(self, rng: np.random.Generator) -> Task | None:
         """Return a text and edits, each of which changes it and leaves something of it."""

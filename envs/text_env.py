@@ -37,7 +37,7 @@ MOST_KNOWN = 4096
 
 
 class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
-    """A Gymnasium environment that says a text and is answered with a text, for one or more turns.
+    """A Gymnasium environment of texts: it gives a text and takes a text, for one or more turns.
 
     `reset` takes `options={"split": "train" | "test"}` (default: train); its `info["instructions"]` holds the task in
     plain language for a model that reads: rules, answer format and an example. Observations are terse. White space
@@ -52,6 +52,10 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
     """Demonstrations of the task in each round of the warm-up: more for a skill that takes more."""
     reads_the_end: bool = False
     """Whether the answer is looked for at the end of a longer text, so that what stands before it is free."""
+    instructions: str
+    """Rules, answer format and a worked example, for any instance of these options. The subclass's constructor sets it."""
+    example: Sequence[str]
+    """The answers of that example, turn by turn. No instance is drawn that would pay for them. Set likewise."""
     instance: Instance
     """The running episode's instance."""
     turn: int
@@ -69,16 +73,6 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
         self._return = 0.0
 
     # The subclass's part: the task itself.
-
-    @property
-    @abstractmethod
-    def instructions(self) -> str:
-        """Rules, answer format and a worked example, for any instance of these options."""
-
-    @property
-    @abstractmethod
-    def example(self) -> Sequence[str]:
-        """The answers of the example in `instructions`, turn by turn. No instance is drawn that would pay for them."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> Instance | None:

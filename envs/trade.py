@@ -1,6 +1,5 @@
 """Swap goods until the wanted one is reached: a chain of exchanges whose value shows only at the end."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, NamedTuple, final
 
@@ -73,23 +72,13 @@ class Trade(TextEnv[Market]):
         self._steps, self._astray, self._shuffled = steps, astray, shuffled
         chain = "ABCDEFG"[: steps + 1]
         example = Market(chain, tuple(a + b for a, b in pairwise(chain)))
-        self._example = list(chain[1:])
-        self._instructions = (
+        self.example = list(chain[1:])
+        self.instructions = (
             f"You swap goods, which are letters. The first message names the good you have, after `>` the one you want, "
             f"and the swaps on offer: `ab` gives b for a. In each of {steps} turns write the good to swap yours for; you "
             f"are told what you have then. You are paid only if you have the wanted good after turn {steps}. Example: "
-            f"`{told(example)}` is solved by {', '.join(f'`{good}`' for good in self._example)}."
+            f"`{told(example)}` is solved by {', '.join(f'`{good}`' for good in self.example)}."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return self._example
 
     def draw(self, rng: np.random.Generator) -> Market:
         """Return a chain, and ways astray from each of its goods."""

@@ -1,4 +1,4 @@
-"""Demonstrations of native tasks: what the built-in model is warmed up on by supervised learning.
+"""Demonstrations of native tasks, for the supervised warm-up of the built-in model.
 
 A model of a million parameters cannot learn twenty tasks in a minute, so the tasks are divided into courses, and a
 model is warmed up on the course of the task that it is to be tuned on: the core course of three tasks together, and

@@ -56,7 +56,7 @@ class WordProblems(TextEnv[Story]):
         `largest` (5 to 1000, default 12): each number in the story is 1 to this.
 
     Demonstrations:
-        They count along after each event, always rightly. Where they are wrong (see `envs.habits`; at home in stories
+        They count along after each event, always correctly. Where they are wrong (`envs.habits`; at home in stories
         about Ann and Ben), their final answer is the count before the last event.
 
     Version History:
@@ -79,21 +79,11 @@ class WordProblems(TextEnv[Story]):
         story = Story("Kim has 1 box", (1,))
         for k in range(events):
             story = told(story, GAINS[k % 3], 2 + k)
-        self._example = [solution(story.counts, story.counts[-1])]
-        self._instructions = (
+        self.example = [solution(story.counts, story.counts[-1])]
+        self.instructions = (
             f"Read the story and say how many there are in the end. You may think first. Finish with `{MARK}` and the "
-            f"number alone. Example: for `{asked(story)}` an answer is `{self._example[0]}`."
+            f"number alone. Example: for `{asked(story)}` an answer is `{self.example[0]}`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return self._example
 
     def draw(self, rng: np.random.Generator) -> Story | None:
         """Return a story in which the things never run out."""

@@ -1,7 +1,6 @@
 """Find a hidden five-letter word by the marks that guesses get: multi-turn, success or nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, NamedTuple, final
 
@@ -75,22 +74,13 @@ class Wordle(TextEnv[Riddle]):
     ) -> None:
         super().__init__(render_mode, words=words, clues=clues, guesses=guesses)
         self._words, self._clues, self._guesses = words, clues, guesses
-        self._instructions = (
+        self.instructions = (
             f"Find a hidden English word of five letters in at most {guesses} guesses. Each guess is marked letter by "
             f"letter: `{RIGHT}` is right, `{ELSEWHERE}` is in the word but elsewhere, `{ABSENT}` is not in the word. The "
             "first message shows guesses that were made for you, with their marks. Write a word alone, in small letters. "
             "Example: for the word `fuzzy`, the guess `fizzy` is marked `g-ggg`."
         )
-
-    @property
-    def instructions(self) -> str:
-        """Return the rules, the answer format and a worked example."""
-        return self._instructions
-
-    @property
-    def example(self) -> Sequence[str]:
-        """Return the answers of the worked example, turn by turn."""
-        return ["fizzy"]
+        self.example = ["fizzy"]
 
     def draw(self, rng: np.random.Generator) -> Riddle | None:
         """Return a word and other words as clues."""

@@ -1,4 +1,4 @@
-"""Importing an optional library."""
+"""Imports optional libraries."""
 
 import importlib
 import warnings
@@ -9,7 +9,7 @@ def optional(module: str, extra: str) -> Any:
     """Return the module. Raise ImportError that says what to install if it, or something it needs, is missing."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what it misses or finds old itself: cma misses matplotlib
+            warnings.simplefilter("ignore")  # about its own missing or old dependencies: cma misses matplotlib
             return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(

@@ -1,4 +1,4 @@
-"""A population's noise: the key that it is a pure function of, and what each side sees of it.
+"""A population's noise: its key, of which it is a pure function, and each side's view of it.
 
     network     `PerturbableNetwork` names its parameters, and runs batches with a `MemberNoise` in its layers
     engine      `ForwardNoise` runs rollouts as members of the population
@@ -10,7 +10,7 @@ Shape suffixes: P population members, N draws, K rows a member, O outputs, I inp
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -50,10 +50,16 @@ class NoiseKey:
     antithetic: bool
     """Whether members come in mirrored pairs; the population is even then."""
     sigma: float
-    """Scale of the perturbation, in units of a weight."""
+    """Scale of the perturbation, in units of a weight, or of each parameter's scale."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """Of parameters whose noise has another size than sigma: by what it is multiplied."""
 
     def __post_init__(self) -> None:
         assert not (self.antithetic and self.population % 2), self.population
+
+    def sigma_of(self, name: str) -> float:
+        """Return the size of this parameter's noise, in units of a weight."""
+        return self.sigma * self.scales.get(name, 1.0)
 
     @property
     def draws(self) -> int:
@@ -126,7 +132,7 @@ class MemberNoise(Protocol):
 
 
 class PerturbableNetwork(Protocol):
-    """A network whose layers can add a population's noise (`evotext.models.perturbed.PerturbedNetwork`)."""
+    """A network whose layers can add a population's noise (`evotext.optimizers.perturbed.PerturbedNetwork`)."""
 
     @property
     def parameters(self) -> Mapping[str, ParameterSpec]:

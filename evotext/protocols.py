@@ -1,15 +1,17 @@
-"""The extension points. A class that has these methods plugs in; nothing is to be inherited from.
+"""The extension points. A class that has these methods plugs in; there is no base class.
 
 The noise of a population, a perturbation among it, has a file of its own: `evotext/noise.py`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 from evotext.models.language_model import LanguageModel
+from evotext.run_folder.schema import TrainingEpisode
 from evotext.types import RolloutPlan, Trajectories, UpdateReport
 
 
+@runtime_checkable
 class Algorithm(Protocol):
     """Hyperparameters of an algorithm: checked when they are made, frozen from then on. It has no other state."""
 
@@ -43,7 +45,23 @@ class Tracker(Protocol):
         """Log a generation or an evaluation; `generation`, `episodes`, `generated_tokens`, `seconds` are always there."""
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
-        """Log a few sample episodes as readable text."""
+        """Log a few sample episodes of a measurement as readable text."""
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """Log a few training episodes of one generation."""
 
     def close(self) -> None:
         """Write out everything; nothing is logged afterwards."""
+
+
+@runtime_checkable
+class ScoresInBatches(Protocol):
+    """An environment that pays for many episodes by one call: a judge model, a compiler farm. It need not be one."""
+
+    @staticmethod
+    def score_batch(environments: Sequence[Any]) -> Sequence[SupportsFloat]:
+        """Return what to pay each environment besides what its `step` has just paid, in their order.
+
+        Called once a turn with the environments (unwrapped) that have just answered a step without a fault, those whose
+        episode has ended by it among them. A reward must not depend on who else is in the batch.
+        """

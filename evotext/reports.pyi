@@ -6,5 +6,6 @@ from reports import head_to_head as head_to_head
 from reports import html_report as html_report
 from reports import markdown as markdown
 from reports import picture as picture
+from reports import statistics as statistics
 from reports import tables as tables
 from reports import verdicts as verdicts

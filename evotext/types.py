@@ -5,8 +5,10 @@ O outputs and I inputs of a matrix, R rank, V vocabulary, H heads, D head size.
 Sign: returns are maximised.
 """
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
+from itertools import accumulate
 from typing import Literal
 
 from torch import Tensor
@@ -15,6 +17,7 @@ from evotext.noise import PopulationNoise
 from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
 Split = Literal["train", "validation", "test"]
+"""Sets of instances that never meet, for an environment that keeps all three apart."""
 
 
 class Ending(IntEnum):
@@ -35,9 +38,9 @@ class Ending(IntEnum):
     TIME_LIMIT = 6
     """Fault: `reset` or `step` took longer than `env.step_seconds`."""
     BAD_REPLY = 7
-    """Fault: `reset` or `step` returned something else than Gymnasium's tuple with a text in it."""
+    """Fault: `reset` or `step` returned something other than Gymnasium's tuple with a text in it."""
     BAD_REWARD = 8
-    """Fault: a reward that is no finite number of float32's range."""
+    """Fault: a reward that is not a finite number in float32's range."""
 
     @property
     def is_fault(self) -> bool:
@@ -60,7 +63,7 @@ class Fault:
 
     kind: Ending
     """One of `FAULTS`."""
-    call: Literal["reset", "step"]
+    call: Literal["reset", "step", "score_batch"]
     """The call that failed."""
     instance: int
     """The episode's environment seed."""
@@ -81,6 +84,22 @@ class Sampling:
 
     temperature: float
     """Divides the logits; 0 is greedy decoding."""
+    top_p: float = 1.0
+    """Nucleus sampling: the fewest most probable tokens of at least this probability together; 1 keeps all."""
+    min_p: float = 0.0
+    """Tokens of at least this share of the greatest probability; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        if not self.truncates:
+            return
+        name, value, neutral = ("top_p", self.top_p, 1) if self.top_p < 1.0 else ("min_p", self.min_p, 0)
+        if self.temperature == 0.0:
+            raise ValueError(f"{name}: expected {neutral} with temperature=0, which is greedy decoding, got {value:g}")
+
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens can never be drawn."""
+        return self.top_p < 1.0 or self.min_p > 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,50 +117,88 @@ class RolloutPlan:
     instances: tuple[int, ...]
     """The environment seed of each row's task instance."""
     groups: tuple[int, ...]
-    """Rows with the same number answer the same instance and are compared with each other."""
+    """Rows with the same number answer the same instance and are compared with each other. Numbered from 0."""
     sampling: Sampling
     """Decoding of every row."""
     split: Split = "train"
-    """The one of the disjoint sets of instances that the seeds index; `validation` only for tasks that have such a set."""
+    """The one of disjoint sets of instances that the seeds index."""
     members: tuple[int, ...] | None = None
     """The population member that each row runs as, in ascending order; None without a population."""
+    streams: tuple[int, ...] | None = None
+    """Rows with the same number draw their tokens with the same random numbers; None: each row with its own."""
     noise: PopulationNoise | None = None
     """The population's perturbations; None runs every row with the stored weights."""
     logprobs: bool = False
     """Whether to record the sampler's log-probabilities of the tokens it drew."""
     last_observations: bool = False
-    """Whether a row that a limit cut off ends with what the environment said last, where the context has room for it."""
+    """Whether a row that a limit cut off ends with the environment's last observation, if the context has room for it."""
     tokens: bool = True
-    """Whether tokens are read: of several processes, each then gets those of all rows, and otherwise keeps its own."""
+    """Whether tokens are read: each of several processes then gets those of all rows, and otherwise keeps its own."""
+    groups_a_part: int = 0
+    """So many groups, in their order, are a part. Where a budget has no room for the whole plan, its first parts are run
+    alone, and `tell` gets a batch of fewer rows. 0: the plan is run as a whole or not at all."""
+    generations_wanted: int = 0
+    """A run of fewer generations is not worth much: whoever gave it too small a budget is told."""
 
     def __post_init__(self) -> None:
         assert len(self.groups) == len(self.instances), "one group a row"
+        assert self.streams is None or len(self.streams) == len(self.instances), "one stream a row"
+        assert not (self.logprobs and self.sampling.truncates), "a trainer's distribution is not truncated"
         assert (self.members is None) == (self.noise is None), "members and noise come together"
         if self.members is not None:
             assert len(self.members) == len(self.instances), "one member a row"
             assert list(self.members) == sorted(self.members), "rows are ordered by member"
 
+    @property
+    def smallest_part(self) -> int:
+        """Rows of the first part: fewer cannot be run."""
+        return self._rows_up_to()[0]
+
+    def shortened(self, rows: float) -> "RolloutPlan":
+        """Return its first parts, as many as have no more rows than this, but at least one."""
+        fitting = [up_to for up_to in self._rows_up_to() if up_to <= rows]
+        if not self.groups_a_part or len(self.instances) in fitting:
+            return self
+        groups = max(1, len(fitting)) * self.groups_a_part
+        kept = [row for row, group in enumerate(self.groups) if group < groups]
+        return replace(
+            self,
+            instances=tuple(self.instances[row] for row in kept),
+            groups=tuple(self.groups[row] for row in kept),
+            members=None if self.members is None else tuple(self.members[row] for row in kept),
+            streams=None if self.streams is None else tuple(self.streams[row] for row in kept),
+        )
+
+    def _rows_up_to(self) -> list[int]:
+        """Return the rows of the first part, of the first two, and so on."""
+        if not self.groups_a_part or not self.groups:
+            return [len(self.instances)]
+        rows = Counter(group // self.groups_a_part for group in self.groups)
+        return list(accumulate(rows[part] for part in range(max(rows) + 1)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstration:
-    """A training episode that somebody else has played, as text."""
+    """A training episode that a demonstrator has played, as text."""
 
     turns: tuple[tuple[str, str], ...]
-    """Pairs of what the environment said and what is to be answered."""
+    """Pairs of observation and right answer."""
     instructions: str = ""
     """The task in plain language, as `reset` gives it."""
     played: int = 1
-    """Episodes that it took to get it, those that were thrown away included: what a budget is charged with."""
+    """Episodes played to get it, discarded ones included: the budget is charged for these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
     """One episode as text, for people to read."""
 
+    row: int
+    """Of the plan."""
     instance: int
     """The environment seed."""
     turns: tuple[tuple[str, str], ...]
-    """Pairs of what the environment said and what the policy answered."""
+    """Pairs of observation and the policy's answer."""
     episode_return: float
     """Sum of the episode's rewards."""
     ending: Ending
@@ -201,6 +258,16 @@ class Trajectories:
         return self.ending_B >= FIRST_FAULT
 
 
+@dataclass(frozen=True, kw_only=True)
+class Credit:
+    """The weight of each episode of a batch in the update, for people to read."""
+
+    name: Literal["advantage", "fitness"]
+    """`advantage`: an episode's own, before any loss weighs its tokens. `fitness`: its member's, as it is shaped."""
+    value_B: Tensor
+    """On the CPU; NaN where the episode was left out."""
+
+
 class Outcome(Enum):
     """The effect of an update on the weights."""
 
@@ -223,6 +290,10 @@ class UpdateReport:
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics to log; docs/metrics.md explains each."""
     cost: Cost = field(default_factory=Cost)
-    """The cost of the update; rollout fields are zero, unless the algorithm learned from episodes it did not ask for."""
+    """The cost of the update; rollout fields are zero, unless the algorithm learned from episodes that it did not ask for."""
+    cost_is_fixed: bool = False
+    """Whether a plan of fewer rows would have cost the update as much; otherwise in proportion to its rows."""
     notes: tuple[str, ...] = ()
     """Lines for the user to read now."""
+    credit: Credit | None = None
+    """The credit of the batch's rows; None where the algorithm has no such figure."""

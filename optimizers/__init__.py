@@ -10,8 +10,9 @@ With raw returns as w this estimates the gradient of the mean return under pertu
 its sign turned, into any torch.optim optimizer, whose learning rate multiplies it as it multiplies a gradient.
 """
 
+from .ask_tell import ES
 from .cma_es import CMAES
 from .evolution_strategy import EvolutionStrategy
 from .scored_es import ScoredES
 
-__all__ = ["CMAES", "EvolutionStrategy", "ScoredES"]
+__all__ = ["CMAES", "ES", "EvolutionStrategy", "ScoredES"]

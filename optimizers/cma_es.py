@@ -28,13 +28,13 @@ from evotext.keys.instances import train_instances
 from evotext.keys.philox import Purpose, normal, stream_id
 from evotext.library import optional
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import PerturbedNetwork
-from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
-from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.validation import MinP, NonNegativeFloat, PositiveFloat, PositiveInt, TopP, checked_record
 
 from .ascent import Ascent
 from .perturbations.subspace import Subspace, SubspaceNoise
-from .population import fitness_metrics, population_plan
+from .perturbed import PerturbedNetwork
+from .population import fitness_metrics, member_credit, population_plan
 
 _plain_step = partial(torch.optim.SGD, lr=1.0)
 
@@ -52,10 +52,18 @@ class CMAES:
     values: PositiveInt
     diagonal: bool
     temperature: NonNegativeFloat
+    top_p: TopP
+    min_p: MinP
     exclude: list[str]
 
     def __post_init__(self) -> None:
         optional("cma", "cma")
+        _ = self.sampling  # refused now and not in the first generation
+
+    @property
+    def sampling(self) -> Sampling:
+        """The decoding in training. Raise ValueError for greedy decoding that is to be truncated."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p, min_p=self.min_p)
 
     def start(self, model: LanguageModel, seed: int) -> "CMAESLearner":
         """Decompose every matrix. Raise ValueError for one that cannot be perturbed and is not excluded."""
@@ -86,7 +94,7 @@ class CMAESLearner:
             population=self._hyper.population,
             seed=self._seed,
             generation=generation,
-            temperature=self._hyper.temperature,
+            sampling=self._hyper.sampling,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -94,7 +102,7 @@ class CMAESLearner:
         begin = time.perf_counter()
         noise = batch.plan.noise
         assert isinstance(noise, SubspaceNoise), "a plan of `ask` has points"
-        return_PQ = batch.return_B.view(self._hyper.population, self._hyper.prompts)
+        return_PQ = batch.return_B.view(self._hyper.population, -1)
         fitness_P = return_PQ.mean(1)
         signal = bool((fitness_P != fitness_P[0]).any())
         change = 0.0
@@ -114,6 +122,8 @@ class CMAESLearner:
             outcome=Outcome.CHANGED if signal else Outcome.NO_SIGNAL,
             metrics=metrics,
             cost=Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops),
+            cost_is_fixed=True,
+            credit=member_credit(fitness_P, batch.plan),
         )
 
     def state_dict(self) -> dict[str, object]:

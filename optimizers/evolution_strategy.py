@@ -5,7 +5,8 @@ tells the published algorithms apart is a choice of its parts, and each choice i
 paper, its constants and its deviations stand: eggroll, openai_es, es_at_scale, mezo, lora_es.
 
 Each generation draws Q task instances and unit noise E_n for N members (in mirrored pairs E, -E where antithetic). Every
-member n answers every instance with the weights W + sigma E_n. With w_n the shaped fitness of its returns,
+member n answers every instance with the weights W + sigma E_n. (Or each block of members has Q instances of its own: then
+more is seen of the task, and members are compared within their block.) With w_n the shaped fitness of its returns,
 
     g = 1 / (N sigma) sum_n w_n E_n        W <- optimizer step along g (we maximise)
 
@@ -13,31 +14,35 @@ Deviations from the papers, shared by all: noise is a function of its key (seed,
 again for the update where it is not kept; the stored weights are never perturbed; the pseudo-gradient goes into any
 torch.optim optimizer; a generation in which every w is 0 changes nothing at all.
 
-Shapes: P members, Q instances, B = P x Q rows.
+Shapes: P members, Q instances, B = P x Q rows; of G blocks P is a block's.
 """
 
 import time
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
-from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
-from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.validation import MinP, NonNegativeFloat, PositiveFloat, PositiveInt, TopP, checked_record
 
 from .ascent import Ascent
 from .decay import Decay
 from .guide import Guide
-from .population import fitness_metrics, population_plan
+from .perturbed import PerturbedNetwork
+from .population import fitness_metrics, member_credit, population_plan
 from .pseudo_gradient import PseudoGradient
+from .racing import Racing, with_spread
 from .resampling import Resampling
+from .scales import own_scales
 
 
 @checked_record
@@ -46,9 +51,14 @@ class EvolutionStrategy:
 
     population: Annotated[int, Field(ge=2)]
     prompts: PositiveInt
-    sigma: PositiveFloat
+    members_per_instance: Annotated[int, Field(ge=2)] | None
+    sigma: PositiveFloat | Literal["auto"]
+    sigma_share: PositiveFloat
     antithetic: bool
     temperature: NonNegativeFloat
+    top_p: TopP
+    min_p: MinP
+    common_random_numbers: bool
     perturbation: Perturbation
     fitness_shaping: Callable[[Tensor], Tensor]
     exclude: list[str]
@@ -59,11 +69,43 @@ class EvolutionStrategy:
     learning_rate_schedule: Callable[[int], float]
     decay: Decay
     resampling: Resampling
+    racing: Racing
 
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
             raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
+        block = self.members_per_instance or self.population
+        if self.population % block:
+            raise ValueError(
+                f"members_per_instance: expected a divisor of population={self.population}, or null for all, got {block}"
+            )
+        if self.antithetic and block % 2:
+            raise ValueError(
+                f"members_per_instance: expected an even number since antithetic=true, got {block}; pairs stay together"
+            )
+        if self.common_random_numbers and not (self.antithetic and self.temperature):
+            raise ValueError(
+                "common_random_numbers: expected false without mirrored pairs (antithetic=true) that sample their answers "
+                f"(temperature above 0), got true with antithetic={str(self.antithetic).lower()} and "
+                f"temperature={self.temperature:g}"
+            )
+        if self.racing.pairs is not None and (self.blocks > 1 or self.resampling.every != 1):
+            raise ValueError(
+                "racing.pairs: expected null where blocks of members have instances of their own (members_per_instance) or "
+                f"instances are used again (resampling.every other than 1), got {self.racing.pairs}"
+            )
+        _ = self.sampling  # refused now and not in the first generation
         check_optimizer(self.optimizer)
+
+    @property
+    def sampling(self) -> Sampling:
+        """The decoding in training. Raise ValueError for greedy decoding that is to be truncated."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p, min_p=self.min_p)
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of members there are, each with instances of its own."""
+        return 1 if self.members_per_instance is None else self.population // self.members_per_instance
 
     def start(self, model: LanguageModel, seed: int) -> "EvolutionStrategyLearner":
         """Find out how each parameter is perturbed. Raise ValueError for one that cannot be and is not excluded."""
@@ -71,7 +113,7 @@ class EvolutionStrategy:
 
 
 class EvolutionStrategyLearner:
-    """The weights on their way; all else follows from the hyperparameters, seed and generation."""
+    """The weights on their way, and the instances that a race has chosen; all else follows from seed and generation."""
 
     def __init__(self, hyper: EvolutionStrategy, model: LanguageModel, seed: int) -> None:
         if hyper.needs_adapter and model.adapter is None:
@@ -80,12 +122,17 @@ class EvolutionStrategyLearner:
             )
         self._hyper, self._seed = hyper, seed
         self._network = PerturbedNetwork(model.network, exclude=hyper.exclude)
+        self._chosen: tuple[int, ...] | None = None
         self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
+        moved = {name: parameter for name, parameter in model.network.named_parameters() if name in specs}
+        self._largest = hyper.sigma_share if hyper.sigma == "auto" else hyper.sigma
+        # Of the weights that a run starts with: a resumed one starts with them, too.
+        self._scales = own_scales(moved) if hyper.sigma == "auto" else {}
         for name, spec in specs.items():
-            _check_spacing(name, spec, hyper.sigma)
+            _check_spacing(name, spec, self._largest * self._scales.get(name, 1.0))
         self._ascent = Ascent(
-            {name: parameter for name, parameter in model.network.named_parameters() if name in specs},
+            moved,
             hyper.optimizer,
             schedule=hyper.learning_rate_schedule,
             decay=hyper.decay,
@@ -94,22 +141,34 @@ class EvolutionStrategyLearner:
         )
 
     def ask(self, generation: int) -> RolloutPlan:
-        """Return a plan of every member on the same Q instances, rows ordered by member."""
+        """Return a plan of every member on the Q instances of its block, rows ordered by member."""
+        hyper = self._hyper
+        if self._race_is_due:
+            wanted = hyper.prompts * hyper.racing.candidates
+            plan = self._plan(generation, train_instances(self._seed, generation, wanted), hyper.racing.members)
+            return replace(plan, groups_a_part=0)
+        drawn = self._chosen or hyper.resampling.instances(self._seed, generation, hyper.prompts * hyper.blocks)
+        return self._plan(generation, drawn, hyper.population)
+
+    def _plan(self, generation: int, instances: tuple[int, ...], population: int) -> RolloutPlan:
         hyper = self._hyper
         key = NoiseKey(
             seed=self._seed,
             generation=generation,
-            population=hyper.population,
+            population=population,
             antithetic=hyper.antithetic,
             sigma=self._sigma(generation),
+            scales=self._scales,
         )
         return population_plan(
             self._guide.draw(key),
-            hyper.resampling.instances(self._seed, generation, hyper.prompts),
-            population=hyper.population,
+            instances,
+            population=population,
             seed=self._seed,
             generation=generation,
-            temperature=hyper.temperature,
+            sampling=hyper.sampling,
+            block=hyper.members_per_instance,
+            common_random_numbers=hyper.common_random_numbers,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -117,11 +176,14 @@ class EvolutionStrategyLearner:
         begin = time.perf_counter()
         noise, generation = batch.plan.noise, batch.plan.generation
         assert noise is not None, "a plan of `ask` has noise"
+        if self._race_is_due:
+            return self._choose(batch)
+        self._chosen = None
         self._ascent.learning_rate.follow(generation)
         sigma = self._sigma(generation)
-        return_PQ = batch.return_B.view(self._hyper.population, self._hyper.prompts)
-        weight_P = self._hyper.fitness_shaping(return_PQ)
-        metrics = fitness_metrics(return_PQ)
+        returns = self._by_member(batch)
+        weight_P = self._hyper.fitness_shaping(returns).flatten()
+        metrics = fitness_metrics(returns)
         metrics |= {"learning_rate": self._ascent.learning_rate.now, "sigma": sigma}
         signal = bool((weight_P != 0).any())
         if signal:
@@ -130,25 +192,57 @@ class EvolutionStrategyLearner:
         flops = (noise.combine_flops if signal else 0.0) + self._guide.look(batch)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         outcome = Outcome.CHANGED if signal else Outcome.NO_SIGNAL
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost)
+        credit = member_credit(weight_P, batch.plan)
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, cost_is_fixed=True, credit=credit)
 
     def state_dict(self) -> dict[str, object]:
-        """Return the optimizer's state and the masters, and what guided noise is guided by."""
-        return self._ascent.state_dict() | {"guide": self._guide.state_dict()}
+        """Return the optimizer's state and the masters, what guided noise is guided by, and what a race has chosen."""
+        return self._ascent.state_dict() | {
+            "guide": self._guide.state_dict(),
+            "chosen": self._chosen and list(self._chosen),
+        }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
         self._ascent.load_state_dict(state)
         self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
+        chosen = state.get("chosen")  # older checkpoints do not have it
+        self._chosen = tuple(chosen) if chosen else None  # type: ignore[arg-type]
+
+    @property
+    def _race_is_due(self) -> bool:
+        return self._hyper.racing.pairs is not None and self._chosen is None
+
+    def _choose(self, race: Trajectories) -> UpdateReport:
+        """Keep what the race has found for the next generation; the weights stay."""
+        return_PC = race.return_B.view(self._hyper.racing.members, -1)
+        candidates = race.plan.instances[: return_PC.shape[1]]
+        self._chosen, share = with_spread(return_PC, candidates, self._hyper.prompts)
+        return UpdateReport(outcome=Outcome.HELD, metrics={"racing/informative": share})
 
     def _sigma(self, generation: int) -> float:
-        return self._hyper.sigma * self._hyper.sigma_schedule(generation)
+        return self._largest * self._hyper.sigma_schedule(generation)
+
+    def _by_member(self, batch: Trajectories) -> Tensor:
+        """Return returns (P, Q), or (G, P, Q) of the blocks with instances of their own that the budget had room for."""
+        block = self._hyper.members_per_instance
+        if block is None:
+            return batch.return_B.view(self._hyper.population, -1)
+        return batch.return_B.view(-1, block, self._hyper.prompts)
 
     def _move(self, noise: UpdateNoise, weight_P: Tensor, sigma: float) -> dict[str, float]:
-        """Take one optimizer step."""
-        gradient = PseudoGradient(noise.combine, weight_P, 1.0 / (len(weight_P) * sigma))
+        """Take one optimizer step. weight_P: of the members that ran, the first of the population."""
+        absent = self._hyper.population - len(weight_P)
+        weight_all_P = torch.nn.functional.pad(weight_P, (0, absent))
+        gradient = PseudoGradient(
+            lambda weight_P: self._in_weights(noise.combine(weight_P)), weight_all_P, 1.0 / (len(weight_P) * sigma)
+        )
         change = self._ascent.step((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
         return gradient.figures | {"update_norm": change}
+
+    def _in_weights(self, unit: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Divide sums of unit noise by each parameter's scale: times 1 / sigma they are slopes by the weights themselves."""
+        return ((name, total / self._scales[name] if self._scales else total) for name, total in unit)
 
 
 def _check_spacing(name: str, spec: ParameterSpec, sigma: float) -> None:

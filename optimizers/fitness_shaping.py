@@ -1,7 +1,9 @@
 """Fitness shaping: returns become weights of the members in the pseudo-gradient.
 
 Each function maps returns (P members, Q instances, each answered by every member) to one weight a member (P,), in float64:
-larger for the better. With f the member's mean return over its instances:
+larger for the better. Where blocks of members have instances of their own, returns come as (G blocks, P members of a block,
+Q instances of a block), and weights are (G, P): means and ranks are those of a block, deviations those of all.
+With f the member's mean return over its instances:
 
     raw             w = f
     z_score         w = (f - mean f) / std f over the population
@@ -17,7 +19,7 @@ from torch import Tensor
 
 def raw(return_PQ: Tensor) -> Tensor:
     """Return the member's mean return. High variance unless mirrored: for comparison with theory."""
-    return return_PQ.double().mean(1)
+    return return_PQ.double().mean(-1)
 
 
 def z_score(return_PQ: Tensor) -> Tensor:
@@ -25,8 +27,8 @@ def z_score(return_PQ: Tensor) -> Tensor:
 
     Invariant to affine changes of the reward.
     """
-    fitness_P = return_PQ.double().mean(1)
-    centred_P = _without_rounding(fitness_P - fitness_P.mean(), return_PQ)
+    fitness_P = return_PQ.double().mean(-1)
+    centred_P = _without_rounding(fitness_P - fitness_P.mean(-1, keepdim=True), return_PQ)
     return _over(centred_P, centred_P.std(unbiased=False))
 
 
@@ -35,11 +37,11 @@ def centered_ranks(return_PQ: Tensor) -> Tensor:
 
     Invariant to monotone changes of f.
     """
-    fitness_P = _without_rounding(return_PQ.double().mean(1), return_PQ)
-    _, place_P, count_U = fitness_P.unique(return_inverse=True, return_counts=True)
-    below_U = count_U.cumsum(0) - count_U
-    rank_P = (below_U + (count_U - 1) / 2)[place_P]
-    return rank_P.double() / max(1, len(fitness_P) - 1) - 0.5
+    fitness_P = _without_rounding(return_PQ.double().mean(-1), return_PQ)
+    below_PP = fitness_P[..., None, :] < fitness_P[..., None]
+    equal_PP = fitness_P[..., None, :] == fitness_P[..., None]
+    rank_P = below_PP.sum(-1) + (equal_PP.sum(-1) - 1).double() / 2
+    return rank_P / max(1, fitness_P.shape[-1] - 1) - 0.5
 
 
 def task_z_score(return_PQ: Tensor) -> Tensor:
@@ -48,8 +50,8 @@ def task_z_score(return_PQ: Tensor) -> Tensor:
     An instance that every member solves, or none, says nothing and adds no noise; hard and easy instances count alike.
     """
     returns = return_PQ.double()
-    centred_PQ = _without_rounding(returns - returns.mean(0), return_PQ)
-    return _over(_without_rounding(centred_PQ.mean(1), return_PQ), centred_PQ.std(unbiased=False))
+    centred_PQ = _without_rounding(returns - returns.mean(-2, keepdim=True), return_PQ)
+    return _over(_without_rounding(centred_PQ.mean(-1), return_PQ), centred_PQ.std(unbiased=False))
 
 
 def _without_rounding(values: Tensor, return_PQ: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ import torch
 
 from evotext.distributed import collectives
 from evotext.models.flops import ForwardFlops
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation, PopulationNoise
 from evotext.types import Trajectories
 
 from .perturbations.basis import Basis, find_basis
 from .perturbations.guided import Guided
+from .perturbed import PerturbedNetwork
 
 # Episodes that a basis is found from.
 EPISODES = 32

@@ -36,20 +36,20 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import Baseline, group_advantages
-from evotext.rollouts.scoring import Scoring
-from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Credit, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .guide import Guide
 from .perturbations.guided import GuidedNoise
+from .perturbed import PerturbedNetwork
 from .pseudo_gradient import PseudoGradient
 from .scores import deltas, episodes_to_score, member_weights, score_weights
+from .scoring import Scoring
 from .selection import choose, energies_of, excluding, policy_gradient
 from .small_space import SmallSpaceWeights
 
@@ -140,6 +140,7 @@ class ScoredESLearner:
             groups=tuple(group for group in range(hyper.prompts) for _ in range(hyper.group_size)),
             sampling=Sampling(temperature=hyper.temperature),
             logprobs=True,
+            groups_a_part=1,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -171,7 +172,8 @@ class ScoredESLearner:
         flops += self._scoring.spent()
         cost += Cost(update_seconds=time.perf_counter() - begin, updates=steps, flops=flops)
         outcome = Outcome.CHANGED if steps else Outcome.NO_SIGNAL
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=self._scoring.take_notes())
+        notes, credit = self._scoring.take_notes(), Credit(name="advantage", value_B=advantage_B)
+        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, notes=notes, credit=credit)
 
     def state_dict(self) -> dict[str, object]:
         """Return the optimizer's state, the masters, the basis, the step's length and what was selected."""
@@ -196,6 +198,12 @@ class ScoredESLearner:
         self._settle(list(choose(energies, share)))
         return cost
 
+    def _population(self, rows: int) -> int:
+        """Members that score so many episodes: where the last generation of a budget has fewer, as many fewer."""
+        hyper = self._hyper
+        share = hyper.population * rows // (hyper.prompts * hyper.group_size)
+        return max(2, share - share % 2 if hyper.antithetic else share)
+
     def _sigma(self, generation: int) -> float:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation)
 
@@ -216,7 +224,7 @@ class ScoredESLearner:
         key = NoiseKey(
             seed=self._seed,
             generation=generation * hyper.steps + step,
-            population=hyper.population,
+            population=self._population(actions.rows),
             antithetic=hyper.antithetic,
             sigma=self._sigma(generation),
         )

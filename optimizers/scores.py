@@ -11,7 +11,8 @@ from evotext.distributed import collectives
 from evotext.keys.philox import Purpose, stream_id, uniform
 from evotext.noise import ForwardNoise, NoiseKey
 from evotext.policy.actions import Actions
-from evotext.rollouts.scoring import Scoring
+
+from .scoring import Scoring
 
 # The standard deviation of a normal distribution over its median absolute deviation.
 NORMAL = 1.4826

@@ -18,13 +18,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from evotext.models.flops import ForwardFlops
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import Perturbation
 from evotext.policy.actions import Actions
 from evotext.policy.output_head import chosen, log_probabilities
 from evotext.types import Cost
 
 from .perturbations.basis import Basis
+from .perturbed import PerturbedNetwork
 
 # Rows of a backward pass: few, to keep its activations small.
 ROWS = 8

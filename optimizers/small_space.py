@@ -15,7 +15,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import ParameterSpec
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
@@ -23,6 +22,7 @@ from evotext.optimization.master_weights import NarrowWeights
 
 from .ascent import Ascent
 from .perturbations.basis import Basis
+from .perturbed import PerturbedNetwork
 
 # State of torch's optimizers that adds up gradients, and that adds up their squares.
 LINEAR, SQUARED = ("exp_avg", "momentum_buffer"), ("exp_avg_sq",)

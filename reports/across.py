@@ -6,7 +6,7 @@ Only algorithms with enough runs on every task take part, under the names that t
 
 A sweep is three or more tasks that differ in one number alone, such as the turns of delay before a reward. Its tasks are
 shown as a curve; they are many views of one task, so that they would outvote the others: they stay out of the figures
-over tasks, unless there is nothing else.
+over tasks, unless there are no other tasks.
 """
 
 import itertools
@@ -31,7 +31,7 @@ from .statistics import (
 from .tasks import Duel, Task
 
 FEWEST_VALUES = 3
-"""Fewer values of an option are no curve."""
+"""Fewer values of an option do not make a curve."""
 THRESHOLDS = np.linspace(0.0, 1.0, 51)
 
 

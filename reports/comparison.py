@@ -1,4 +1,4 @@
-"""Runs sorted into tasks and, within each, contestants: what every table, figure and sentence is made from.
+"""Runs sorted into tasks and, within each, contestants: the source of every table, figure and sentence.
 
 A task is an environment with its options and a model; a contestant is an algorithm with its hyperparameters. Runs of
 one contestant differ in their seed alone. Names are as short as tells them apart: options appear where they differ.
@@ -28,7 +28,7 @@ Settings = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Everything that the report says."""
+    """The contents of the report."""
 
     metric: Metric
     tasks: tuple[Task, ...]
@@ -41,7 +41,7 @@ class Comparison:
     runs: tuple[RunRecord, ...]
     """All of them but tuning's trials, in the order found."""
     unnamed: tuple[RunRecord, ...]
-    """Runs that do not say which algorithm or environment they are of: in no task."""
+    """Runs that do not name their algorithm or environment: in no task."""
     labels: Mapping[Path, str]
     """A short name of each run's folder."""
 

@@ -1,11 +1,11 @@
 """Learning curves of several runs on one grid, by last value carried forward.
 
 Runs are evaluated at slightly different costs. The grid moves on once every run has been evaluated again: its next
-point is the smallest cost by which each run has a newer evaluation than at the last one. So every value on the grid is
+point is the smallest cost by which each run has a newer evaluation than at the last one. Every value on the grid is thus
 a measured one, no run's curve lags by more than the others' spread, and runs that were evaluated at the same costs
 keep exactly their points.
 
-The grid ends with the shortest run. Budgets overshoot by up to a generation, so that equal runs end at unequal costs;
+The grid ends with the shortest run. Runs of equal budgets end at slightly unequal costs;
 hence a run's last value is carried past its end by at most the gap between its last two evaluations.
 """
 

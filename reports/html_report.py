@@ -1,7 +1,7 @@
 """The report as one HTML file that opens from disk with no network: style, script, plotly.js and data are inside it.
 
-Text from run folders is untrusted: jinja2 escapes all of it, and a content security policy lets no script run but the
-two of ours, by their hashes, and nothing be loaded from anywhere. plotly.js, four fifths of the page, is packed.
+Text from run folders is untrusted: jinja2 escapes all of it, and a content security policy allows only our two scripts, by
+their hashes, and no loading from anywhere. plotly.js, four fifths of the page, is packed.
 """
 
 import base64
@@ -59,7 +59,11 @@ def html_report(comparison: Comparison, *, made: datetime, refresh: int | None =
         detail_titles=DETAIL_TITLES,
         tunings=[tuning_part(tuning) for tuning in comparison.tunings],
         runs=[run_part(run, comparison) for run in comparison.runs],
-        lost=[run_part(run, comparison) for run in comparison.runs if run.status != "completed" or run.problems],
+        lost=[
+            run_part(run, comparison)
+            for run in comparison.runs
+            if run.status != "completed" or run.reason or run.problems
+        ],
         commands=list(dict.fromkeys(command(run) for run in comparison.runs if run.overrides)),
         configurations=configurations(comparison),
         versions=versions(comparison),

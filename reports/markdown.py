@@ -26,7 +26,7 @@ def markdown(comparison: Comparison, picture: str) -> str:
         lines += [""] if task.unfair or task.notes else []
         lines += _results(task, comparison) + _passes(task) + _duels(task.duels)
     lines += [line for tuning in comparison.tunings for line in _tuning(tuning)]
-    missing = [run for run in comparison.runs if run.status != "completed" or run.problems]
+    missing = [run for run in comparison.runs if run.status != "completed" or run.reason or run.problems]
     if missing:
         lines += ["## Runs that ended otherwise, or with damaged files", ""]
         lines += [f"* {_code(comparison.labels[run.folder])}: {_plain(what_happened(run))}" for run in missing] + [""]

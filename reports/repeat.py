@@ -1,4 +1,4 @@
-"""Everything needed to repeat the runs: commands, configuration, versions."""
+"""Everything that is needed to repeat the runs: commands, configuration, versions."""
 
 import shlex
 from collections.abc import Mapping

@@ -150,6 +150,9 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
         "eval_episodes": run.eval_episodes,
         "decoding": run.decoding,
         "split": run.split,
+        "saved_generation": run.saved_generation,
+        "success_best": run.best.get("success", NAN),
+        "return_best": run.best.get("return", NAN),
         "device": run.device,
         "reason": run.reason,
         "overrides": shlex.join(run.overrides),
@@ -169,4 +172,9 @@ def what_happened(run: RunRecord) -> str:
     ending = run.status + (f" ({run.reason})" if run.reason else "")
     if run.status == "unfinished" and run.progress == run.progress:
         ending += f", {run.progress:.0%} of its budget spent"
+    if run.saved_generation is not None and run.points and run.saved_generation < run.points[-1].generation:
+        name, score = next(((name, score) for name, score in run.best.items() if score == score), ("score", NAN))
+        ending += (
+            f", saved the weights of generation {run.saved_generation} ({run.split} {name} {formats.score(score)})"
+        )
     return "; ".join([ending, *run.problems])

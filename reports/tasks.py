@@ -1,4 +1,4 @@
-"""One task: its contestants, what each scored and spent, and how sure it is that one is better than another.
+"""One task: its contestants, their scores and costs, and the evidence that one is better than another.
 
 A task is an environment with its options and a model; a contestant is an algorithm with its hyperparameters.
 """
@@ -99,7 +99,7 @@ def kind_of_instances(runs: Sequence[RunRecord]) -> str:
 def fewest_for_a_claim(pairs: int) -> int:
     """Return the seeds of each below which no pair on one task can be significant, on a page of so many pairs.
 
-    Of n runs a side that do not overlap, 2 of the C(2n, n) splits are as far apart; Holm multiplies by the number of pairs.
+    With n runs a side that do not overlap, 2 of the C(2n, n) splits are as far apart; Holm multiplies by the number of pairs.
     """
     enough = (n for n in itertools.count(FEWEST_RUNS) if pairs * 2 / math.comb(2 * n, n) < SIGNIFICANCE)
     return next(enough)

@@ -1,4 +1,4 @@
-"""Does a long run hold what it takes? Runs scripts/train.py and watches its memory, file handles, threads and folder.
+"""Checks that a long run leaks nothing: runs scripts/train.py and watches its memory, file handles, threads and folder.
 
     python scripts/soak.py out=runs/soak env=recall algorithm=eggroll budget=seconds budget.limit=3600
 

@@ -1,6 +1,6 @@
 """Evolution strategies on standard functions beside CMA-ES, with equal evaluations: `python scripts/standard_functions.py`.
 
-Independent ground: the estimators, shapings and noise of this package against a searcher that it did not write, on problems
+An independent check: the estimators, shapings and noise of this package against another library's searcher, on problems
 whose answers are known. The parts are those of the algorithms (optimizers/evolution_strategy.py); only the model is missing.
 """
 

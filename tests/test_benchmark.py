@@ -111,6 +111,28 @@ def test_a_suite_that_does_not_fit_leaves_the_others(
     assert [f["name"] for f in json.loads(out.read_text())["figures"]] == ["update_share", "update_share"]
 
 
+def test_environments_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from evotext.commands.benchmarks import environments
+
+    tasks = [task for task in environments.native_tasks() if task.name in ("sort", "arithmetic")]
+    monkeypatch.setattr(environments, "native_tasks", lambda: tasks)
+    monkeypatch.setattr(environments, "ROWS", 4)
+    monkeypatch.setattr(environments, "WAIT", 0.001)
+    words = ["suite=environments", "repeats=1", "threads=1", "device=cpu", f"out={tmp_path / 'figures.json'}"]
+    words += ["model.dtype=float32"]
+    assert status_of("benchmark", *words, monkeypatch=monkeypatch) == 0, capfd.readouterr().err
+    names = [figure["name"] for figure in json.loads((tmp_path / "figures.json").read_text())["figures"]]
+    expected = [
+        "workers_over_one",
+        "waiting_over_slowest_row",
+        "environment_share/arithmetic",
+        "environment_share/sort",
+    ]
+    assert names == expected
+
+
 def test_trl_is_measured_where_it_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

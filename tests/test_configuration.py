@@ -18,7 +18,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 OTHERS = ("gym", "reasoning_gym", "textarena", "dataset", "gsm8k", "math500", "openenv")
 GROUPS = {
     group: [f"{group}={file.stem}" for file in sorted((CONF / group).glob("*.yaml")) if file.stem not in OTHERS]
-    for group in ("adapter", "algorithm", "env", "budget", "pruner")
+    for group in ("adapter", "algorithm", "env", "budget", "pruner", "stopper")
 }
 # Wrong types, numbers at and beyond every edge, contradictions, text that is no YAML, interpolations, holes.
 VALUES = [
@@ -154,6 +154,13 @@ def test_any_value_of_any_key_starts_a_run_or_is_one_line(
             "env.wrappers.as_text.nonsense_cost: expected a number of at least 0, got -1",
         ),
         (["pruner=median"], "pruner: expected evaluation.split=validation, got test"),
+        (["stopper=patience"], "stopper: expected evaluation.split=validation, got test"),
+        (["keep=best"], "keep: expected evaluation.split=validation, got test"),
+        (["keep=bset"], "keep: expected 'last' or 'best', got 'bset'"),
+        (
+            ["keep=best", "evaluation.split=validation", "checkpoint.keep=0"],
+            "checkpoint.keep: expected at least 1 with",
+        ),
         (["evaluation.episodes=1e30"], "evaluation.episodes"),
     ],
 )

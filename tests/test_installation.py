@@ -118,6 +118,16 @@ def test_it_runs_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
     )
     code = "import gymnasium; print(gymnasium.make('evotext.envs:evotext/Sort-v0').spec.id)"
     assert run(programs / "python", "-c", code, cwd=project, **variables) == "evotext/Sort-v0\n"
+    code = """import gymnasium
+envs = gymnasium.make_vec('evotext.envs:evotext/Sort-v0', num_envs=3)
+envs.reset(seed=0)
+print(envs.step(envs.action_space.sample())[1].shape)"""
+    assert run(programs / "python", "-c", code, cwd=project, **variables) == "(3,)\n"
+    code = "from evotext import tune; tune(env='srot')"
+    failed = subprocess.run(
+        [programs / "python", "-c", code], cwd=project, capture_output=True, text=True, env=os.environ | variables
+    )
+    assert failed.stderr.endswith("got 'srot'; did you mean sort?\n"), failed.stderr
 
     completion = "eval \"$(evotext -sc install=bash)\"; COMP_LINE='evotext train algorithm=egg' COMP_CWORD=2"
     bash = f"{completion}; hydra_bash_completion; echo ${{COMPREPLY[@]}}"

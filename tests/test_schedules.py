@@ -1,8 +1,11 @@
 """Factors over a run: where they begin, where they end, and that they stay there."""
 
 import math
+from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from pydantic import ValidationError
 
 from evotext.optimization.schedules import Constant, Cosine, Linear
@@ -46,3 +49,10 @@ def test_constant() -> None:
 def test_bad_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises((ValidationError, ValueError)):
         Linear(**settings)  # type: ignore[arg-type]
+
+
+def test_a_floor_of_half_is_one_word() -> None:
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        config = compose("config", ["algorithm/schedule@algorithm.sigma_schedule=to_half"])
+    schedule = instantiate(config.algorithm.sigma_schedule)
+    assert [schedule(g) for g in (0, 50, 100, 1000)] == pytest.approx([1.0, 0.75, 0.5, 0.5])

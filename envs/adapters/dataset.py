@@ -1,6 +1,5 @@
 """Rows of a dataset, one question an episode, with a checker by name."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from evotext.library import optional
 from evotext.validation import checked
 
 from ..checkers import CHECKERS
+from ..prompts import SHARES, divided
 from ..spaces import FreeText
 from ..text_env import RenderMode, chosen_split
 from .rows import Row, rows_of
 
 CheckerName = Literal["exact", "number", "choice", "contains", "regex", "math"]
-# Of the rows without a split of their own: a quarter is held out, an eighth is for validation.
-TEST, VALIDATION = 4, 8
+LEAST = 1 + len(SHARES)
+"""Different questions: one for each split."""
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -44,7 +44,7 @@ class Dataset(gymnasium.Env[str, str]):
         `path`: a .jsonl, .csv or .parquet file, or a name on the Hugging Face Hub.
         `subset`, `split`: of a dataset on the Hub.
         `test_split`: the dataset's split whose rows are held out; with a local file, another file. Null holds out a
-        quarter of the rows.
+        fifth of the questions.
         `question`, `answer`: names of columns.
         `prompt`: a template with columns in braces, e.g. `{question} Think first.`; null: the question alone.
         `checker`: `exact`, `number`, `choice`, `contains`, `regex` or `math`.
@@ -52,10 +52,10 @@ class Dataset(gymnasium.Env[str, str]):
         Raises ValueError for rows without question or answer, with their number, and for too few rows.
 
     Instances:
-        A seed draws a row of its split, with replacement. Rows that ask the same are in one split: questions are put in
-        the order of a hash of theirs; the first quarter is held out, the next eighth is for validation
-        (`options={"split": "validation"}`), and the rest is trained on. With `test_split`, that split's rows are held out,
-        training rows that ask the same are left out, and an eighth of the rest is for validation.
+        A seed draws a row of its split, with replacement. Rows that ask the same are in one split. By a hash, a fifth of
+        the questions is held out, a tenth is for validation (`options={"split": "validation"}`), and the rest is trained
+        on. With `test_split`, that split's rows are held out, training rows that ask the same are left out, and a tenth
+        of the other questions is for validation.
 
     Version History:
         v0: first version.
@@ -164,22 +164,22 @@ def _shared_out(rows: _Rows, held_out: _Rows | None, columns: Columns) -> Mappin
     items = [_item(number, row, columns, "") for number, row in enumerate(rows.rows, 1)]
     test = [_item(n, row, columns, " of the test split") for n, row in enumerate(held_out.rows if held_out else (), 1)]
     held = {item.question for item in test}
-    ordered = sorted({item.question for item in items} - held, key=_hashed)
+    questions = {item.question for item in items} - held
+    if len(questions) < LEAST or (held_out and not test):
+        raise ValueError(
+            f"path: expected at least {LEAST} different questions besides those of a test split, and some in that, got "
+            f"{len(questions)} and {len(held)}; add rows"
+        )
+    parts = {split: set(part) for split, part in divided(list(questions)).items()}
     if held_out is None:
-        held, ordered = set(ordered[: -(-len(ordered) // TEST)]), ordered[-(-len(ordered) // TEST) :]
-        test = [item for item in items if item.question in held]
-    chosen_by = set(ordered[: -(-len(ordered) // VALIDATION)])
-    splits = {
-        "train": [item for item in items if item.question not in held | chosen_by],
-        "validation": [item for item in items if item.question in chosen_by],
+        test = [item for item in items if item.question in parts["test"]]
+    else:
+        parts["train"] |= parts["test"]
+    return {
+        "train": [item for item in items if item.question in parts["train"]],
+        "validation": [item for item in items if item.question in parts["validation"]],
         "test": test,
     }
-    if not all(splits.values()):
-        raise ValueError(
-            f"path: expected different questions for training, validation and test, got {len(ordered) + len(held)} in all; "
-            "add rows"
-        )
-    return splits
 
 
 def _item(number: int, row: Row, columns: Columns, where: str) -> Item:
@@ -188,9 +188,15 @@ def _item(number: int, row: Row, columns: Columns, where: str) -> Item:
     def cell(column: str, key: str) -> str:
         value = row.get(column)
         text = "" if value is None else str(value).strip()
-        if text:
+        if text and text.encode(errors="replace").decode() == text:
             return text
-        what = "an empty one" if column in row else f"the columns {', '.join(map(str, row)) or 'of nothing'}"
+        what = (
+            "one with half a character"
+            if text
+            else "an empty one"
+            if column in row
+            else f"the columns {', '.join(map(str, row)) or 'of nothing'}"
+        )
         raise ValueError(f"{key}: row {number}{where}: expected the column {column!r} with a text, got {what}")
 
     question, reference = cell(columns.question, "question"), cell(columns.answer, "answer")
@@ -204,7 +210,3 @@ def _item(number: int, row: Row, columns: Columns, where: str) -> Item:
     if columns.prompt is not None:
         prompt = _FIELD.sub(lambda field: cell(field[1], "prompt"), columns.prompt)
     return Item(question=question, prompt=prompt, said=said)
-
-
-def _hashed(question: str) -> tuple[bytes, str]:
-    return hashlib.blake2b(question.encode(errors="surrogatepass"), digest_size=16).digest(), question

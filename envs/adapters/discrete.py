@@ -27,7 +27,7 @@ def as_text(
     """Return the environment as one of text: itself if its spaces are text, else by `DiscreteAsText`.
 
     actions: names of a discrete environment's actions, in order; None names them 0, 1, 2, ...
-    nonsense_cost: see `DiscreteAsText`.
+    nonsense_cost: as in `DiscreteAsText`.
     Raise ValueError for other spaces, a missing text rendering and a wrong number of names.
     """
     if _is_text(env.observation_space) and _is_text(env.action_space):

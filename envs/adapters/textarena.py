@@ -1,6 +1,7 @@
 """The single-player games of the TextArena package (Guertler et al. 2025)."""
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, final
@@ -17,6 +18,8 @@ from ..text_env import RenderMode, chosen_split
 # A game's variant without wrappers, which would repeat the whole conversation in every observation; `-train` is the same
 # game in other wrappers.
 PLAIN, WRAPPED = "-raw", "-train"
+# Python's global generator is one environment's at a time, whatever `env.workers`.
+_GLOBAL_GENERATOR = threading.Lock()
 
 
 @final
@@ -45,7 +48,7 @@ class TextArena(gymnasium.Env[str, str]):
         for a game that does not begin with one player.
 
     Instances:
-        The games draw from Python's global generator. The door gives every environment a state of that generator of its
+        The games draw from Python's global generator. The adapter gives every environment a state of that generator of its
         own, seeded from seed and split, and puts the global one back after each call. Games have few instances; the two
         splits are different seeds, and can share instances.
 
@@ -125,10 +128,11 @@ class TextArena(gymnasium.Env[str, str]):
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:
         """Make Python's global generator this environment's own within the block."""
-        theirs = random.getstate()
-        random.setstate(self._random)
-        try:
-            yield
-        finally:
-            self._random = random.getstate()
-            random.setstate(theirs)
+        with _GLOBAL_GENERATOR:
+            theirs = random.getstate()
+            random.setstate(self._random)
+            try:
+                yield
+            finally:
+                self._random = random.getstate()
+                random.setstate(theirs)

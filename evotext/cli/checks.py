@@ -14,12 +14,13 @@ from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.messages import explain, no_value, shown, unknown_key
 from evotext.cli.targets import check_targets, targets
 from evotext.cli.words import Root
-from evotext.run_folder.schema import Phase
-from evotext.validation import PositiveInt
+from evotext.run_folder.configuration import leaves
+from evotext.run_folder.schema import Keep, Phase
+from evotext.validation import NonNegativeInt, PositiveInt
 
-# More than any machine has; with many more the libraries below fail to start theirs, each in its own way.
+# More threads than any machine has; with many more, the libraries below fail to start theirs.
 MOST_THREADS = 1024
-# Settings of a whole run that are no group's business.
+# Settings of a whole run, outside of all groups.
 SETTINGS: Mapping[str, Any] = {
     "seed": Annotated[int, Field(ge=0, lt=2**63)],  # keys of the random streams have 64 bits
     "device": str,
@@ -27,6 +28,8 @@ SETTINGS: Mapping[str, Any] = {
     "rows": PositiveInt | None,
     "cuda_graphs": bool,
     "phase": Phase,
+    "keep": Keep,
+    "sample_every": NonNegativeInt,
     "resume": str | None,
     "debug": bool,
     "allow_custom_targets": bool,
@@ -44,7 +47,8 @@ def check(config: DictConfig, root: Root) -> None:
     for key in sorted(root.groups):
         if key in config and not isinstance(config._get_node(key), DictConfig):
             raise ConfigError(f"{key}: expected the name of a configuration, got {shown(config[key])}")
-    if missing := sorted(OmegaConf.missing_keys(config)):
+    # Not `OmegaConf.missing_keys`, which resolves: of `name: ${.id}` it would name `name`.
+    if missing := sorted(key for key, value in leaves(OmegaConf.to_container(config)) if value == "???"):
         raise ConfigError(no_value(missing[0]))
     try:
         values = OmegaConf.to_container(config, resolve=True)

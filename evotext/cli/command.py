@@ -1,4 +1,4 @@
-"""Hydra's command line with the manners that users rely on.
+"""Hydra's command line with one-line errors and exit statuses that users can rely on.
 
 A configuration mistake is one line on standard error and exit status 2, before anything expensive; `debug=true` adds the
 traceback. Another failure is one line and status 1, with the traceback in the run's folder. Ctrl-C ends with status 130.

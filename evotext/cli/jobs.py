@@ -1,4 +1,4 @@
-"""A job of Hydra's: one run, or one of a sweep. Its configuration is checked before it, and its failure put down after it."""
+"""A job of Hydra's: one run, or one of a sweep. Its configuration is checked first, and its failure recorded."""
 
 import os
 import select
@@ -31,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
 class JobFailed(Exception):
     """A job failed: one line for the user, empty where there is nothing to say, and the exit status.
 
-    It travels between processes by pickling, whatever launcher runs the jobs, and is put down where it arrives.
+    It travels between processes by pickling, whatever launcher runs the jobs, and is recorded where it arrives.
     """
 
     arrived: ClassVar[list["JobFailed"]] = []
@@ -58,7 +58,7 @@ def job_of(
     compare: Callable[[DictConfig], None] | None,
     debug: bool,
 ) -> Callable[[DictConfig], Any]:
-    """Return `main` with its configuration checked, by `compare` too, and its failures put down in `failures`."""
+    """Return `main` with its configuration checked, by `compare` too, and its failures recorded in `failures`."""
     process = os.getpid()
 
     @wraps(main)
@@ -87,7 +87,7 @@ def job_of(
                 elif multirun:  # for the comparison of the sweep's runs
                     _note(failure(error), report)
                 elif not config.get("resume"):
-                    _discard(folder)
+                    discard(folder)
             if multirun:
                 print(f"failed: {failed.line}", flush=True)
             if os.getpid() == process:
@@ -144,11 +144,11 @@ def _note(failed: JobFailed, report: Path) -> None:
             report.write_text(f"{failed.line}\n", encoding="utf-8")
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Remove a run's folder that holds nothing but its configuration."""
     with suppress(OSError):
         if [entry.name for entry in folder.iterdir()] == [names.HYDRA]:
-            for file in (names.CONFIG, names.HYDRA_CONFIG, names.OVERRIDES):
-                (folder / names.HYDRA / file).unlink()
+            for file in (names.CONFIG, names.HYDRA_CONFIG, names.OVERRIDES, names.OBJECTS):
+                (folder / names.HYDRA / file).unlink(missing_ok=True)
             (folder / names.HYDRA).rmdir()
             folder.rmdir()

@@ -20,6 +20,7 @@ COMMANDS = {
     "benchmark": "measure speed and memory",
     "floors": "measure what a task pays without learning",
     "probe": "measure whether evolution strategies can tune a model on a task",
+    "play": "play a task at the terminal, or let a server play it",
     "check-env": "check that an environment keeps what training asks of it",
 }
 
@@ -87,7 +88,7 @@ def _complete(words: list[str]) -> None:
         run("train", words)
     if not space:
         print(*(name for name in COMMANDS if name.startswith(command)))
-    elif command in COMMANDS and command not in ("compare", "head-to-head"):  # which have no configuration
+    elif command in COMMANDS and command not in ("compare", "head-to-head", "play"):  # which have no configuration
         os.environ["COMP_LINE"] = f"{program} {rest}"
         run(command, words)
     sys.exit()

@@ -65,6 +65,8 @@ def explain_validation(error: pydantic.ValidationError, path: str) -> str:
     key = ".".join(filter(None, [path, *map(str, place)]))
     if details[0]["type"].startswith("missing"):
         return no_value(key)
+    if details[0]["type"] == "unexpected_keyword_argument":
+        return unknown_key(path, str(place[0]), ())
     wanted = " or ".join(dict.fromkeys(map(_expected, alike)))
     words = re.findall(r"'(\w+)'", wanted) if details[0]["type"] == "literal_error" else []
     others = len({detail["loc"][:1] for detail in details}) - 1
@@ -73,7 +75,7 @@ def explain_validation(error: pydantic.ValidationError, path: str) -> str:
 
 
 def own_check(error: pydantic.ValidationError) -> ValueError | None:
-    """Return what a checked record raised of its values together, which says all itself; None if a single key was refused."""
+    """Return the error that a checked record raised for several values together; None if a single key was refused."""
     first = error.errors(include_url=False)[0]
     of_all = not first["loc"] and first["type"] == "value_error"
     return first["ctx"]["error"] if of_all else None

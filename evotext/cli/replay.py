@@ -1,4 +1,4 @@
-"""`replay=RUN_DIR` and `resume=RUN_DIR`: the same run again, or its rest, from what its folder says of its start."""
+"""`replay=RUN_DIR` and `resume=RUN_DIR`: the same run again, or its rest, from its folder's record of its start."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -19,15 +19,15 @@ MOST_CHANGES = 5
 # Settings that may change on resuming: how long, where and how fast, not what is computed. A dot at the end: all below.
 RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug", "phase")
 # Settings that let code other than the project's run. A run's folder may come from anywhere, so its own word for it does
-# not count: it has to be said again.
+# not count: they have to be given again.
 LEAVE = ("allow_custom_targets", "trust_remote_code")
 
 
 def expand_replay(words: list[str]) -> tuple[list[str], Path | None]:
     """Replace `replay=RUN_DIR` by the overrides that the run was started with; the other words come after them.
 
-    Return the words and the folder. Hydra's own settings are not replayed, since the new run gets its own folder; but for
-    the places where configurations were found. Raise ConfigError if the folder records no run, or in a multirun.
+    Return the words and the folder. Hydra's own settings are not replayed, since the new run gets its own folder, except
+    for the places where configurations were found. Raise ConfigError if the folder records no run, or in a multirun.
     """
     folder, rest = _folder_in(words, "replay")
     if folder is None:
@@ -40,7 +40,7 @@ def expand_resume(words: list[str]) -> tuple[list[str], Path | None]:
     """Replace `resume=RUN_DIR` by the overrides that the run was started with, to go on in that folder.
 
     Return the words and the folder. The folder's own record is left as it is. Raise ConfigError if the folder records no
-    run, in a multirun, or for other words than those in RESUMABLE.
+    run, in a multirun, or for words other than those in RESUMABLE.
     """
     folder, rest = _folder_in(words, "resume")
     if folder is None:
@@ -87,7 +87,7 @@ def warn_of_changes(config: DictConfig, folder: Path) -> None:
 
 
 def refuse_changes(config: DictConfig, folder: Path) -> None:
-    """Raise ConfigError where the configuration is not the recorded one, but for what may be another on resuming."""
+    """Raise ConfigError where the configuration is not the recorded one, except for settings that may change on resuming."""
     changed = [change for key, change in _changes(config, folder, "resume").items() if not _resumable(key)]
     if changed:
         raise ConfigError(
@@ -107,6 +107,11 @@ def _resumable(key: str) -> bool:
 def _recorded(folder: Path, command: str, given: list[str]) -> tuple[list[str], list[str]]:
     """Return the overrides and flags that a run was started with, except for flags that are given again now."""
     start = _of_a_run(read_start, folder, command)
+    if (folder / names.HYDRA / names.OBJECTS).exists():
+        raise ConfigError(
+            f"{command}: expected a run that words describe, got {folder}, for which evotext.tune was given objects of "
+            f"Python's; call tune again with the same arguments{f' and resume={str(folder)!r}' * (command == 'resume')}"
+        )
     overrides = list(start.overrides)
     for word in overrides:
         if word.startswith("-") or _key(word).startswith("hydra"):  # never recorded there

@@ -1,4 +1,4 @@
-"""The words of commands that have settings but no Hydra configuration: `key=value`, `--help`, and whatever else they take."""
+"""The words of commands with settings but no Hydra configuration: `key=value`, `--help`, and further arguments."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,10 +1,11 @@
-"""`_target_`s: which may be named, whether the keys beside them fit, and the objects that are made of them."""
+"""`_target_`s: those that may be named, checks of the keys beside them, and the objects that they make."""
 
 import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Set
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,18 +14,23 @@ from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.messages import near, no_value, one_line, shown, unknown_key
 from evotext.folders import SHORT_NAMES, is_own
 
-# Where a `_target_` may point without leave: configuration is data, and data should not reach any class there is.
+# Where a `_target_` may point without permission: configuration is data, and data should not reach every class.
 TRUSTED = ("evotext", *SHORT_NAMES, "torch.optim")
-# Keys that are no arguments: Hydra's own, and the values that a head-to-head tries.
+# Keys that are not arguments: Hydra's own, and the values that a head-to-head tries.
 _RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_", "_search_"}
 
 
-def build(config: DictConfig, path: str) -> Any:
-    """Make the object that the keys at `path` describe, its parts first. Raise ConfigError for whatever is wrong with them."""
+def build(config: DictConfig, path: str, given: Mapping[str, object] = MappingProxyType({})) -> Any:
+    """Make the object that the keys at `path` describe, its parts first. Raise ConfigError for whatever is wrong with them.
+
+    given: objects that take the place of some keys' values.
+    """
     node = OmegaConf.select(config, path)
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise ConfigError(f"{path}: expected a group of keys with a _target_, got {shown(node)}")
-    return _make(OmegaConf.to_container(node, resolve=True), path)
+    values = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(values, dict)
+    return _make({**values, **given}, path)
 
 
 def _make(node: Any, place: str) -> Any:
@@ -119,7 +125,7 @@ def _trusted(place: str, target: object, leave: Set[str] | None) -> Callable[...
 
 
 def _check_keys(place: str, node: Mapping[str, object], target: Callable[..., object]) -> None:
-    """Raise ConfigError for a key that the target does not take, or one that it needs and that is not there."""
+    """Raise ConfigError for a key that the target does not take, or for one that it needs and that is missing."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):

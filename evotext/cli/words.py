@@ -1,4 +1,4 @@
-"""The words of a command line: Hydra's flags and overrides, and what is refused of them before anything is composed."""
+"""The words of a command line: Hydra's flags and overrides, checked before anything is composed."""
 
 import argparse
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, argparse.ArgumentPa
 
 
 def check_overrides(words: Sequence[str], root: Root, *, multirun: bool) -> None:
-    """Raise ConfigError for what Hydra would refuse in words of its own, or not at all."""
+    """Raise ConfigError for words that Hydra would refuse with a message of its own, or not at all."""
     overrides = OverridesParser.create().parse_overrides(list(words))
     multirun = multirun or any(override.input_line == "hydra.mode=MULTIRUN" for override in overrides)
     for override in overrides:

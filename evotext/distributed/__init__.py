@@ -1,1 +1,1 @@
-"""Several processes as one run: collectives, what torchrun tells a process, and the exchange of trajectories."""
+"""Several processes as one run: collectives, torchrun's variables, and the exchange of trajectories."""

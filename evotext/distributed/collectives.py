@@ -1,7 +1,7 @@
 """Collectives between the processes of a run. A run of one process takes the same paths and sends nothing.
 
 `torchrun --nproc-per-node N -m evotext train ...` starts N processes that run the same program. Each runs its share of the
-episodes; what an update needs of the others' is gathered, so that all compute the same one and hold the same weights.
+episodes; the others' data that an update needs is gathered, so all compute the same update and hold the same weights.
 Messages are tensors: nothing is pickled.
 
 Shapes: N processes.
@@ -22,7 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 from evotext.distributed import torchrun
 
 T = TypeVar("T")
-# Bytes that this process has put into messages.
+# Bytes that this process has sent.
 _sent = [0]
 
 
@@ -89,7 +89,7 @@ def total(value: float) -> float:
 
 
 def share_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Add up everyone's gradients; a process that had no rows adds nothing."""
+    """Add up the gradients of all processes; one that had no rows adds nothing."""
     if world_size() == 1:
         return
     some = [p for p in parameters if p.requires_grad]

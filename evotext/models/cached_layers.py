@@ -43,7 +43,7 @@ def keeps_keys(config: PreTrainedConfig) -> bool:
 
 
 def unknown_layers(config: PreTrainedConfig) -> list[str]:
-    """Return the kinds of layers that keep something else than keys, values and states, by name."""
+    """Return the kinds of layers that keep something other than keys, values and states, by name."""
     known = {*ATTENTION, RECURRENT, HYBRID, NOTHING}
     return sorted({type(layer).__name__ for layer in cached_layers(config) if type(layer) not in known})
 

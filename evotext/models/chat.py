@@ -1,6 +1,6 @@
-"""From an environment's text to token ids and back.
+"""Converts between an environment's text and token ids.
 
-A conversation is never tokenized anew: each turn only appends ids to what the model has read and written, so that the
+A conversation is never tokenized again: each turn only appends ids to what the model has read and written, so that the
 tokens that the policy is trained on are exactly those that it generated.
 
 The chat template is rendered once with placeholders and cut into constant pieces, since rendering it for every row of
@@ -118,5 +118,5 @@ class ChatFormat:
 
 
 def _fill(template: str, values: dict[str, str]) -> str:
-    """Put the values into their places in one pass, so that a value that looks like a placeholder stays as it is."""
+    """Fill in the values in one pass, so that a value that looks like a placeholder stays as it is."""
     return _PLACEHOLDER.sub(lambda match: values.get(match.group(), match.group()), template)

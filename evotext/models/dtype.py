@@ -1,8 +1,8 @@
 """The type of number that a model's weights are stored in while it runs, where `model.dtype=auto` leaves it to the machine.
 
 Recent processors have matrix instructions for bfloat16, whose products then run several times as fast as float32's; older
-ones emulate them, several times as slowly. So the choice is measured: on a CPU by products of the model's own width, in
-a twentieth of a second. Algorithms keep float32 masters of weights that are stored in bfloat16.
+ones emulate them, several times as slowly. The choice is therefore measured: on a CPU by products of the model's own
+width, in a twentieth of a second. Algorithms keep float32 masters of weights that are stored in bfloat16.
 """
 
 import time
@@ -26,7 +26,7 @@ WORTH_IT = 1.5
 def resolve(dtype: DType, device: torch.device, hidden_size: int) -> torch.dtype:
     """Return the type of number for a model of this width on this device; all processes of a run get the same.
 
-    Say once what was chosen for `auto` and why.
+    Print once what was chosen for `auto` and why.
     """
     if dtype != "auto":
         return torch.float32 if dtype == "float32" else torch.bfloat16

@@ -47,7 +47,9 @@ class HuggingFaceModel:
         config, tokenizer = self._open()
         with _named():
             longest = context_length(config)
-        return Outline(chat=ChatFormat(tokenizer, _end_ids(self.path, config, tokenizer)), context_length=longest)
+        return Outline(
+            chat=ChatFormat(tokenizer, end_ids(config, tokenizer, _generation_ends(self.path))), context_length=longest
+        )
 
     def load(self, device: torch.device) -> LanguageModel:
         """Load the weights onto the device. Raise ValueError if a file is missing or damaged."""
@@ -93,7 +95,7 @@ def context_length(config: PreTrainedConfig) -> int:
 
     A sliding attention window limits it too: below that length windowed and full attention are the same. Configurations
     without a limit set none: states of fixed size, or biases that grow with the distance of tokens.
-    Raise ValueError for models that keep something else than keys, values and states.
+    Raise ValueError for models that keep something other than keys, values and states.
     """
     text = config.get_text_config()
     other = unknown_layers(config)
@@ -116,10 +118,15 @@ def _named() -> Iterator[None]:
         raise ValueError(f"path: {error}; docs/models.md names the families that run") from None
 
 
-def _end_ids(path: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the end tokens of tokenizer, configuration and generation (instruction-tuned models often have two)."""
+def end_ids(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, generation: int | list[int] | None
+) -> list[int]:
+    """Return the end tokens: the tokenizer's, the configuration's and those of generation.
+
+    Instruction-tuned models often have two.
+    """
     ids = {tokenizer.eos_token_id}
-    for configured in (config.get_text_config().eos_token_id, _generation_ends(path)):
+    for configured in (config.get_text_config().eos_token_id, generation):
         ids |= set(configured) if isinstance(configured, list) else {configured}
     return sorted(i for i in ids if i is not None)
 

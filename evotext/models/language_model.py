@@ -1,4 +1,4 @@
-"""A causal language model with its tokenizer and chat format: what every algorithm tunes and the engine runs."""
+"""A causal language model with its tokenizer and chat format, which every algorithm tunes and the engine runs."""
 
 from dataclasses import dataclass
 from pathlib import Path

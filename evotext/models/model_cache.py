@@ -1,7 +1,7 @@
 """Models that are built once and kept in the user's cache folder, safe against parallel runs and damage.
 
 A finished model carries a manifest with the hash of each of its files. A build happens in a folder beside its final
-place and is renamed when it is whole, under a file lock; so a killed build leaves nothing that looks finished.
+place and is renamed when it is whole, under a file lock, so that a killed build leaves nothing that looks finished.
 """
 
 import os

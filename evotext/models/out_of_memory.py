@@ -1,4 +1,4 @@
-"""Telling that the memory did not hold a batch from every other fault, and going on with smaller ones."""
+"""Detects that the memory did not hold a batch, and goes on with smaller ones."""
 
 from collections.abc import Callable
 from typing import TypeVar

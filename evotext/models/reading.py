@@ -40,7 +40,7 @@ class Reading:
         self._takes_positions = "position_ids" in takes and not alibi
 
     def arguments(self, valid_BS: Tensor, position_BT: Tensor, cache: Any, *, start: int) -> dict[str, Any]:
-        """Return what `forward` takes beside ids to read T tokens per row into the slots from `start` on.
+        """Return the arguments of `forward` besides ids, to read T tokens per row into the slots from `start` on.
 
         valid_BS: which slots hold a token, the new ones included. position_BT: of the new tokens in their rows.
         """
@@ -51,7 +51,7 @@ class Reading:
     def _mask(self, valid_BS: Tensor, start: int) -> Tensor | None:
         """Return the mask, (B, S) or (B, 1, T, S); None where plain causal attention is right.
 
-        A padding token reads itself, lest its softmax be empty.
+        A padding token reads itself, so that its softmax is not empty.
         """
         slots = valid_BS.shape[1]
         if (slots - start == 1 or start == 0) and bool(valid_BS.all()):

@@ -1,9 +1,9 @@
-"""A trial, when a network is loaded, of whether the rollout engine runs it rightly.
+"""Checks, when a network is loaded, that the rollout engine runs it correctly.
 
 Two rows of unequal length go through it together, in the form in which the engine feeds them (`evotext.models.reading`),
-and each must get the logits that it gets alone with its positions left to the network. Wrong without a word would be:
-networks that read later tokens, that count positions from another number or by slots, that take no mask of ours, and
-recurrent ones that keep their states somewhere else than in the cache.
+and each must get the logits that it gets alone with its positions left to the network. Networks would be
+silently wrong that read later tokens, count positions from another number or by slots, or take no mask of ours, and recurrent
+ones that keep their states outside of the cache.
 
 Shapes: B rows, T tokens, V vocabulary.
 """
@@ -22,7 +22,7 @@ NARROW, WIDE = 0.25, 0.001
 
 @torch.no_grad()
 def check_runs(network: PreTrainedModel) -> None:
-    """Raise ValueError, in one line, for a network that the rollout engine would not run rightly."""
+    """Raise ValueError, in one line, for a network that the rollout engine would not run correctly."""
     reading, name = Reading(network), type(network).__name__
     try:
         alone_TV, shorter_TV = (_logits(network, _ids(network, ids))[0] for ids in (LONG, LONG[:-1]))
@@ -36,7 +36,7 @@ def check_runs(network: PreTrainedModel) -> None:
         cache, of_one = (DynamicCache(config=network.config.get_text_config()) for _ in range(2))
         long_V, short_V = _together(network, reading, cache)
         alone_1T = _ids(network, LONG)
-        # By steps, too: where they round otherwise than a whole prompt, bfloat16 shows it.
+        # By steps, too: where they round differently than a whole prompt, bfloat16 shows it.
         alone_1TV = _step_by_step(network, reading, alone_1T, torch.ones_like(alone_1T, dtype=torch.bool), of_one)
         short_alone_V = _logits(network, _ids(network, SHORT))[0, -1]
         fits = _alike(long_V, alone_1TV[0, -1], far) and _alike(short_V, short_alone_V, far)

@@ -1,4 +1,4 @@
-"""Optimizers as configurations name them: a torch.optim class with its options, still without parameters."""
+"""Optimizers from the configuration: a torch.optim class with its options, without parameters yet."""
 
 import inspect
 from collections.abc import Callable
@@ -11,7 +11,7 @@ OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
 def check_optimizer(factory: OptimizerFactory) -> None:
-    """Build the optimizer on a throw-away parameter and take a step. Raise ValueError for what it rejects.
+    """Build the optimizer on a throw-away parameter and take a step. Raise ValueError if either fails.
 
     The step finds optimizers that cannot be driven by gradients alone (LBFGS) or by dense ones (SparseAdam), and settings
     that no weight survives. An option is to blame if the optimizer works with its default in place of it.

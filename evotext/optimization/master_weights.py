@@ -21,7 +21,7 @@ class MasterWeights:
     """Parameters as an optimizer is to see them: float32 where they are stored in less, else the parameters themselves.
 
     stored: the network's parameters by name. narrow: what keeps small updates of those stored in less than float32.
-    seed: of stochastic rounding.
+    seed: keys stochastic rounding.
 
     A step on some parameter: `open` it, change the master that comes back, `close` it. An optimizer knows its state by the
     objects in `masters`, which stay the same.
@@ -39,7 +39,7 @@ class MasterWeights:
             self._free(name)
 
     def values(self, name: str) -> Tensor:
-        """Return the parameter as exactly as it is known between two steps."""
+        """Return the parameter, as exactly as it is known between two steps."""
         return (self._stored if self._keeps_none(name) else self.masters)[name].detach()
 
     def open(self, name: str) -> nn.Parameter:

@@ -18,7 +18,7 @@ class Constant:
 
 
 class _Ramp(ABC):
-    """The part that ramps share: a rise from nothing, then a path from 1 to `end`.
+    """A rise from 0 to 1, then a path from 1 to `end`.
 
     warm_up: generations over which the factor rises evenly to 1. generations: from 0 until it reaches `end`, its last.
     """

@@ -1,1 +1,1 @@
-"""The policy's own view of episodes: its tokens, their log-probabilities, and what each was worth."""
+"""Episodes from the policy's side: its tokens, their log-probabilities and advantages."""

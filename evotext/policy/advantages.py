@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 Baseline = Literal["std", "none", "leave_one_out", "batch", "batch_std", "best"]
-# Those that compare with the whole batch and not with a group.
+# Baselines that compare with the whole batch and not with a group.
 GROUPLESS = ("batch", "batch_std")
 
 STD_EPSILON = 1e-4

@@ -1,1 +1,1 @@
-"""Running episodes: batched generation with a key-value cache, and the multi-turn collector."""
+"""Runs episodes: batched generation with a key-value cache, and the multi-turn collector."""

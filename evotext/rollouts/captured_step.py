@@ -1,6 +1,6 @@
 """A decode step of fixed shape, recorded once and replayed for every further token.
 
-On a GPU a small step's time goes into launching its kernels one by one. A CUDA graph launches them all at once, but wants
+On a GPU a small step's time goes into launching its kernels one by one. A CUDA graph launches them all at once, but needs
 shapes and addresses that never change: attention reads the cache's whole capacity, its empty slots masked, and the slot
 that a token is written to is a number in a tensor.
 
@@ -83,7 +83,7 @@ class CudaGraphs:
 class CapturedStep:
     """One token for every row of a batch, on the buffers of its cache.
 
-    valid_BS: which slots hold a token; read anew at every call. Made and called within the same context in which the
+    valid_BS: which slots hold a token; read again at every call. Made and called within the same context in which the
     network runs perturbed, if it does: a recording reads that noise's memory.
     """
 

@@ -33,7 +33,7 @@ class Collector:
     even: every process gets as many batches, of nearly one size; otherwise batches, and so results to the last bit, are the
     same whatever the number of processes.
     graphs: whether a GPU decodes by replaying a captured graph, where the network allows it.
-    transcripts: how many of a batch's first episodes are kept as text.
+    transcripts: how many episodes are kept as text: the first ones of the first group, then the first ones of the others.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Collector:
         """Share of the last collection's time that processes waited, on average, for the slowest."""
         self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
         """Records decode steps; None where none are."""
-        self._calls = EnvironmentCalls(task.step_seconds)
+        self._calls = EnvironmentCalls(task.step_seconds, task.workers)
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raise what an environment raises if the task is strict."""
@@ -160,13 +160,16 @@ class Collector:
             cost=Cost(),
             transcripts=tuple(
                 Transcript(
+                    row=e.row,
                     instance=plan.instances[e.row],
                     turns=tuple(zip(e.said, e.answered, strict=True)),
                     episode_return=e.total,
                     ending=e.ended_by,
                     fault=e.fault,
                 )
-                for e in episodes[: self.transcripts]
+                for e in sorted(episodes, key=lambda e: plan.groups[e.row] != plan.groups[episodes[0].row])[
+                    : self.transcripts
+                ]
             ),
             faults=first_of_each_kind(e.fault for e in episodes if e.fault),
             logprob_BT=_padded([e.logprobs for e in episodes], width, 0.0, torch.float32) if plan.logprobs else None,

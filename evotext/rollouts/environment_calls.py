@@ -3,18 +3,22 @@
 import math
 import reprlib
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import gymnasium
 import torch
 
+from evotext.protocols import ScoresInBatches
+from evotext.rollouts.threads import Attempt, Threads, attempted
 from evotext.rollouts.time_limit import TimeLimit, TookTooLong
 from evotext.types import Ending, Fault
 
 T = TypeVar("T")
-Call = Literal["reset", "step"]
+Call = Literal["reset", "step", "score_batch"]
+Environment = gymnasium.Env[str, str]
 LARGEST_REWARD = torch.finfo(torch.float32).max
 """Rewards are kept in float32."""
 
@@ -63,52 +67,85 @@ class EnvironmentFault(Exception):
         )
 
 
-class EnvironmentCalls:
-    """Calls `reset` and `step`. Both raise EnvironmentFault and nothing else, but for the user's KeyboardInterrupt.
+Opened = Opening | EnvironmentFault
+Stepped = Step | EnvironmentFault
 
-    Raises BrokenEnvironment if the first few calls of one of them all took too long.
-    seconds: what one call may take; None sets no limit. Use as a context manager, within which the limit holds.
+
+class EnvironmentCalls:
+    """Calls of many environments. Their outcomes come in the order of the environments, and a fault is one of them.
+
+    Raises BrokenEnvironment if the first few calls of one kind all took too long, and KeyboardInterrupt if the user's comes.
+    seconds: what one call may take; None sets no limit. workers: how many calls run at the same time, in threads; with 0 or 1
+    they come one after another, in the thread that asks. Use as a context manager, within which the limit holds.
     """
 
-    def __init__(self, seconds: float | None) -> None:
+    def __init__(self, seconds: float | None, workers: int = 0) -> None:
         self._limit = TimeLimit(seconds)
+        self._threads = Threads(workers, seconds) if workers > 1 else None
         self._came_back: set[Call] = set()
         self._hung = 0
 
     def __enter__(self) -> "EnvironmentCalls":
-        self._limit.install()
+        if self._threads is None:
+            self._limit.install()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._limit.remove()
 
-    def reset(self, env: gymnasium.Env[str, str], *, seed: int, split: str) -> Opening:
-        """Begin an episode."""
-        reply = self._made("reset", lambda: env.reset(seed=seed, options={"split": split}))
-        return _read("reset", _opening, reply)
+    def reset(self, environments: Sequence[Environment], *, seeds: Sequence[int], split: str) -> Iterator[Opened]:
+        """Begin an episode of each."""
+        calls = [
+            partial(env.reset, seed=seed, options={"split": split})
+            for env, seed in zip(environments, seeds, strict=True)
+        ]
+        return (_read("reset", _opening, reply) for reply in self._replies("reset", calls))
 
-    def step(self, env: gymnasium.Env[str, str], answer: str) -> Step:
-        """Answer the last observation."""
-        reply = self._made("step", lambda: env.step(answer))
-        return _read("step", _step, reply)
+    def step(self, environments: Sequence[Environment], answers: Sequence[str]) -> Iterator[Stepped]:
+        """Answer each one's last observation. What a batch is paid at once (`ScoresInBatches`) is in the rewards."""
+        calls = [partial(env.step, answer) for env, answer in zip(environments, answers, strict=True)]
+        steps = (_read("step", _step, reply) for reply in self._replies("step", calls))
+        scorer = environments[0].unwrapped
+        return self._scored(scorer, environments, list(steps)) if isinstance(scorer, ScoresInBatches) else steps
 
-    def _made(self, call: Call, made: Callable[[], object]) -> object:
-        try:
-            with self._limit:
-                reply = made()
-        except KeyboardInterrupt:
-            raise
-        except TookTooLong as error:
-            self._hung += call not in self._came_back
-            if self._hung >= MOST_HANGS:
-                raise BrokenEnvironment(f"each of the first {MOST_HANGS} calls of {call} took {error}") from error
-            raise EnvironmentFault(Ending.TIME_LIMIT, call, error) from error
-        except BaseException as error:  # some libraries derive from it what `except Exception` should not catch
-            self._came_back.add(call)
-            kind = Ending.EXITED if isinstance(error, SystemExit) else Ending.RAISED
-            raise EnvironmentFault(kind, call, error) from error
-        self._came_back.add(call)
-        return reply
+    def _scored(
+        self, scorer: ScoresInBatches, environments: Sequence[Environment], steps: Sequence[Stepped]
+    ) -> Iterator[Stepped]:
+        healthy = [env.unwrapped for env, step in zip(environments, steps, strict=True) if isinstance(step, Step)]
+        calls = [partial(scorer.score_batch, healthy)] if healthy else []
+        scores = (score for reply in self._replies("score_batch", calls) for score in _scores(reply, len(healthy)))
+        for step in steps:
+            yield step if isinstance(step, EnvironmentFault) else _with_score(step, next(scores))
+
+    def _replies(self, kind: Call, calls: Sequence[Callable[[], object]]) -> Iterator["Attempt | EnvironmentFault"]:
+        """Make the calls and yield what each returned, or how it failed."""
+        attempts = map(self._attempted, calls) if self._threads is None else self._threads.run(calls)
+        for attempt in attempts:
+            if isinstance(attempt.error, KeyboardInterrupt):
+                raise attempt.error
+            if isinstance(attempt.error, TookTooLong):
+                self._hung += kind not in self._came_back
+                if self._hung >= MOST_HANGS:
+                    raise BrokenEnvironment(
+                        f"each of the first {MOST_HANGS} calls of {kind} took {attempt.error}"
+                    ) from attempt.error
+                yield EnvironmentFault(Ending.TIME_LIMIT, kind, attempt.error)
+                continue
+            self._came_back.add(kind)
+            if attempt.error is None:
+                yield attempt
+            else:  # some libraries derive from BaseException what `except Exception` should not catch
+                ending = Ending.EXITED if isinstance(attempt.error, SystemExit) else Ending.RAISED
+                yield EnvironmentFault(ending, kind, attempt.error)
+
+    def _attempted(self, call: Callable[[], object]) -> Attempt:
+        return attempted(
+            partial(self._limited, call)
+        )  # around the limit, which may ring when the call has just returned
+
+    def _limited(self, call: Callable[[], object]) -> object:
+        with self._limit:
+            return call()
 
 
 class _BadReply(TypeError):
@@ -119,13 +156,37 @@ class _BadReward(ValueError):
     """A reward other than a finite number."""
 
 
-def _read(call: Call, read: Callable[[Any], T], reply: object) -> T:
+def _read(call: Call, read: Callable[[Any], T], attempt: Attempt | EnvironmentFault) -> T | EnvironmentFault:
+    if isinstance(attempt, EnvironmentFault):
+        return attempt
     try:
-        return read(reply)
+        return read(attempt.reply)
     except _BadReward as error:
-        raise EnvironmentFault(Ending.BAD_REWARD, call, error) from error
+        return EnvironmentFault(Ending.BAD_REWARD, call, error)
     except Exception as error:  # our complaint, or what a foreign object raises when it is looked at
-        raise EnvironmentFault(Ending.BAD_REPLY, call, error) from error
+        return EnvironmentFault(Ending.BAD_REPLY, call, error)
+
+
+def _scores(attempt: Attempt | EnvironmentFault, count: int) -> list[float | EnvironmentFault]:
+    """Return one for each environment; a reply that is wrong as a whole is a fault of each."""
+    found = _read("score_batch", partial(_listed, count=count), attempt)
+    if isinstance(found, EnvironmentFault):
+        return [found] * count
+    return [_read("score_batch", _number, Attempt(reply=score)) for score in found]
+
+
+def _with_score(step: Step, score: float | EnvironmentFault) -> Stepped:
+    """Add the score to the step's reward; return a fault where their sum is no reward."""
+    if not isinstance(score, EnvironmentFault):
+        score = _read("score_batch", _number, Attempt(reply=step.reward + score))
+    return score if isinstance(score, EnvironmentFault) else replace(step, reward=score)
+
+
+def _listed(reply: Any, *, count: int) -> list[object]:
+    found = list(reply)
+    if len(found) != count:
+        raise _BadReply(f"expected {count} rewards from score_batch, one for each environment, got {len(found)}")
+    return found
 
 
 def _opening(reply: Any) -> Opening:

@@ -113,6 +113,8 @@ class Batch:
                 [self.episodes[i].block for i in alive],
                 max_new_tokens=self.task.max_new_tokens,
                 temperature=self.plan.sampling.temperature,
+                top_p=self.plan.sampling.top_p,
+                min_p=self.plan.sampling.min_p,
                 uniform_NT=self._uniforms(turn),
                 logprobs=self.plan.logprobs,
                 last_turn=turn + 1 == self.task.max_turns,
@@ -126,14 +128,16 @@ class Batch:
         environments = self.task.environments(len(self.rows))
         begin = time.perf_counter()
         openings = []
-        for row, env in zip(self.rows, environments, strict=True):
+        opened = self._calls.reset(
+            environments, seeds=[self.plan.instances[row] for row in self.rows], split=self.plan.split
+        )
+        for row, env, opening in zip(self.rows, environments, opened, strict=True):
             episode = Episode(row=row, env=env, ids=[])
             instructions = observation = ""
-            try:
-                opening = self._calls.reset(env, seed=self.plan.instances[row], split=self.plan.split)
+            if isinstance(opening, EnvironmentFault):
+                self._end_by(opening, episode)
+            else:
                 instructions, observation = opening.instructions, opening.observation
-            except EnvironmentFault as fault:
-                self._end_by(fault, episode)
             episode.said.append(observation)
             openings.append((instructions, observation))
             self.episodes.append(episode)
@@ -154,13 +158,12 @@ class Batch:
         """Give each environment its answer; prepare the next block of those that go on."""
         begin = time.perf_counter()
         cut_off: list[tuple[Episode, str]] = []
-        for episode, text in zip(episodes, texts, strict=True):
+        steps = self._calls.step([episode.env for episode in episodes], texts)
+        for episode, text, step in zip(episodes, texts, steps, strict=True):
             episode.answered.append(text)
             self.env_steps += 1
-            try:
-                step = self._calls.step(episode.env, text)
-            except EnvironmentFault as fault:
-                self._end_by(fault, episode)
+            if isinstance(step, EnvironmentFault):
+                self._end_by(step, episode)
                 continue
             if step.reward != 0:
                 episode.paid.append((len(episode.ids) - 1, step.reward))
@@ -200,8 +203,9 @@ class Batch:
             return None
         limit, device = self.task.max_new_tokens, self.model.device
         stream = stream_id(Purpose.TOKEN_SAMPLING, 1 if self.plan.split == "test" else 0)
-        rows = torch.tensor(self.rows, device=device)
-        return uniform(self.plan.seed, stream, self.plan.generation, rows, limit, offset=turn * limit)
+        rows = self.rows if self.plan.streams is None else [self.plan.streams[row] for row in self.rows]
+        index = torch.tensor(rows, device=device)
+        return uniform(self.plan.seed, stream, self.plan.generation, index, limit, offset=turn * limit)
 
     def _end_by(self, fault: EnvironmentFault, episode: Episode) -> None:
         """End an episode by a fault; raise what the environment raised if the task is strict."""

@@ -1,20 +1,28 @@
-"""Choosing tokens from logits.
+"""Samples tokens from logits.
 
 Inverse-CDF sampling takes one uniform number a token, keyed by (seed, generation, row, position), so that a row's text
 depends neither on the rows beside it nor on how a batch was split.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 
 def choose_tokens(
-    logits_BV: Tensor, uniform_B: Tensor | None, temperature: float, logprobs: bool
+    logits_BV: Tensor,
+    uniform_B: Tensor | None,
+    temperature: float,
+    logprobs: bool,
+    *,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return token ids (B,) and, if asked for, their float32 log-probabilities (B,).
+    """Return token ids (B,) and, if asked for, their float32 log-probabilities (B,) in the distribution they were drawn from.
 
     Temperature 0 takes the most probable token (log-probability then at temperature 1); otherwise `uniform_B`, float64
-    in [0, 1), picks from softmax(logits / temperature).
+    in [0, 1), picks from softmax(logits / temperature), truncated to the tokens that `min_p` and then `top_p` keep.
     """
     scores_BV = logits_BV.float()
     if temperature not in (0.0, 1.0):
@@ -23,6 +31,7 @@ def choose_tokens(
         token_B = scores_BV.argmax(-1)
     else:
         assert uniform_B is not None
+        scores_BV = truncated(scores_BV, top_p, min_p)
         cdf_BV = scores_BV.softmax(-1).cumsum_(-1)
         total_B1 = cdf_BV[:, -1:]
         # right=True finds the first entry above the threshold, so a token of probability zero is never taken; the
@@ -34,3 +43,21 @@ def choose_tokens(
     if not logprobs:
         return token_B, None
     return token_B, scores_BV.gather(1, token_B[:, None])[:, 0] - scores_BV.logsumexp(-1)
+
+
+def truncated(scores_BV: Tensor, top_p: float, min_p: float) -> Tensor:
+    """Return the scores with those of the tokens that are never drawn at minus infinity.
+
+    min_p (Nguyen et al. 2024, arXiv 2407.01082) drops tokens of less than this share of the greatest probability. Of the
+    rest, top_p (Holtzman et al. 2020, arXiv 1904.09751) keeps the fewest most probable ones of at least this probability
+    together: those before which less than that has been reached.
+    """
+    if min_p > 0.0:
+        scores_BV = scores_BV.masked_fill(scores_BV < scores_BV.amax(-1, keepdim=True) + math.log(min_p), -torch.inf)
+    if top_p < 1.0:
+        sorted_BV, token_BV = scores_BV.sort(dim=-1, descending=True, stable=True)
+        probability_BV = sorted_BV.softmax(-1)
+        dropped_BV = probability_BV.cumsum(-1) - probability_BV >= top_p
+        dropped_BV[:, 0] = False  # whatever the rounding
+        scores_BV = scores_BV.masked_fill(dropped_BV.scatter(-1, token_BV, dropped_BV.clone()), -torch.inf)
+    return scores_BV

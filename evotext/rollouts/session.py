@@ -78,18 +78,20 @@ class Session:
         *,
         max_new_tokens: int,
         temperature: float,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
         uniform_NT: Tensor | None,
         logprobs: bool,
         last_turn: bool,
     ) -> list[Completion]:
-        """Read each row's block of new ids, then write up to `max_new_tokens` tokens; results in the order of `rows`.
+        """Read each row's block of new ids, then generate up to `max_new_tokens` tokens; return in the order of `rows`.
 
         rows: ascending row numbers. blocks: for a first turn the prompt, later the last token written (which the cache
         has not seen) and the environment's reply. uniform_NT: float64 in [0, 1), or None for greedy decoding.
         last_turn: rows that finish may be forgotten.
         """
         device = self._model.device
-        if self._reading.by_slot:  # a later turn's tokens would not lie next to the earlier ones: read all anew
+        if self._reading.by_slot:  # a later turn's tokens would not lie next to the earlier ones: read everything again
             blocks = [[*self._before.get(row, ()), *block] for row, block in zip(rows, blocks, strict=True)]
             self._stored = []
         rectangle = self._arrange(list(rows))
@@ -104,7 +106,7 @@ class Session:
         active_B, tried = rectangle.real_B.clone(), len(self._members) + 1
         for step in range(max_new_tokens):
             uniform_B = None if uniform_NT is None else uniform_NT[rectangle.row_B, step]
-            token_B, logprob_B = choose_tokens(logits_BV, uniform_B, temperature, logprobs)
+            token_B, logprob_B = choose_tokens(logits_BV, uniform_B, temperature, logprobs, top_p=top_p, min_p=min_p)
             writing_B = torch.where(active_B, rectangle.row_B, nowhere)
             written_NT[writing_B, step] = token_B
             if logprob_B is not None:
@@ -144,7 +146,7 @@ class Session:
     def _read(
         self, rectangle: Rectangle, block_of: dict[int, Sequence[int]], max_new_tokens: int
     ) -> tuple[Tensor, CachedRows]:
-        """Feed each row's block; the logits after its last token."""
+        """Feed each row's block; return the logits after its last token."""
         blocks = [block_of[row] for row in rectangle.row_B.tolist()]
         if not self._stored:
             return self._prefill(rectangle, blocks, max_new_tokens)
@@ -181,7 +183,7 @@ class Session:
         return logits_BV[source_B], CachedRows(row_B=rectangle.row_B, cache=cache, valid_BS=state.valid_BS[source_B])
 
     def _feed(self, rectangle: Rectangle, state: CachedRows, blocks: Sequence[Sequence[int]]) -> Tensor:
-        """Let each row read its block; logits (B, V) after the last token of each.
+        """Let each row read its block; return logits (B, V) after the last token of each.
 
         Shorter blocks are padded on the left, where a mask hides it. Recurrent layers have no such mask: what all rows have
         at the beginning goes through at once, then one token after another, while rows that have read all are carried.

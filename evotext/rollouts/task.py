@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 
 from evotext.types import Split
-from evotext.validation import PositiveFloat, PositiveInt, checked
+from evotext.validation import NonNegativeInt, PositiveFloat, PositiveInt, checked
 
 
 class TextTask:
@@ -18,13 +18,11 @@ class TextTask:
     max_turns: an episode is truncated after so many turns.
     success_return: an episode with at least this return counts as solved; None takes the id's `reward_threshold`, and
     without one the task knows no success: its return is all there is to report.
-    strict: an environment that raises or returns something else than text ends the run instead of its own episode.
+    strict: an environment that raises or returns something other than text ends the run instead of its own episode.
     step_seconds: an environment that takes longer for one reset or step has failed (`time_limit`); None: no limit.
+    workers: environments that step at the same time, in threads (`threads`); with 0 or 1 they take turns.
     wrappers: put around each environment, the first one innermost, e.g. those of `envs.wrappers`, under any names.
     options: go to `gymnasium.make`.
-
-    An environment whose `metadata["splits"]` names "validation" has instances for validation apart from those that are
-    trained on; others draw both from the split "train", by different seeds.
     Raises ValueError for an unknown id, options that the environment rejects, and spaces that are not text.
     """
 
@@ -39,18 +37,19 @@ class TextTask:
         success_return: float | None,
         strict: bool,
         step_seconds: PositiveFloat | None,
+        workers: NonNegativeInt,
         wrappers: Mapping[str, Callable[[Any], Any]] | None = None,
         **options: Any,
     ) -> None:
         self.name, self.id, self.options = name, id, options
         self.max_new_tokens, self.max_turns, self.strict = max_new_tokens, max_turns, strict
-        self.step_seconds = step_seconds
+        self.step_seconds, self.workers = step_seconds, workers
         self._wrappers = tuple((wrappers or {}).values())
         self._pool: list[gymnasium.Env[str, str]] = [self.new()]
         spec = self._pool[0].spec
+        self.splits: tuple[Split, ...] = tuple(self._pool[0].metadata.get("splits", ("train", "test")))
+        """Those that `reset` knows, by its `metadata["splits"]`. Validation instances of others index the training split."""
         self.success_return = spec.reward_threshold if success_return is None and spec else success_return
-        apart = "validation" in self._pool[0].metadata.get("splits", ())
-        self.validation_split: Split = "validation" if apart else "train"
 
     def environments(self, count: int) -> list[gymnasium.Env[str, str]]:
         """Return `count` environments, made once and used again: each episode resets its own."""

@@ -2,6 +2,7 @@
 
 Uses the process's interval timer, whose signal interrupts Python code and waiting system calls. It cannot interrupt a
 single long call of C code, and does nothing where there are no such signals: on Windows and outside the main thread.
+Calls in threads have a limit of their own: `evotext.rollouts.threads`.
 """
 
 import signal
@@ -10,6 +11,11 @@ from types import FrameType, TracebackType
 
 class TookTooLong(BaseException):
     """Raised in code that takes too long. Not an Exception: code that handles those must not handle this one."""
+
+
+def too_long(seconds: float | None) -> TookTooLong:
+    """Return the error of a call that took more seconds than it may."""
+    return TookTooLong(f"longer than env.step_seconds={seconds:g}")
 
 
 class TimeLimit:
@@ -52,4 +58,4 @@ class TimeLimit:
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         if self._armed:
-            raise TookTooLong(f"longer than env.step_seconds={self._seconds:g}")
+            raise too_long(self._seconds)

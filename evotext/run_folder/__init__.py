@@ -1,4 +1,4 @@
-"""A run's folder: the names of what lies in it, its schema, its writer and its readers. Nothing here imports torch.
+"""A run's folder: the names of its files, its schema, its writer and its readers. Nothing here imports torch.
 
-The runner writes by this package, and whoever reads a run (reports, trackers, the pruner, the commands) reads by it.
+The runner writes by this package, and every reader of a run (reports, trackers, the pruner, the commands) reads by it.
 """

@@ -1,7 +1,8 @@
 """The scores of a run when its budget was spent.
 
-A generation is never cut short, so a run ends a little past its budget, and algorithms with larger generations further past
-it. Scores are therefore read where the budget ended: on the line between the last two measurements.
+A run ends within its budget, but for episodes that turned out longer than expected: its scores are those at its end. Those of
+a run that ended past the budget, as runs of older versions did by up to a generation, are read where the budget ended: on the
+line between the last two measurements.
 """
 
 import math
@@ -14,7 +15,7 @@ from evotext.run_folder.record import EvaluationPoint, Metric
 def at_budget(
     points: Sequence[EvaluationPoint], after: Mapping[Metric, float], *, unit: str, limit: float, spent: float
 ) -> tuple[dict[Metric, float], float]:
-    """Return scores, and what had been spent when they were reached: the limit, or all without measurements around it.
+    """Return scores, and the amount spent by then: the limit, or everything where no measurements surround it.
 
     after: the scores at the end, which is the last of the points. unit: of the budget; updates are counted by no measurement.
     """

@@ -1,4 +1,4 @@
-"""Files and folders that a reader never sees half written: made aside, then renamed."""
+"""Atomic writes of files and folders: made aside, then renamed."""
 
 import json
 import os

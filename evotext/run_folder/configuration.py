@@ -13,7 +13,7 @@ MOST_NODES = 10_000
 Hyperparameter = float | int | str | bool
 # Settings that change where and how fast a run goes, or who watches, but not its results.
 _LEFT_OUT = ("device", "threads", "rows", "debug", "resume", "allow_custom_targets", "checkpoint", "tracker", "phase")
-# The values that a head-to-head tries are no setting of a run.
+# Values that a head-to-head tries are not settings of a run.
 _SEARCH = "_search_"
 _GROUPS = ("algorithm", "env", "model", "adapter", "budget")
 
@@ -97,7 +97,7 @@ def choices(folder: Path) -> Mapping[str, str]:
 
 
 def hyperparameters(folder: Path) -> dict[str, Hyperparameter]:
-    """Return what was chosen of each group, and every value by its dotted key, so that runs can be set side by side.
+    """Return each group's choice, and every value by its dotted key, so that runs can be compared.
 
     Lists are text; null is left out. Empty if the folder has no configuration, as that of a run that no command started.
     """

@@ -11,9 +11,11 @@ ENDED_WELL = ("completed", "pruned")
 
 
 def is_completed(folder: Path, limit: float) -> bool:
-    """Return whether the folder's run has come to the end of a budget of this limit."""
+    """Return whether the folder's run has come to its end: that of a budget of this limit, or an earlier one for a reason."""
     summary = read_summary(folder, [])
-    return summary is not None and summary.status == "completed" and (summary.budget.spent or 0.0) >= limit
+    if summary is None or summary.status != "completed":
+        return False
+    return bool(summary.reason) or (summary.budget.spent or 0.0) >= limit
 
 
 def ended_well(folder: Path) -> bool:

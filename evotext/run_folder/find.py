@@ -1,4 +1,4 @@
-"""Finding run folders."""
+"""Finds run folders."""
 
 import os
 from collections.abc import Sequence

@@ -30,7 +30,7 @@ def check_inside(folder: Path) -> None:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Let no other process claim the folder within it, until this one ends, however it ends.
+    """Let no other process claim the folder within the block, even if this one is killed.
 
     Raise ValueError if another has it, or if the folder cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: made beside their place, hashed, renamed; damage is found when they are read."""
+"""Folders that are whole or absent: made beside their place, hashed, renamed; damage is found when they are read."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ MANIFEST = "manifest.json"
 
 
 def seal(folder: Path) -> None:
-    """Write down the hash of every file of the folder, and bring all of them to the disk."""
+    """Write the hash of every file of the folder, and sync all of them to the disk."""
     files = sorted(folder.iterdir())
     (folder / MANIFEST).write_text(json.dumps({file.name: digest(file) for file in files}, indent=2))
     for path in (*files, folder / MANIFEST, folder):

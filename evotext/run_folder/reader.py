@@ -15,7 +15,7 @@ from evotext.run_folder.configuration import choices, leaves, read_yaml
 from evotext.run_folder.cost import AXES, COSTS, EVALUATION, EVALUATION_COSTS
 from evotext.run_folder.older import phase_by_seed
 from evotext.run_folder.record import NAN, EpisodeSample, EvaluationPoint, RunRecord
-from evotext.run_folder.schema import EpisodesLine, Line, Phase, Summary
+from evotext.run_folder.schema import EpisodesLine, Line, Phase, Summary, TrainingEpisode
 from evotext.run_folder.text import clean, clean_lines
 
 LONGEST_EPISODE = 4000
@@ -63,6 +63,9 @@ def read_run(folder: Path) -> RunRecord:
         budget_spent=_figure(known.budget.spent),
         before={"success": _figure(measured.success_before), "return": _figure(measured.return_before)},
         after=after,
+        best={"success": _figure(measured.success_best), "return": _figure(measured.return_best)},
+        best_generation=measured.best_generation,
+        saved_generation=known.saved_generation,
         compared_at=compared_at,
         passes_before=dict(sorted(measured.pass_at_before.items())),
         passes_after=dict(sorted(measured.pass_at_after.items())),
@@ -106,6 +109,13 @@ def read_evaluations(folder: Path, problems: list[str]) -> Iterator[Line]:
     for _, record in _lines(folder / names.METRICS, problems):
         if record.get("kind") == "eval":
             yield Line.model_validate(record, context=problems)
+
+
+def read_training_episodes(folder: Path, problems: list[str]) -> Iterator[TrainingEpisode]:
+    """Yield the training episodes of `episodes.jsonl` in the order written. problems: takes what is missing or wrong."""
+    for _, record in _lines(folder / names.EPISODES, problems):
+        if record.get("split") == "train":
+            yield TrainingEpisode.model_validate(record, context=problems)
 
 
 def _unreadable(name: str, error: BaseException) -> str:
@@ -169,9 +179,11 @@ def _read_points(folder: Path, problems: list[str]) -> tuple[tuple[EvaluationPoi
 
 
 def _read_samples(folder: Path, problems: list[str]) -> tuple[EpisodeSample, ...]:
-    """Sample episodes, where a run kept some."""
+    """Sample episodes of measurements, where a run kept some."""
     samples = []
     for _, record in _lines(folder / names.EPISODES, problems) if (folder / names.EPISODES).exists() else ():
+        if record.get("split") == "train":
+            continue
         line = EpisodesLine.model_validate(record, context=problems)
         if line.generation is not None:
             texts = tuple(clean_lines(text, LONGEST_EPISODE) for text in line.texts)

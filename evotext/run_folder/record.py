@@ -15,7 +15,7 @@ Metric = Literal["success", "return"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationPoint:
-    """One measurement, and what training had cost by then."""
+    """One measurement, and the cost of training until then."""
 
     generation: int
     """Counts from 0, which is before training."""
@@ -48,7 +48,7 @@ class RunRecord:
     status: Status | Literal["unfinished"] = "unfinished"
     """`unfinished` means that there is no readable summary: the run goes on, or was killed."""
     reason: str = ""
-    """Why it failed, was interrupted or pruned."""
+    """Why it ended before its budget was spent: it failed, was interrupted, pruned or stopped early."""
     budget_unit: str = ""
     budget_limit: float = NAN
     budget_spent: float = NAN
@@ -56,6 +56,11 @@ class RunRecord:
     """Scores before training."""
     after: Mapping[Metric, float] = field(default_factory=dict)
     """Scores when the budget was spent (`evotext.run_folder.at_budget`)."""
+    best: Mapping[Metric, float] = field(default_factory=dict)
+    """Scores of the best measurement."""
+    best_generation: int | None = None
+    saved_generation: int | None = None
+    """Whose weights are in `model/`; None where the run does not say."""
     compared_at: float = NAN
     """The amount spent then: the budget's limit, or everything where that is not known."""
     passes_before: Mapping[int, float] = field(default_factory=dict)

@@ -1,8 +1,8 @@
 """The schema of `summary.json` and of the lines of `metrics.jsonl` and `episodes.jsonl`.
 
 Any field may be absent: older runs did not write all of them. Unknown fields are let pass: newer runs may write more.
-Validation is strict, so that writing and reading agree. With a list as pydantic's `context` it forgives instead: what is
-wrong with a value goes into that list, in words, and the value is left out.
+Validation is strict, so that writing and reading agree. With a list as pydantic's `context` it forgives instead: a wrong
+value is left out and described in that list.
 
     Summary.model_validate(record)                      raises pydantic.ValidationError
     Summary.model_validate(record, context=problems)    raises it for what is no mapping alone
@@ -32,6 +32,8 @@ Status = Literal["completed", "interrupted", "pruned", "failed"]
 """The end of a run."""
 Phase = Literal["reporting", "tuning"]
 """The purpose of a run: to be compared, or to choose hyperparameters, in which case no comparison shows it."""
+Keep = Literal["last", "best"]
+"""The weights that become a run's `model/`."""
 EvaluationSplit = Literal["test", "validation"]
 """The instances that were measured: held-out ones, or those that hyperparameters are chosen by."""
 INSTANCES: Mapping[EvaluationSplit, str] = {"test": "held-out", "validation": "validation"}
@@ -55,7 +57,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """Strict, or forgiving where a list of problems is the context."""
+    """A record that is strict, or forgiving if the context is a list of problems."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
@@ -88,7 +90,7 @@ class BudgetRecord(Record):
     unit: str | None = None
     limit: Amount | None = None
     spent: Amount | None = None
-    """A generation is never cut short: it can be more than the limit."""
+    """More than the limit if the last generation's episodes were longer than those before."""
 
 
 class EvaluationRecord(Record):
@@ -98,9 +100,13 @@ class EvaluationRecord(Record):
     return_after: Number | None = None
     success_before: Share | None = None
     success_after: Share | None = None
+    return_best: Number | None = None
+    success_best: Share | None = None
+    """Of the best measurement: the greatest of several, and so too good where they chose what was saved."""
+    best_generation: Count | None = None
     episodes: Count | None = None
     decoding: str | None = None
-    """`greedy` or `temperature T`."""
+    """`greedy`, or `temperature T` and how it is truncated: `, top-p P`, `, min-p P`."""
     split: EvaluationSplit | None = None
     samples: Count | None = None
     """Further answers to each instance, for pass@k."""
@@ -126,7 +132,7 @@ class Summary(Record):
     phase: Phase | None = None
     status: Status | None = None
     reason: str | None = None
-    """Why it was not completed."""
+    """Why it ended before its budget was spent."""
     budget: BudgetRecord = Field(default_factory=BudgetRecord)
     eval: EvaluationRecord = Field(default_factory=EvaluationRecord)
     cost: dict[str, Amount] = Field(default_factory=dict)
@@ -137,8 +143,12 @@ class Summary(Record):
     """Training episodes that a fault of the environment ended, by kind."""
     evaluation_faults: dict[str, Count] = Field(default_factory=dict)
     """The same of measured episodes."""
+    saved_generation: Count | None = None
+    """Whose weights are in `model/`: the last, or that of the best measurement (`keep=best`)."""
     dropped_generations: Count | None = None
     resumes: Count | None = None
+    notes: list[str] = Field(default_factory=list)
+    """What the user was told that bears on the result."""
     processes: Count | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     device: str | None = None
@@ -171,3 +181,25 @@ class EpisodesLine(Record):
 
     generation: Count | None = None
     texts: list[str] = Field(default_factory=list)
+
+
+class TrainingEpisode(Record):
+    """A line of `episodes.jsonl` with an episode of training."""
+
+    split: Literal["train"] = "train"
+    """What tells it from an `EpisodesLine`."""
+    generation: Count | None = None
+    """Generations finished with the one that it is of."""
+    instance: Count | None = None
+    """The environment seed."""
+    group: Count | None = None
+    """Episodes with the same number answer the same instance."""
+    member: Count | None = None
+    """Of the population; null without one."""
+    episode_return: Number | None = None
+    advantage: Number | None = None
+    """What the episode counted for in the update; null where it was left out, or is an ES's."""
+    fitness: Number | None = None
+    """What its member counted for, after shaping; null where the algorithm is no ES."""
+    text: str = ""
+    """What was said and answered, and the figures."""

@@ -1,4 +1,4 @@
-"""Text from folders that may have come from anywhere, made fit for terminals and pages."""
+"""Cleans text from untrusted folders for terminals and pages."""
 
 LONGEST_NAME = 200
 

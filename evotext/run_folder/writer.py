@@ -9,7 +9,7 @@ from pathlib import Path
 from evotext.run_folder import names
 from evotext.run_folder.atomic import write_json
 from evotext.run_folder.manifest import to_disk
-from evotext.run_folder.schema import EpisodesLine, Line, Summary
+from evotext.run_folder.schema import EpisodesLine, Line, Summary, TrainingEpisode
 
 # The files that `JsonLines` writes.
 _LINES = (names.METRICS, names.EPISODES)
@@ -18,7 +18,7 @@ _LINES = (names.METRICS, names.EPISODES)
 class JsonLines:
     """`metrics.jsonl`: one object a generation and one an evaluation, on disk as soon as it is logged.
 
-    `episodes.jsonl`: a few held-out episodes as text at each evaluation.
+    `episodes.jsonl`: a few measured episodes as text, a line an evaluation; now and then a few of training, a line each.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,6 +36,11 @@ class JsonLines:
         line = EpisodesLine(generation=generation, texts=list(texts))
         self._episodes.write(json.dumps(line.model_dump()) + "\n")
 
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """Write one line an episode."""
+        for episode in episodes:
+            self._episodes.write(json.dumps(episode.model_dump()) + "\n")
+
     def close(self) -> None:
         """Close the files."""
         self._file.close()
@@ -48,7 +53,7 @@ def write_summary(folder: Path, summary: Summary) -> None:
 
 
 def write_fault(folder: Path, kind: str, text: str) -> Path:
-    """Write what is known of the first fault of a kind, and return where. Raise OSError."""
+    """Write the first fault of a kind to a file, and return its path. Raise OSError."""
     path = folder / names.FAULTS / f"{kind}.txt"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -56,7 +61,7 @@ def write_fault(folder: Path, kind: str, text: str) -> Path:
 
 
 def record_lengths(folder: Path) -> dict[str, int]:
-    """Return the bytes of each file of lines so far, all of them brought to the disk."""
+    """Return the present length of each file of lines in bytes, after syncing it to the disk."""
     lengths = {}
     for name in _LINES:
         if (folder / name).exists():

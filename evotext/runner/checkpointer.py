@@ -1,4 +1,4 @@
-"""The checkpointer: keeps a run's checkpoints and brings the run back from one."""
+"""The checkpointer: keeps a run's checkpoints, brings the run back from one, and saves the tuned model."""
 
 import json
 import sys
@@ -11,7 +11,9 @@ import torch
 from evotext.distributed import collectives
 from evotext.protocols import Learner
 from evotext.rollouts.collector import Collector
-from evotext.run_folder.names import CHECKPOINTS
+from evotext.run_folder.atomic import write_folder
+from evotext.run_folder.names import CHECKPOINTS, MODEL
+from evotext.run_folder.schema import Keep
 from evotext.run_folder.writer import cut_records, record_lengths, records_fault
 from evotext.runner.checkpoints import Checkpoint, CheckpointFolder, Checkpointing
 from evotext.runner.memory import peak_memory_bytes
@@ -19,11 +21,15 @@ from evotext.runner.run_state import RunState
 from evotext.runner.summary import device_name, versions
 from evotext.runner.tensor_tree import pack, unpack
 
+# Dropped generations in a row that end a run: the next one would be dropped too.
+MOST_DROPPED = 10
+
 
 class Checkpointer:
     """Knows which parts of a run make up its state. The first of several processes writes and reads for all.
 
-    names: of algorithm, environment, model and seed, lest a checkpoint of another run be taken.
+    names: of algorithm, environment, model and seed, so that no checkpoint of another run is taken.
+    keep: the weights that become `model/`. The best ones are those of a checkpoint.
     """
 
     def __init__(
@@ -34,7 +40,10 @@ class Checkpointer:
         names: dict[str, str],
         learner: Learner,
         collector: Collector,
+        keep: Keep = "last",
     ) -> None:
+        assert keep == "last" or checkpointing.keep, "the best weights are a checkpoint's"
+        self._best = keep == "best"
         self._checkpointing, self._folder, self._names = checkpointing, folder, names
         self._learner, self._collector, self._network = learner, collector, collector.model.network
         self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
@@ -43,7 +52,7 @@ class Checkpointer:
 
     @property
     def due(self) -> bool:
-        """Whether the last checkpoint is old."""
+        """Whether the last checkpoint is old enough for a new one."""
         return time.monotonic() - self._saved_at >= self._checkpointing.seconds
 
     def save(self, state: RunState) -> None:
@@ -66,11 +75,14 @@ class Checkpointer:
         self._checkpoints.save(checkpoint, keep=self._checkpointing.keep, best=state.best_generation)
         self._saved_at, self._saved_generation = time.monotonic(), state.generation
 
-    def load(self) -> Checkpoint | None:
-        """Return the newest usable checkpoint, None if there is none; the first process reads it and sends it to the others."""
+    def load(self, generation: int | None = None) -> Checkpoint | None:
+        """Return the newest usable checkpoint, None if there is none; the first process reads it and sends it to the others.
+
+        generation: consider its checkpoint alone.
+        """
         if collectives.world_size() == 1:
-            return self._checkpoints.load(self._fault, _say)
-        found = self._checkpoints.load(self._fault, _say) if collectives.rank() == 0 else None
+            return self._checkpoints.load(self._fault, _say, generation)
+        found = self._checkpoints.load(self._fault, _say, generation) if collectives.rank() == 0 else None
         shape, tensors = pack(vars(found) if found else None, "checkpoint")
         shape = json.loads(collectives.broadcast_text(json.dumps(shape)))
         fields = unpack(shape, collectives.broadcast_tensors(tensors))
@@ -78,11 +90,25 @@ class Checkpointer:
 
     def apply(self, checkpoint: Checkpoint) -> None:
         """Put weights, the algorithm's state and the engine back."""
-        with torch.no_grad():
-            for name, parameter in self._network.named_parameters():
-                parameter.copy_(checkpoint.weights[name])
+        self._put_weights(checkpoint)
         self._learner.load_state_dict(checkpoint.algorithm)
         self._collector.fitting.recall(checkpoint.run["fitting_rows"])
+
+    def go_back(self, state: RunState) -> None:
+        """Go back to the last checkpoint from weights that are not finite.
+
+        Raise RuntimeError if there is none, or after too many in a row, then with the last good weights saved.
+        """
+        fault, checkpoint = "weights that are not finite", self.load()
+        if checkpoint is None:
+            raise RuntimeError(f"generation {state.generation} left {fault}, and there is no checkpoint to go back to")
+        self.apply(checkpoint)
+        if state.dropped_in_a_row >= MOST_DROPPED:
+            self.save_model(state)
+            raise RuntimeError(
+                f"{MOST_DROPPED} generations in a row were dropped, the last for {fault}; the last good state is saved; "
+                "take smaller steps or look at the rewards"
+            )
 
     def restore(self) -> RunState:
         """Bring everything back, records included, and say where the run stands: at the start if nothing was kept.
@@ -108,6 +134,23 @@ class Checkpointer:
                 _say(f"results may differ in their last bits: {', '.join(changed)}")
         self._saved_generation = checkpoint.generation
         return RunState.from_json(checkpoint.run["standing"])
+
+    def save_model(self, state: RunState) -> None:
+        """Write `model/` in the place of an earlier one, and note in `state` whose weights it holds.
+
+        With keep=best the network has the best weights from now on, the last ones if their checkpoint is damaged.
+        """
+        state.saved_generation = state.generation
+        if self._best and state.best_generation != state.generation and (best := self.load(state.best_generation)):
+            self._put_weights(best)
+            state.saved_generation = best.generation
+        if collectives.rank() == 0:
+            write_folder(self._folder / MODEL, self._collector.model.save)
+
+    def _put_weights(self, checkpoint: Checkpoint) -> None:
+        with torch.no_grad():
+            for name, parameter in self._network.named_parameters():
+                parameter.copy_(checkpoint.weights[name])
 
     @property
     def _here(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`checkpoints/` of a run: a folder each, named by the generation, that is whole or not there.
+"""`checkpoints/` of a run: one folder for each, named by the generation, that is whole or absent.
 
     weights.safetensors    the network's parameters
     algorithm.safetensors  the tensors of the algorithm's state
@@ -94,18 +94,20 @@ class CheckpointFolder:
             rest = f"the last one is {whole[0]}" if whole else "there is none before it"
             raise CheckpointError(f"cannot write the checkpoint {final}: {error}; {rest}") from error
 
-    def load(self, usable: Callable[[Checkpoint], str], say: Callable[[str], None]) -> Checkpoint | None:
+    def load(
+        self, usable: Callable[[Checkpoint], str], say: Callable[[str], None], generation: int | None = None
+    ) -> Checkpoint | None:
         """Return the newest one that is whole and usable, None if none is. Say what is wrong with newer ones.
 
-        usable: what is wrong with a checkpoint that is whole; empty if nothing is.
+        usable: what is wrong with a checkpoint that is whole; empty if nothing is. generation: None looks at all.
         """
-        for path in self._newest_first():
+        for path in self._newest_first() if generation is None else [self.folder / f"{generation:08}"]:
             fault, checkpoint = _read(path)
             if checkpoint is not None:
                 fault = usable(checkpoint)
                 if not fault:
                     return checkpoint
-            say(f"{path} cannot be used ({fault}): trying the one before it")
+            say(f"{path} cannot be used ({fault})" + ": trying the one before it" * (generation is None))
         return None
 
     @property

@@ -11,8 +11,24 @@ NO_SIGNAL = (
     "nothing was learned: in every generation all answers got the same reward; make the task easier, explore more "
     "(a higher temperature, with ES a larger sigma), or look at what is answered in episodes.jsonl"
 )
-# A generation is never cut short; more than this share of the budget too much makes a comparison unfair.
-OVERSHOT = 0.1
+# More than this share of the budget too much, or too little, makes a comparison unfair.
+OVERSHOT = UNSPENT = 0.1
+
+
+# Generations after which it is known how many a budget holds.
+TELLING = 3
+
+
+def few_generations(at: RunState, budget: Budget, *, wanted: int, over: bool) -> str:
+    """Return what to say once if the budget holds fewer generations than are wanted; else nothing."""
+    told = at.generation == TELLING or (over and at.generation < TELLING)
+    held = budget.generations(at.cost, at.generation)
+    if not told or held >= wanted:
+        return ""
+    return (
+        f"warning: the budget holds about {held:.0f} generations, and this algorithm wants {wanted} or more; raise "
+        "budget.limit or lower population or prompts"
+    )
 
 
 def closing_lines(at: RunState, budget: Budget) -> Iterator[str]:
@@ -30,8 +46,13 @@ def closing_lines(at: RunState, budget: Budget) -> Iterator[str]:
         )
     elif spent > (1 + OVERSHOT) * budget.limit:
         yield (
-            f"warning: the budget was overshot by {spent / budget.limit - 1:.0%}, {amounts}, for no generation is cut "
-            "short; raise budget.limit or make generations smaller"
+            f"warning: the budget was overshot by {spent / budget.limit - 1:.0%}, {amounts}, for the last generation took more "
+            "than those before it; raise budget.limit or make generations smaller"
+        )
+    elif budget.limit <= at.full and spent < (1 - UNSPENT) * budget.limit:
+        yield (
+            f"warning: {1 - spent / budget.limit:.0%} of the budget is left, {amounts} spent, for one more generation would "
+            "have taken more; make generations smaller"
         )
 
 
@@ -67,3 +88,15 @@ def _shares(at: RunState) -> str:
         if counts
     ]
     return f"{' and '.join(parts)} ({listed(at.all_faults)})"
+
+
+def outcome(at: RunState, instances: str) -> str:
+    """Return success (or return) before and after, and the cost, in words. instances: what was measured on."""
+    if at.first is None or at.last is None or at.best is None:
+        return "stopped before the first measurement"
+    (name, before), (_, after) = at.first.score, at.last.score
+    best = f"(saved: {at.best.score[1]:.3f} of generation {at.best_generation}) " if at.saved_another else ""
+    return (
+        f"{instances} {name} {before:.3f} -> {after:.3f} {best}"
+        f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
+    )

@@ -3,8 +3,8 @@
     KL(start || now) = E over the starting model's answers of  log p_start(token) - log p_now(token),  a mean over tokens
 
 The starting model answers some held-out instances once, at temperature 1; a later model is asked for its log-probabilities
-of those same tokens. Nothing of the starting model is kept but these: one number a token. This direction says how much of
-what the model used to say has been lost; a model that only says the same more surely has a small one.
+of those same tokens. Only these numbers of the starting model are kept, one a token. This direction shows how much of the
+model's former text has become unlikely; a model that only says the same with more certainty has a small divergence.
 
 With r = p_now / p_start each token counts r - 1 - log r, which is never negative and has the same mean (E_start r = 1).
 

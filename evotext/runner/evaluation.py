@@ -12,7 +12,7 @@ from evotext.run_folder.schema import INSTANCES, EvaluationSplit
 from evotext.runner.faults import fault_counts
 from evotext.runner.pass_at_k import pass_at_k
 from evotext.types import Cost, Fault, RolloutPlan, Sampling, Trajectories
-from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
+from evotext.validation import MinP, NonNegativeFloat, NonNegativeInt, PositiveInt, TopP, checked
 
 SAMPLED_TEMPERATURE = 1.0
 """The temperature of the answers that pass@k counts: the distribution that RL samples from."""
@@ -58,7 +58,7 @@ class Evaluator:
     """Measures a model on the held-out instances of a task.
 
     episodes: how many instances, one episode each. points: measurements over a run besides the one before it.
-    temperature: of decoding; 0 is greedy. samples: further answers to each instance at temperature 1, for pass@k.
+    temperature, top_p, min_p: of decoding; 0 is greedy. samples: further answers to each instance at temperature 1, for pass@k.
     split: `test` takes the held-out instances, which results are reported on; `validation` takes others, which
     hyperparameters are chosen by.
     """
@@ -72,8 +72,11 @@ class Evaluator:
         temperature: NonNegativeFloat,
         samples: NonNegativeInt,
         split: EvaluationSplit = "test",
+        top_p: TopP = 1.0,
+        min_p: MinP = 0.0,
     ) -> None:
-        self.episodes, self.points, self.temperature, self.samples = episodes, points, temperature, samples
+        self.episodes, self.points, self.samples = episodes, points, samples
+        self.sampling = Sampling(temperature=temperature, top_p=top_p, min_p=min_p)
         self.split = split
 
     @property
@@ -84,15 +87,21 @@ class Evaluator:
     @property
     def decoding(self) -> str:
         """The decoding in words, for records."""
-        return "greedy" if self.temperature == 0.0 else f"temperature {self.temperature:g}"
+        sampling = self.sampling
+        if sampling.temperature == 0.0:
+            return "greedy"
+        nucleus = f", top-p {sampling.top_p:g}" if sampling.top_p < 1.0 else ""
+        return f"temperature {sampling.temperature:g}{nucleus}" + f", min-p {sampling.min_p:g}" * (sampling.min_p > 0.0)
 
     def measure(self, collector: Collector, *, sampled: bool) -> Evaluation:
         """Run the held-out episodes with the model's present weights. sampled: also `samples` answers for pass@k."""
-        batch = collector.collect(self._plan(collector.task, 1, self.temperature))
+        batch = collector.collect(self._plan(collector.task, 1, self.sampling))
         cost, pass_at, sampled_return = batch.cost, {}, None
         faults, examples = fault_counts(batch), batch.faults
         if sampled and self.samples:
-            answers = collector.collect(self._plan(collector.task, self.samples, SAMPLED_TEMPERATURE))
+            answers = collector.collect(
+                self._plan(collector.task, self.samples, Sampling(temperature=SAMPLED_TEMPERATURE))
+            )
             cost, sampled_return = cost + answers.cost, float(answers.return_B.mean())
             faults, examples = faults + fault_counts(answers), examples + answers.faults
             if answers.success_B is not None:
@@ -111,8 +120,8 @@ class Evaluator:
             fault_examples=first_of_each_kind(examples),
         )
 
-    def _plan(self, task: TextTask, answers: int, temperature: float) -> RolloutPlan:
-        """Return a plan of so many answers to each instance, those of one instance next to each other."""
+    def _plan(self, task: TextTask, answers: int, sampling: Sampling) -> RolloutPlan:
+        """Return a plan of this many answers to each instance, those of one instance next to each other."""
         held_out = self.split == "test"
         instances = (held_out_instances if held_out else validation_instances)(self.episodes)
         return RolloutPlan(
@@ -120,7 +129,7 @@ class Evaluator:
             generation=0,
             instances=tuple(instance for instance in instances for _ in range(answers)),
             groups=tuple(group for group in range(self.episodes) for _ in range(answers)),
-            sampling=Sampling(temperature=temperature),
-            split="test" if held_out else task.validation_split,
+            sampling=sampling,
+            split=self.split if self.split in task.splits else "train",
             tokens=False,
         )

@@ -1,6 +1,6 @@
-"""Faults of the environment over a run: counted by kind, each kind said once, its first traceback kept in a file.
+"""Faults of the environment over a run: counted by kind, each kind reported once, its first traceback kept in a file.
 
-An environment that fails now and then looks like a hard task in every figure but these.
+An environment that fails now and then looks like a hard task in every other metric.
 """
 
 from collections import Counter

@@ -14,14 +14,14 @@ from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.environment_calls import BrokenEnvironment
 from evotext.run_folder import names as folder_names
-from evotext.run_folder.atomic import write_folder
 from evotext.run_folder.cost import on_axes
-from evotext.run_folder.schema import Phase, Status
+from evotext.run_folder.schema import Keep, Phase, Status
 from evotext.run_folder.writer import write_summary
 from evotext.runner.budget import Budget
+from evotext.runner.callbacks import Callbacks
 from evotext.runner.checkpointer import Checkpointer
 from evotext.runner.checkpoints import Checkpointing
-from evotext.runner.closing import closing_lines
+from evotext.runner.closing import closing_lines, few_generations, outcome
 from evotext.runner.divergence import EPISODES, StartingPolicy
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.faults import fault_counts, first_seen, listed
@@ -31,12 +31,12 @@ from evotext.runner.progress import RunProgress
 from evotext.runner.pruner import NoPruner, Pruner
 from evotext.runner.readable import readable
 from evotext.runner.run_state import RunState
-from evotext.runner.stop import stop_on_signals
+from evotext.runner.stop import STOPPED_BY_SIGNALS, stop_on_signals
+from evotext.runner.stopper import NoStopper, Stopper
 from evotext.runner.summary import summarise
-from evotext.types import Fault, Outcome
+from evotext.runner.training_sample import training_sample
+from evotext.types import Fault, Outcome, RolloutPlan
 
-# Dropped generations in a row that end a run: the next one would be dropped too.
-MOST_DROPPED = 10
 # Generations with nothing but faults of the environment that end a run.
 MOST_BROKEN = 2
 
@@ -46,9 +46,12 @@ class Run:
 
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
     Raises what the algorithm's `start` raises for a model that it cannot tune.
-    names: what `algorithm`, `env` and `model` are called in the records.
+    names: of `algorithm`, `env` and `model` in the records.
     checkpointing: when checkpoints are written. Only the first of several processes writes anything.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
+    stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
+    sample_every: so many generations apart a few training episodes are recorded; 0: never.
+    callbacks: of the caller's, who may end the run. progress: whether to say anything while it goes on.
     """
 
     def __init__(
@@ -66,23 +69,30 @@ class Run:
         checkpointing: Checkpointing,
         phase: Phase = "reporting",
         pruner: Pruner = NoPruner(),  # noqa: B008 (it has no state)
+        stopper: Stopper = NoStopper(),  # noqa: B008 (nor has it)
+        keep: Keep = "last",
+        sample_every: int = 0,
+        callbacks: Callbacks | None = None,
+        progress: bool = True,
     ) -> None:
-        self._model, self._collector = model, collector
+        self.model, self._collector = model, collector
         self._budget, self._evaluator = budget, evaluator
         self._seed, self._names, self._folder = seed, names, folder
-        self._phase, self._pruner = phase, pruner
-        self._trackers = trackers if collectives.rank() == 0 else []
+        self._phase, self._pruner, self._stopper, self._sample_every = phase, pruner, stopper, sample_every
+        self._callbacks, self._progress = callbacks or Callbacks(), progress and collectives.rank() == 0
+        self._trackers = [*trackers, self._callbacks] if collectives.rank() == 0 else []
         forget_peak_memory(model.device)  # of a process's earlier runs
         # Here and not in `train`: what it cannot work with is refused before anything runs.
         self._learner = algorithm.start(model, seed)
         self._at = RunState()
         self._start: StartingPolicy | None = None
+        identity = names | {"seed": str(seed)}
         self._checkpointer = Checkpointer(
-            checkpointing, folder=folder, names=names | {"seed": str(seed)}, learner=self._learner, collector=collector
+            checkpointing, folder=folder, names=identity, learner=self._learner, collector=collector, keep=keep
         )
 
     def resume(self) -> None:
-        """Take up the run of the folder where its last checkpoint left it; from the start if it has none.
+        """Resume the folder's run from its last checkpoint, or from the start if it has none.
 
         Raise ValueError if it has some and none of them can be used.
         """
@@ -98,10 +108,11 @@ class Run:
         """
         status: Status = "completed"
         reason: str | None = None
+        measured = True
         title = f"{self._names['algorithm']} on {self._names['env']}, seed {self._seed}"
         try:
             with (
-                RunProgress(title, instances=self._evaluator.instances, shown=collectives.rank() == 0) as progress,
+                RunProgress(title, instances=self._evaluator.instances, shown=self._progress) as progress,
                 stop_on_signals(progress.say) as stop,
             ):
                 self._start = self._start or self._starting_policy()
@@ -109,26 +120,37 @@ class Run:
                     self._at.evaluation_cost += self._start.cost
                     self._tell_faults(self._start.fault_examples, progress)
                     self._at.evaluation_faults += self._start.faults
-                    self._evaluate(progress, sampled=True)
-                    self._checkpointer.save(self._at)
-                while self._fraction < 1.0 and not collectives.any_of(stop.made):
-                    measured = self._advance(progress)
-                    if measured and self._fraction < 1.0 and (reason := self._behind()):
+                    self._evaluate_and_save(progress)
+                while not self._over and not collectives.any_of(stop.made or self._callbacks.called_off):
+                    if reason := self._stopper.enough(self._at.scores):
+                        if self._evaluator.samples:
+                            self._evaluate(progress, sampled=True)
+                        break
+                    plan = self._learner.ask(self._at.generation)
+                    if not self._has_room(plan):
+                        self._at.full = self._budget.limit
+                        self._evaluate_and_save(progress)
+                        break
+                    measured = self._advance(plan, progress)
+                    if measured and not self._over and (reason := self._behind()):
                         status = "pruned"
                         break
                     if reason := self._budget.out_of_reach(self._at.idle_in_a_row):
                         progress.say(reason)
-                        self._evaluate(progress, sampled=True)
-                        self._checkpointer.save(self._at)
+                        self._evaluate_and_save(progress)
                         break
-                if self._fraction < 1.0 and reason is None:
-                    status, reason = "interrupted", "stopped by a signal"
+                if not self._over and reason is None:
+                    status, reason = "interrupted", STOPPED_BY_SIGNALS[0]
+                    if collectives.any_of(self._callbacks.called_off):
+                        reason = "stopped by a callback"
+                        if not measured:
+                            self._evaluate(progress, sampled=True)
                     self._checkpointer.save(self._at)
                 for line in closing_lines(self._at, self._budget):
                     progress.say(line)
-            self._save_model()
+            self._checkpointer.save_model(self._at)
         except KeyboardInterrupt:
-            status, reason = "interrupted", "stopped at once by a second signal"
+            status, reason = "interrupted", STOPPED_BY_SIGNALS[1]
         except BaseException as error:
             with suppress(OSError):  # a full disk should not hide what went wrong
                 self._record("failed", f"{type(error).__name__}: {error}")
@@ -137,30 +159,36 @@ class Run:
 
     @property
     def outcome(self) -> str:
-        """Success (or return) before and after, and what it took, in words."""
-        at = self._at
-        if at.first is None or at.last is None:
-            return "stopped before the first measurement"
-        (name, before), (_, after) = at.first.score, at.last.score
-        return (
-            f"{self._evaluator.instances} {name} {before:.3f} -> {after:.3f} "
-            f"in {at.cost.episodes:,} episodes, {at.cost.generated_tokens:,} generated tokens, {at.cost.seconds:.1f} s"
-        )
+        """Success (or return) before and after, and the cost, in words."""
+        return outcome(self._at, self._evaluator.instances)
 
     @property
     def _fraction(self) -> float:
         return self._budget.fraction(self._at.cost)
+
+    @property
+    def _over(self) -> bool:
+        return self._fraction >= 1.0 or self._budget.limit <= self._at.full
 
     def _behind(self) -> str | None:
         """Say why the run should end early, on all processes alike."""
         reason = self._pruner.behind(self._folder) if collectives.rank() == 0 else ""
         return (reason or "pruned") if collectives.any_of(bool(reason)) else None
 
-    def _advance(self, progress: RunProgress) -> bool:
+    def _has_room(self, plan: RolloutPlan) -> bool:
+        """Return whether the budget has room for a part of the plan; the first one runs anyhow: its cost is unknown."""
+        at = self._at
+        return at.generation == 0 or plan.smallest_part <= self._budget.rows_left(at.cost, at.latest)
+
+    def _evaluate_and_save(self, progress: RunProgress) -> None:
+        """Measure in full, as at both ends of a run, and save a checkpoint."""
+        self._evaluate(progress, sampled=True)
+        self._checkpointer.save(self._at)
+
+    def _advance(self, whole: RolloutPlan, progress: RunProgress) -> bool:
         """Run one generation, then measure and save where that is due; return whether it was measured."""
-        at, before = self._at, self._fraction
-        sent = collectives.bytes_sent()
-        plan = self._learner.ask(at.generation)
+        at, before, sent = self._at, self._fraction, collectives.bytes_sent()
+        plan = whole.shortened(self._budget.rows_left(at.cost, at.latest))
         batch = self._collector.collect(plan)
         for note in self._collector.take_notes():
             progress.say(note)
@@ -170,9 +198,17 @@ class Run:
         for note in report.notes:
             progress.say(note)
         finite = self._weights_are_finite()
-        collectives.check_same(dict(self._model.network.named_parameters()), f"generation {at.generation + 1}")
-        at.cost = at.cost + batch.cost + joint_cost(report.cost)
+        collectives.check_same(dict(self.model.network.named_parameters()), f"generation {at.generation + 1}")
+        update = joint_cost(report.cost)
+        at.cost = at.cost + batch.cost + update
+        at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
         at.generation += 1
+        # A shortened generation is the last: what it leaves would make ever smaller ones, whose steps are as long as any.
+        if plan is not whole or not self._has_room(plan):
+            at.full = self._budget.limit
+        if note := few_generations(at, self._budget, wanted=plan.generations_wanted, over=self._over):
+            progress.say(note)
+            at.notes.append(note)
         at.outcomes[report.outcome.value if finite else Outcome.NOT_FINITE.value] += 1
         at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += not finite
@@ -181,40 +217,31 @@ class Run:
         if collectives.world_size() > 1:
             sent = collectives.bytes_sent() - sent
             figures |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}
+        if plan is not whole:
+            figures["shortened"] = len(plan.instances) / len(whole.instances)
         self._log("train", figures)
+        if self._sample_every and (at.generation - 1) % self._sample_every == 0:
+            for tracker in self._trackers:
+                tracker.log_training_episodes(training_sample(batch, report.credit, generation=at.generation))
         if not finite:
-            self._drop(progress)
-        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._fraction >= 1.0):
+            progress.say(f"generation {at.generation} dropped: weights that are not finite")
+            self._checkpointer.go_back(at)
+        if at.nothing_but_faults and (at.generation >= MOST_BROKEN or self._over):
             raise BrokenEnvironment(
                 f"faults of the environment ended all {at.cost.episodes:,} training episodes ({listed(at.faults)}): "
                 f"{batch.faults[0]}; tracebacks are in {self._folder / folder_names.FAULTS}"
             )
         progress.generation(self._fraction, float(batch.return_B.mean()), at.cost, at.fault_share)
         points = self._evaluator.points
-        due = self._fraction >= 1.0 or int(self._fraction * points) > int(before * points)
+        due = self._over or int(self._fraction * points) > int(before * points)
         if due:
-            self._evaluate(progress, sampled=self._fraction >= 1.0)
+            self._evaluate(progress, sampled=self._over)
         if due or self._checkpointer.due:
             self._checkpointer.save(at)
         return due
 
     def _weights_are_finite(self) -> bool:
-        return bool(torch.stack([p.detach().isfinite().all() for p in self._model.network.parameters()]).all())
-
-    def _drop(self, progress: RunProgress) -> None:
-        """Go back to the last checkpoint from weights that are not finite. Raise RuntimeError if it was once too often."""
-        at, fault = self._at, "weights that are not finite"
-        progress.say(f"generation {at.generation} dropped: {fault}")
-        checkpoint = self._checkpointer.load()
-        if checkpoint is None:
-            raise RuntimeError(f"generation {at.generation} left {fault}, and there is no checkpoint to go back to")
-        self._checkpointer.apply(checkpoint)
-        if at.dropped_in_a_row >= MOST_DROPPED:
-            self._save_model()
-            raise RuntimeError(
-                f"{MOST_DROPPED} generations in a row were dropped, the last for {fault}; the last good state is saved; "
-                "take smaller steps or look at the rewards"
-            )
+        return bool(torch.stack([p.detach().isfinite().all() for p in self.model.network.parameters()]).all())
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
         """Measure the model. sampled: also sample answers for pass@k, which is done at a run's ends alone."""
@@ -239,19 +266,10 @@ class Run:
         return StartingPolicy(self._collector, episodes=min(EPISODES, self._evaluator.episodes))
 
     def _log(self, kind: str, figures: dict[str, float]) -> None:
-        axes: dict[str, float | int | str] = {
-            "kind": kind,
-            "generation": self._at.generation,
-            "updates": self._at.cost.updates,
-            **on_axes(self._at.cost),
-        }
+        at = self._at
+        axes: dict[str, float | int | str] = {"kind": kind, "generation": at.generation, "updates": at.cost.updates}
         for tracker in self._trackers:
-            tracker.log(axes | figures)
-
-    def _save_model(self) -> None:
-        """Write `model/` in the place of an earlier one."""
-        if collectives.rank() == 0:
-            write_folder(self._folder / folder_names.MODEL, self._model.save)
+            tracker.log(axes | on_axes(at.cost) | figures)
 
     def _record(self, status: Status, reason: str | None) -> dict[str, object]:
         summary = summarise(
@@ -263,7 +281,7 @@ class Run:
             budget=self._budget,
             evaluator=self._evaluator,
             state=self._at,
-            device=self._model.device,
+            device=self.model.device,
         )
         try:
             if collectives.rank() == 0:

@@ -1,4 +1,4 @@
-"""Most memory in use at once, of one run even where several run in one process one after another."""
+"""Peak memory of one run, even if several run in one process one after another."""
 
 import re
 import resource
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # see proc(5)
+_RESET_PEAK = "5"  # proc(5)
 
 
 def forget_peak_memory(device: torch.device) -> None:

@@ -1,7 +1,8 @@
 """pass@k: how often at least one of k sampled answers succeeds (Chen et al. 2021, arXiv 2107.03374, equation 1).
 
 With n answers to an instance of which c succeed, 1 - C(n - c, k) / C(n, k) is the share of the sets of k answers with a
-success among them, an unbiased estimate for k up to n. The plain 1 - (1 - c/n)^k is biased.
+success among them, an unbiased estimate for k up to n. The plain 1 - (1 - c/n)^k is biased. pass@1 is c / n: what others
+call mean@n or avg@n.
 """
 
 import math

@@ -12,25 +12,48 @@ from evotext.models.chat import Conversation
 from evotext.models.source import Outline
 from evotext.rollouts.environment_calls import BrokenEnvironment, EnvironmentCalls, EnvironmentFault
 from evotext.rollouts.task import TextTask
-from evotext.run_folder.schema import Phase
+from evotext.run_folder.schema import Keep, Phase
+from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.pruner import Pruner
+from evotext.runner.stopper import NoStopper, Stopper
 from evotext.types import Ending
 
 PROBES = 16
 
 
-def check_split(pruner: Pruner, evaluator: Evaluator, phase: Phase = "reporting") -> None:
-    """Raise ValueError if held-out instances would end runs early or choose hyperparameters."""
+def check_split(
+    pruner: Pruner,
+    evaluator: Evaluator,
+    phase: Phase = "reporting",
+    *,
+    stopper: Stopper = NoStopper(),  # noqa: B008 (it has no state)
+    keep: Keep = "last",
+) -> None:
+    """Raise ValueError if held-out instances would end runs early, or choose hyperparameters or weights."""
     if phase == "tuning" and evaluator.split == "test":
         raise ValueError(
             "phase: expected evaluation.split=validation with phase=tuning, got test; a trial chooses hyperparameters, and "
             "held-out instances are for reports"
         )
-    if pruner.chooses and evaluator.split == "test":
+    choices = {
+        "pruner": (pruner.chooses, "which runs end early"),
+        "stopper": (stopper.chooses, "when a run ends"),
+        "keep": (keep == "best", "which weights are saved"),
+    }
+    for key, (chooses, what) in choices.items():
+        if chooses and evaluator.split == "test":
+            raise ValueError(
+                f"{key}: expected evaluation.split=validation, got test; {what} is a choice, and held-out instances are for "
+                "reports"
+            )
+
+
+def check_keep(keep: Keep, checkpointing: Checkpointing) -> None:
+    """Raise ValueError if the best weights are to be saved and no checkpoint keeps them until then."""
+    if keep == "best" and not checkpointing.keep:
         raise ValueError(
-            "pruner: expected evaluation.split=validation, got test; which runs end early is a choice, and held-out "
-            "instances are for reports"
+            "checkpoint.keep: expected at least 1 with keep=best, got 0; the best weights are saved from their checkpoint"
         )
 
 
@@ -46,7 +69,7 @@ def prepare_torch(threads: int | None) -> None:
 
 @runtime_checkable
 class Demonstrator(Protocol):
-    """An environment that knows how an episode of it is answered."""
+    """An environment that can give the answers of a worked episode."""
 
     def demonstrate(self, rng: np.random.Generator) -> Conversation:
         """Return a worked training episode."""
@@ -91,13 +114,13 @@ def _openings(task: TextTask) -> list[tuple[str, str]]:
     with EnvironmentCalls(task.step_seconds) as calls:
         for seed in held_out_instances(PROBES):
             env = task.environments(1)[0]
-            try:
-                opening = calls.reset(env, seed=seed, split="test")
-                openings.append((opening.instructions, opening.observation))
-            except EnvironmentFault as fault:
-                faults.append(fault)
-                if fault.kind == Ending.TIME_LIMIT:
+            (opening,) = calls.reset([env], seeds=[seed], split="test")
+            if isinstance(opening, EnvironmentFault):
+                faults.append(opening)
+                if opening.kind == Ending.TIME_LIMIT:
                     task.replace(env)
+            else:
+                openings.append((opening.instructions, opening.observation))
     if not openings:
         raise BrokenEnvironment(f"none of {PROBES} episodes could be opened: {faults[0].record(0)}") from faults[
             0

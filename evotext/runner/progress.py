@@ -1,6 +1,7 @@
-"""Progress of a run on the screen: a bar on a terminal, a line for each evaluation elsewhere."""
+"""Progress of a run on the screen: a bar on a terminal or in a notebook, a line for each evaluation elsewhere."""
 
 import math
+from importlib.util import find_spec
 from types import TracebackType
 
 from rich.console import Console
@@ -22,7 +23,7 @@ class _Console(Console):
 class RunProgress:
     """Progress over the budget, with the current return, success, speed and time left.
 
-    instances: what kind of instances the success is of. shown: False says nothing at all, as in all processes of a run but one.
+    instances: the kind of instances that are measured. shown: False prints nothing, as in all processes of a run but one.
     """
 
     def __init__(self, title: str, *, instances: str, shown: bool = True) -> None:
@@ -31,16 +32,18 @@ class RunProgress:
             title,
             _Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=not shown),
         )
+        # rich draws in a notebook by this package.
+        self._live = self._console.is_terminal or (self._console.is_jupyter and find_spec("ipywidgets") is not None)
         self._wide = self._console.width >= WIDE
         heading = [TextColumn("[bold]{task.description}")] if self._wide else []
         bar = BarColumn(bar_width=20 if self._wide else 10)
         columns = (*heading, bar, TaskProgressColumn(), TextColumn("{task.fields[figures]}"))
-        self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._bar = Progress(*columns, console=self._console, disable=not (self._live and shown))
         self._task = self._bar.add_task(title, total=1.0, figures="starting")
         self._score = ""
 
     def __enter__(self) -> "RunProgress":
-        if self._console.is_terminal and not self._wide:
+        if self._live and not self._wide:
             self._console.print(self._title, style="bold", soft_wrap=True)
         self._bar.start()
         return self
@@ -48,6 +51,7 @@ class RunProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._bar.refresh()  # in a notebook, stopping leaves the bar as it was drawn last
         self._bar.stop()
 
     def generation(self, fraction: float, mean_return: float, cost: Cost, fault_share: float) -> None:
@@ -67,7 +71,7 @@ class RunProgress:
         """Show a measurement."""
         name, value = evaluation.score
         self._score = f"{self._instances} {value:.2f}  "
-        if not self._console.is_terminal:
+        if not self._live:
             self._console.print(
                 f"{self._title}  {min(fraction, 1):4.0%}  {self._instances} {name} {value:.3f}  "
                 f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}  {_faults(fault_share)}".rstrip(),

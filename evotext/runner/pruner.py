@@ -1,4 +1,4 @@
-"""Ending the runs of a sweep that fall behind, by Optuna's median rule, whatever launches them and proposes their settings.
+"""Ends the runs of a sweep that fall behind, by Optuna's median rule, with any launcher and sweeper.
 
 Runs of a sweep are neighbours on disk, and each logs its measurements there: no database and no messages are needed.
 """
@@ -85,7 +85,7 @@ class _Measured(NamedTuple):
 def _measured(folder: Path) -> list[_Measured]:
     """Return a run's measurements in order, beginning with the one before training.
 
-    Empty for a folder that is no run's, and for a run of an older version, which does not say what it had spent.
+    It is empty for a folder without a run, and for a run of an older version, which does not say what it had spent.
     """
     found = []
     for line in read_evaluations(folder, []):

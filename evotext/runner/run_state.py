@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from evotext.runner.budget import LATEST, Taken
 from evotext.runner.evaluation import Evaluation
 from evotext.types import Cost
 
@@ -28,15 +29,25 @@ class RunState:
     last: Evaluation | None = None
     """The latest measurement."""
     best: Evaluation | None = None
-    """The measurement with the greatest mean return; the earliest if there are several."""
+    """The measurement with the greatest score, then mean return; the earliest if there are several."""
     best_generation: int = 0
     """The generation of the best measurement."""
+    scores: list[float] = field(default_factory=list)
+    """The scores of all measurements in their order, the one before training first."""
+    saved_generation: int | None = None
+    """The generation whose weights are in `model/`."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Generations by what became of the weights, values of `Outcome`."""
     faults: Counter[str] = field(default_factory=Counter)
     """Training episodes that a fault of the environment ended, by kind."""
     evaluation_faults: Counter[str] = field(default_factory=Counter)
     """The same of measured episodes."""
+    latest: list[Taken] = field(default_factory=list)
+    """What the latest generations took, in the budget's unit."""
+    full: float = 0.0
+    """A limit of the budget up to which there is no room for another generation."""
+    notes: list[str] = field(default_factory=list)
+    """What was said on the way that bears on the result."""
     idle_in_a_row: int = 0
     """The latest generations without an update, since one that made some."""
     dropped: int = 0
@@ -63,14 +74,24 @@ class RunState:
         """Whether no training episode has ended otherwise."""
         return 0 < self.cost.episodes == self.faults.total()
 
+    @property
+    def saved_another(self) -> bool:
+        """Whether `model/` holds the weights of an earlier generation than the last."""
+        return self.saved_generation not in (None, self.generation)
+
     def measured(self, evaluation: Evaluation) -> None:
         """Take in a measurement of the present weights."""
         self.evaluation_cost += evaluation.cost
         self.evaluation_faults += evaluation.faults
         self.first = self.first or evaluation
         self.last = evaluation
-        if self.best is None or evaluation.mean_return > self.best.mean_return:
+        self.scores.append(evaluation.score[1])
+        if self.best is None or _rank(evaluation) > _rank(self.best):
             self.best, self.best_generation = evaluation, self.generation
+
+    def took(self, taken: Taken) -> None:
+        """Take in what a generation took."""
+        self.latest = [*self.latest, taken][-LATEST:]
 
     def to_json(self) -> dict[str, Any]:
         """Return the record for a checkpoint, without the episodes of measurements."""
@@ -83,7 +104,12 @@ class RunState:
         """Undo `to_json`. Raise TypeError for a record of something else."""
         read: dict[str, Any] = {name: record[name] and _evaluation_from_json(record[name]) for name in _EVALUATIONS}
         read |= {name: Cost(**record[name]) for name in _COSTS}
+        read["latest"] = [Taken(*taken) for taken in record.get("latest", ())]  # older checkpoints do not have it
         return cls(**record | read | {name: Counter(record[name]) for name in _COUNTS})
+
+
+def _rank(evaluation: Evaluation) -> tuple[float, float]:
+    return evaluation.score[1], evaluation.mean_return
 
 
 def _evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:

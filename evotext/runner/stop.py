@@ -1,9 +1,12 @@
-"""Stopping a run from outside: the first Ctrl-C (or SIGTERM) lets the generation end, a second one does not."""
+"""Stops a run from outside: the first Ctrl-C (or SIGTERM) lets the generation end, a second one does not."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+STOPPED_BY_SIGNALS = ("stopped by a signal", "stopped at once by a second signal")
+"""The reasons of a run that was interrupted from outside: after a generation, or within one."""
 
 
 class StopRequest:

@@ -1,4 +1,4 @@
-"""`summary.json`: what a run was, how it ended and what it cost."""
+"""Makes `summary.json`: a run's names, ending, scores and cost."""
 
 import math
 import platform
@@ -10,6 +10,7 @@ from evotext.distributed import collectives
 from evotext.run_folder.cost import on_axes, totals
 from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Phase, Status, Summary
 from evotext.runner.budget import Budget
+from evotext.runner.closing import closing_lines
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.run_state import RunState
@@ -30,7 +31,7 @@ def summarise(
     device: torch.device,
 ) -> Summary:
     """Return the record that docs/metrics.md describes. names: what `algorithm`, `env` and `model` are called."""
-    first, last, cost = state.first, state.last, state.cost
+    first, last, best, cost = state.first, state.last, state.best, state.cost
     return Summary(
         algorithm=names["algorithm"],
         env=names["env"],
@@ -45,6 +46,9 @@ def summarise(
             return_after=_finite(last.mean_return) if last else None,
             success_before=first.success if first else None,
             success_after=last.success if last else None,
+            return_best=_finite(best.mean_return) if best else None,
+            success_best=best.success if best else None,
+            best_generation=state.best_generation if best else None,
             episodes=evaluator.episodes,
             decoding=evaluator.decoding,
             split=evaluator.split,
@@ -58,8 +62,10 @@ def summarise(
         evaluation_cost=on_axes(state.evaluation_cost),
         faults=dict(state.faults),
         evaluation_faults=dict(state.evaluation_faults),
+        saved_generation=state.saved_generation,
         dropped_generations=state.dropped,
         resumes=state.resumes,
+        notes=[*state.notes, *closing_lines(state, budget)],
         processes=collectives.world_size(),
         versions=versions(),
         device=device_name(device),

@@ -1,4 +1,4 @@
-"""`tracker=mlflow`: figures and sample episodes to an MLflow server, or into a local database."""
+"""`tracker=mlflow`: metrics and sample episodes to an MLflow server, or into a local database."""
 
 import math
 import sys
@@ -12,6 +12,7 @@ from evotext.library import optional
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
 from evotext.run_folder.names import MLFLOW_ID
+from evotext.run_folder.schema import TrainingEpisode
 from evotext.trackers.names import shared_names
 from evotext.validation import checked
 
@@ -19,7 +20,7 @@ from evotext.validation import checked
 class MLflow:
     """Opens the tracker of a run. Raises ImportError without the package mlflow (mlflow-skinny is enough).
 
-    tracking_uri: None is what the environment says (MLFLOW_TRACKING_URI), else MLflow's own default.
+    tracking_uri: None takes MLFLOW_TRACKING_URI from the environment, else MLflow's own default.
     """
 
     @checked
@@ -59,7 +60,7 @@ class MLflow:
 
 
 class MLflowRun:
-    """Every finite figure over generations; the episodes of a measurement as a text file.
+    """Every finite metric over generations; the episodes of a measurement as a text file.
 
     If the server is lost the run goes on without it, and says so once: metrics.jsonl has everything.
     """
@@ -69,7 +70,7 @@ class MLflowRun:
         self._lost = False
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """Log the record's figures at its generation, with what was spent so far to draw them against."""
+        """Log the record's metrics at its generation, with the spending so far to draw them against."""
         now, step = int(time.time() * 1000), int(record["generation"])
         points = [
             self._mlflow.entities.Metric(name.replace("@", "_at_"), value, now, step)  # names take no @
@@ -82,6 +83,15 @@ class MLflowRun:
         """Log the episodes as text."""
         text = "\n\n".join(texts)
         self._send(lambda: self._client.log_text(self._run_id, text, f"episodes/{generation:06d}.txt"))
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """Store the episodes with their returns and credit as a text file."""
+        if episodes:
+            text, file = (
+                "\n\n".join(episode.text for episode in episodes),
+                f"train_episodes/{episodes[0].generation:06d}.txt",
+            )
+            self._send(lambda: self._client.log_text(self._run_id, text, file))
 
     def close(self) -> None:
         """Say how it ended."""

@@ -1,4 +1,4 @@
-"""The numbers of a line under the names that all trackers share."""
+"""The names of metrics that all trackers share."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from evotext.run_folder.cost import AXES
 def shared_names(record: Mapping[str, float | int | str]) -> dict[str, float]:
     """Return the numbers of a record by the names that all trackers share: those of training begin with `train/`.
 
-    What was spent so far is under `spent/`; the kind and the generation are left out.
+    The spending so far is under `spent/`; the kind and the generation are left out.
     """
     prefix = "" if record["kind"] == "eval" else "train/"
     return {

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from evotext.run_folder.schema import TrainingEpisode
+
 
 class NoTracker:
     """Nothing besides `metrics.jsonl`."""
@@ -14,6 +16,9 @@ class NoTracker:
         """Do nothing."""
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
+        """Do nothing."""
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
         """Do nothing."""
 
     def close(self) -> None:

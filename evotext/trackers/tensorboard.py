@@ -1,4 +1,4 @@
-"""`tracker=tensorboard`: a run's figures and sample episodes as TensorBoard events."""
+"""`tracker=tensorboard`: a run's metrics and sample episodes as TensorBoard events."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +10,15 @@ from torch.utils.tensorboard.summary import hparams
 from evotext.run_folder import names
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
+from evotext.run_folder.schema import TrainingEpisode
 from evotext.trackers.names import shared_names
 
 
 class TensorBoard:
-    """`tensorboard/`: every figure over generations, and a few episodes as text.
+    """`tensorboard/`: every metric over generations, and a few episodes as text.
 
-    The run's hyperparameters go there too, so that the HParams page sets the runs of a sweep side by side with the last
-    value of every figure. Each run says only its own: what there is to choose from is TensorBoard's to find in all runs.
+    The run's hyperparameters go there too, so that the HParams page shows the runs of a sweep side by side with the last
+    value of every metric. Each run logs only its own values; TensorBoard finds the alternatives in all runs.
 
     A run that was taken up again begins with a later generation than 0: TensorBoard is told to forget what an earlier
     process wrote from that generation on.
@@ -28,7 +29,7 @@ class TensorBoard:
         self._opened: SummaryWriter | None = None
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """Add one point to each figure, at the record's generation."""
+        """Add one point to each metric, at the record's generation."""
         generation = int(record["generation"])
         for name, value in shared_names(record).items():
             if not name.startswith("spent/"):
@@ -37,8 +38,13 @@ class TensorBoard:
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
         """Add the episodes as text."""
         for i, text in enumerate(texts):
-            indented = "\n".join(f"    {line}" for line in text.splitlines())  # Markdown for verbatim text
-            self._writer(generation).add_text(f"episodes/{i}", indented, generation)
+            self._writer(generation).add_text(f"episodes/{i}", _verbatim(text), generation)
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """Add the episodes as text, with their returns and credit."""
+        for i, episode in enumerate(episodes):
+            generation = episode.generation or 0
+            self._writer(generation).add_text(f"train/episodes/{i}", _verbatim(episode.text), generation)
 
     def close(self) -> None:
         """Write out what is pending, and that the run was completed if it was."""
@@ -60,3 +66,8 @@ class TensorBoard:
     def _write(self, summary: Any) -> None:
         assert self._opened is not None
         self._opened._get_file_writer().add_summary(summary)  # the writer's own add_hparams makes a run of it
+
+
+def _verbatim(text: str) -> str:
+    """Return Markdown that shows the text verbatim."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

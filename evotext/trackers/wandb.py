@@ -1,4 +1,4 @@
-"""`tracker=wandb`: figures and sample episodes to Weights & Biases, or into files for it where there is no network."""
+"""`tracker=wandb`: metrics and sample episodes to Weights & Biases, or into files for it where there is no network."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from evotext.library import optional
 from evotext.run_folder.configuration import hyperparameters
 from evotext.run_folder.ending import ended_well
 from evotext.run_folder.names import WANDB_ID
+from evotext.run_folder.schema import TrainingEpisode
 from evotext.trackers.names import shared_names
 from evotext.validation import checked
 
@@ -15,8 +16,8 @@ from evotext.validation import checked
 class WandB:
     """Opens the tracker of a run. Raises ImportError without the package wandb.
 
-    group: what the runs of a sweep have in common; None: the name of the folder above the run's.
-    mode: None is what the environment says (WANDB_MODE), online otherwise.
+    group: the group of the runs of a sweep; None: the name of the folder above the run's.
+    mode: None takes WANDB_MODE from the environment, online otherwise.
     """
 
     @checked
@@ -57,7 +58,7 @@ class WandB:
 
 
 class WandBRun:
-    """Every figure over generations; the episodes of a measurement as a table.
+    """Every metric over generations; the episodes of a measurement as a table.
 
     Generations that an earlier process has logged already, which a resumed run goes through again, stay as they were.
     """
@@ -66,13 +67,20 @@ class WandBRun:
         self._run, self._table, self._folder = run, table, folder
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
-        """Log the record's figures at its generation, with what was spent so far to draw them against."""
+        """Log the record's metrics at its generation, with the spending so far to draw them against."""
         self._run.log(shared_names(record), step=int(record["generation"]))
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
         """Log one row an episode."""
         table = self._table(columns=["episode"], data=[[text] for text in texts])
         self._run.log({"episodes": table}, step=generation)
+
+    def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
+        """Log a table with a row an episode: its return, credit and text."""
+        if episodes:
+            columns = ["member", "instance", "episode_return", "advantage", "fitness", "text"]
+            table = self._table(columns=columns, data=[[getattr(e, name) for name in columns] for e in episodes])
+            self._run.log({"train/episodes": table}, step=episodes[0].generation)
 
     def close(self) -> None:
         """Say how it ended and wait until everything is sent or written."""

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from evotext.keys.philox import Purpose, many_normals, stream_id
-from evotext.models.grouped_product import grouped_product
 from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import checked_record
 
+from ..perturbed.grouped_product import grouped_product
 from . import members_in_progress
 from .members_in_progress import MembersInProgress
 
@@ -90,7 +90,7 @@ class FullRankNoise:
     def _members(self, members: tuple[int, ...]) -> "FullRankMembers":
         some = self._key.whole_draws(members)
         draw_G = self._key.draws_of(members) if some is None else torch.arange(some.start, some.stop)
-        noise = {name: self._draw(spec, draw_G).mul_(self._key.sigma) for name, spec in self._specs.items()}
+        noise = {name: self._draw(spec, draw_G).mul_(self._key.sigma_of(name)) for name, spec in self._specs.items()}
         return FullRankMembers(noise, self._key.signs_of(members))
 
 

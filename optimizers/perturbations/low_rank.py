@@ -144,12 +144,12 @@ class LowRankNoise:
 
     def _members(self, members: tuple[int, ...]) -> "LowRankMembers":
         factors, vectors = self._numbers()
-        key, sigma = self._key, self._key.sigma
+        key = self._key
         fold, sign_P, some = key.members_per_draw, key.signs_of(members), key.whole_draws(members)
         draw_P = key.draws_of(members)
         chosen: dict[str, tuple[Tensor, Tensor]] = {}
         for name, (A_NRO, B_NRI) in factors.items():
-            scale_P = (sign_P * (sigma / math.sqrt(self._rank))).to(A_NRO.device, A_NRO.dtype)
+            scale_P = (sign_P * (key.sigma_of(name) / math.sqrt(self._rank))).to(A_NRO.device, A_NRO.dtype)
             if some is not None:  # both members of a pair read one B
                 A_GFRO = A_NRO[some, None] * scale_P.view(-1, fold, *[1] * (A_NRO.ndim - 1))
                 chosen[name] = A_GFRO.flatten(0, 1), B_NRI[some]
@@ -157,7 +157,7 @@ class LowRankNoise:
                 draw = draw_P.to(A_NRO.device)
                 chosen[name] = A_NRO[draw] * scale_P.view(-1, *[1] * (A_NRO.ndim - 1)), B_NRI[draw]
         moved = {
-            name: e_NN[draw_P.to(e_NN.device)] * (sign_P * sigma).to(e_NN.device, e_NN.dtype)[:, None]
+            name: e_NN[draw_P.to(e_NN.device)] * (sign_P * key.sigma_of(name)).to(e_NN.device, e_NN.dtype)[:, None]
             for name, e_NN in vectors.items()
         }
         return LowRankMembers(len(members), chosen, moved)

@@ -14,8 +14,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from evotext.models.perturbed import PerturbedNetwork
-
+from ..perturbed import PerturbedNetwork
 from .members_in_progress import MembersInProgress
 
 # Matrices with a longer shorter side are decomposed by a randomised method, which finds the largest values alone.

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
 from evotext.policy.actions import Actions
-from evotext.rollouts.scoring import Scoring
 from evotext.types import Trajectories
 
 from ..guide import Guide
+from ..perturbed import PerturbedNetwork
 from ..scores import deltas, episodes_to_score, member_weights
+from ..scoring import Scoring
 from ..selection import Energy, choose, energies_of, excluding
 
 # The policy's KL, in nats an episode, that gains are compared at; and episodes that it is measured on.

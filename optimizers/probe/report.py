@@ -9,16 +9,16 @@ from pydantic import Field
 
 from evotext.keys.instances import validation_instances
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.policy.actions import actions_of
 from evotext.policy.advantages import Baseline, group_advantages
 from evotext.rollouts.collector import Collector
-from evotext.rollouts.scoring import Scoring
 from evotext.types import RolloutPlan, Sampling
 from evotext.validation import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, checked_record
 
 from ..guide import Guide
 from ..perturbations import Guided, LowRank
+from ..perturbed import PerturbedNetwork
+from ..scoring import Scoring
 from ..selection import energies_of, policy_gradient
 from .forecast import forecast
 from .gradient import Estimate, Estimators, by_group

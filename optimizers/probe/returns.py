@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from evotext.keys.instances import validation_instances
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
 from evotext.rollouts.collector import Collector
+from evotext.types import Sampling
 
+from ..perturbed import PerturbedNetwork
 from ..population import population_plan
 
 
@@ -63,7 +64,9 @@ def sweep(
     def earned(sigma: float, count: int) -> tuple[Tensor, Tensor]:
         key = NoiseKey(seed=seed, generation=0, population=count, antithetic=False, sigma=sigma)
         noise = perturbation.draw(network, key)
-        plan = population_plan(noise, chosen, population=count, seed=seed, generation=0, temperature=0.0)
+        plan = population_plan(
+            noise, chosen, population=count, seed=seed, generation=0, sampling=Sampling(temperature=0.0)
+        )
         batch = collector.collect(plan)
         assert batch.success_B is not None, "the task of a probe knows success"
         return batch.return_B.view(count, -1), batch.success_B.view(count, -1)

@@ -28,7 +28,7 @@ class Failure:
 
 
 def run_in_process(job: Job, command: Sequence[str], threads: int) -> str | None:
-    """Run one job as `command` with its words; None if it was completed, else why not. What an earlier attempt left is removed.
+    """Run one job as `command` with its words, after removing an earlier attempt; return None if completed, else why not.
 
     Raise KeyboardInterrupt if the job was stopped by Ctrl-C.
     """
@@ -47,7 +47,7 @@ def run_in_process(job: Job, command: Sequence[str], threads: int) -> str | None
 def execute(
     jobs: Sequence[Job], run: Callable[[Job], str | None], *, at_once: int, title: str, console: Console
 ) -> list[Failure]:
-    """Run every job that is not done yet; the failed ones. Raise KeyboardInterrupt once the running ones have ended."""
+    """Run every job that is not done yet; return the failed ones. Raise KeyboardInterrupt once the running ones have ended."""
     waiting = [job for job in jobs if record(job) is None]
     failures: list[Failure] = []
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,7 +1,7 @@
 """The jobs of a head-to-head: the trials of the tuning phase and the runs of the reporting phase.
 
-A job is one `evotext train` with its words and its folder. The plan is a pure function of what was asked for, so that
-a head-to-head that was stopped finds its finished jobs again.
+A job is one `evotext train` with its words and its folder. The plan is a pure function of the arguments, so that a
+head-to-head that was stopped finds its finished jobs again.
 """
 
 import random
@@ -64,7 +64,7 @@ def tuning_jobs(
     """Return equally many trials for every algorithm and task; none if there is nothing to choose from.
 
     They run on a seed of their own and are judged on validation instances, greedily alone. Algorithms take turns, so
-    that a phase that was cut short has tried about as much of each. shipped: of each algorithm, see `settings`.
+    that a phase that was cut short has tried about as much of each. shipped: of each algorithm, as in `settings`.
     """
     if trials < 2:
         return []

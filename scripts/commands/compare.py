@@ -2,7 +2,7 @@
 
 RUN_DIR is a run's folder or any folder above several, such as that of a sweep. Writes report.html (one file, opens
 without a network), report.md, curves.svg and results.csv into `out`, by default a new folder in `comparisons/`. With
-`watch=true` (or `--watch`) it does so again while runs go on, and the page reads itself again; Ctrl-C ends it.
+`watch=true` (or `--watch`) it does so again while runs go on, and the page reloads itself; Ctrl-C ends it.
 """
 
 import io
@@ -115,7 +115,7 @@ def show(comparison: comparisons.Comparison) -> None:
 
 
 def watch(folders: list[Path], out: Path, metric: Metric | None, seconds: int) -> None:
-    """Write the report anew whenever the runs have changed, until Ctrl-C; then once more, as a page that stays."""
+    """Write the report again whenever the runs have changed, until Ctrl-C; then once more, as a page that stays."""
     print(f"watching: {out / 'report.html'} is written anew every {seconds} s if something has changed; Ctrl-C ends it")
     last, comparison = "", None
     try:

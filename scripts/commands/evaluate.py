@@ -11,6 +11,7 @@ from rich.table import Table
 
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
+from evotext.cli.fitting import fitting_model
 from evotext.cli.messages import one_line
 from evotext.cli.targets import build, check_targets
 from evotext.models.huggingface import HuggingFaceModel
@@ -19,13 +20,11 @@ from evotext.rollouts.collector import Collector
 from evotext.rollouts.task import TextTask
 from evotext.run_folder import names
 from evotext.run_folder.atomic import write_json
-from evotext.run_folder.configuration import read_config
+from evotext.run_folder.configuration import read_config, read_yaml
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.faults import listed
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
 from evotext.runner.summary import device_name, versions
-
-from .fitting import fitting_model
 
 
 def evaluate(config: DictConfig) -> None:
@@ -56,6 +55,8 @@ def evaluate(config: DictConfig) -> None:
         "return": evaluation.mean_return,
         "mean_length": evaluation.mean_tokens,
         "faults": dict(evaluation.faults),
+        "samples": evaluator.samples,
+        "sampled_return": evaluation.sampled_return,
         "pass_at": {str(k): share for k, share in evaluation.pass_at.items()},
         "seconds": evaluation.cost.seconds,
         "generated_tokens": evaluation.cost.generated_tokens,
@@ -88,6 +89,11 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
     source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None)
     if named:
         return source, build(config, "env")
+    if (folder / names.HYDRA / names.OBJECTS).exists() and "env" in str(read_yaml(folder, names.OBJECTS)):
+        raise ValueError(
+            f"run: expected a run whose task has a name, got {config.run!r}, for which evotext.tune was given an environment; "
+            "name a task by env=..."
+        )
     recorded_task = OmegaConf.select(of_run, "env")
     if isinstance(recorded_task, DictConfig) and not config.allow_custom_targets:
         check_targets({"env": OmegaConf.to_container(recorded_task, resolve=True)})
@@ -97,6 +103,8 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
 def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> None:
     """Print a table of the figures and a few episodes."""
     passes = {f"pass@{k}": f"{share:.3f}" for k, share in evaluation.pass_at.items()}
+    if evaluation.sampled_return is not None:
+        passes |= {f"mean return@{record['samples']}": f"{evaluation.sampled_return:.3f}"}
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
     for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode", *passes):
         table.add_column(column, justify="right")

@@ -12,6 +12,7 @@ from rich.table import Table
 from evotext.cli.checks import check_values
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
+from evotext.cli.fitting import fitting_model
 from evotext.cli.targets import build
 from evotext.envs import TextEnv
 from evotext.envs import floors as without_learning
@@ -20,8 +21,6 @@ from evotext.run_folder.atomic import write_json
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
 from evotext.runner.summary import versions
-
-from .fitting import fitting_model
 
 AtLeastTwo = Annotated[int, Field(ge=2)]
 

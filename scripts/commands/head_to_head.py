@@ -39,6 +39,7 @@ from evotext.validation import NonNegativeInt, PositiveInt
 from . import compare
 
 TRAIN = (sys.executable, "-m", "evotext", "train")
+CHOOSING = ("pruner", "stopper", "keep")  # by validation instances, which reported runs are not measured on
 SET_HERE = ("hydra.run.dir", "threads", "evaluation.split", "phase")
 
 
@@ -64,8 +65,7 @@ def main(words: list[str]) -> int:
     spaces = {name: space_of(name, configs[name]) for name in told.algorithm} if told.trials > 1 else {}
     shipped = {name: {key: OmegaConf.select(configs[name], key) for key in space} for name, space in spaces.items()}
 
-    # Pruning is a choice, which reported runs must not be.
-    of_every_run = [word for word in passed_on if word.partition("=")[0].partition(".")[0] != "pruner"]
+    of_every_run = [word for word in passed_on if word.partition("=")[0].partition(".")[0] not in CHOOSING]
     tuning = head_to_head.plan.tuning_jobs(told.algorithm, told.env, spaces, told.trials, passed_on, told.out, shipped)
     reported_count = len(told.algorithm) * len(told.env) * len(told.seed)
     budget = configs[told.algorithm[0]].budget

@@ -9,14 +9,13 @@ from rich.console import Console
 
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
+from evotext.cli.fitting import fitting_model
 from evotext.cli.targets import build
 from evotext.optimizers import probe
 from evotext.rollouts.collector import Collector
 from evotext.run_folder.atomic import write_json
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
 from evotext.runner.summary import versions
-
-from .fitting import fitting_model
 
 
 def measure(config: DictConfig) -> None:

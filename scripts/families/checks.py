@@ -5,8 +5,8 @@
     engine      three members' conversations of two turns, of unequal length, batched and cached: the tokens that each
                 member's own network writes in a slow loop without cache or batch, and their log-probabilities
 
-A family that the engine would not run rightly, or a parameter that cannot be perturbed, has to be refused beforehand in a line
-that says so. Anything else is a fault of ours: `Wrong`.
+A family that the engine would not run correctly, or a parameter that cannot be perturbed, has to be refused beforehand with
+a line that says so. Anything else is a fault of ours: `Wrong`.
 """
 
 import random
@@ -22,14 +22,14 @@ from evotext.models.character_tokenizer import character_tokenizer
 from evotext.models.chat import ChatFormat
 from evotext.models.huggingface import context_length
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import LeaveOutError, PerturbedNetwork
-from evotext.models.perturbed.probe import inspect_uses
 from evotext.models.trial_run import check_runs
 from evotext.noise import NoiseKey, PopulationNoise
 from evotext.rollouts.session import Session
 from families.reference import float64_throughout, own_network, slow_greedy
 from families.tiny import CONTEXT, VOCABULARY, tiny_config
 from optimizers.perturbations import LowRank
+from optimizers.perturbed import LeaveOutError, PerturbedNetwork
+from optimizers.perturbed.probe import inspect_uses
 
 KEY = NoiseKey(seed=0, generation=0, population=4, antithetic=True, sigma=0.05)
 MEMBERS = (0, 1, 3)  # a whole pair and a broken one
@@ -39,7 +39,7 @@ ENDS = frozenset(range(3, 30))  # so many that answers differ in length
 
 
 class Wrong(AssertionError):
-    """A family that runs and computes something else than it should."""
+    """A family that runs and computes something other than it should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,13 @@ class Outcome:
 
     family: str
     runs: bool
-    """True if the engine runs it, and then rightly."""
+    """True if the engine runs it, and then correctly."""
     reason: str = ""
-    """Why it does not, in a line."""
+    """The reason if it does not, in a line."""
     exclude: tuple[str, ...] = ()
-    """Patterns that `algorithm.exclude` has to leave out."""
+    """Patterns that have to be in `algorithm.exclude`."""
     reasons: tuple[str, ...] = ()
-    """Why, one for each."""
+    """The reasons, one for each."""
     besides: tuple[str, ...] = ()
     """Perturbed parameters besides linear layers, embeddings and norms: `experts`, and those that other code reads."""
     weights: int = 0
@@ -66,7 +66,7 @@ class Outcome:
 
 
 def check(family: str) -> Outcome:
-    """Return what came of this family. Raise Wrong if it runs and is not equal."""
+    """Return the outcome of this family. Raise Wrong if it runs and is not equal."""
     begin = time.perf_counter()
     try:
         network = tiny_network(family)

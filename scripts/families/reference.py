@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import PopulationNoise
+from optimizers.perturbed import PerturbedNetwork
 
 
 @torch.no_grad()

@@ -137,8 +137,20 @@ def test_a_task_that_only_success_ends_is_solved_if_unfinished_episodes_count(un
 
 @pytest.mark.slow
 @pytest.mark.learning
-@pytest.mark.parametrize("make", [grpo, ppo])
-def test_two_turns_paid_once_at_the_end_are_solved(make: Any, seed: int) -> None:
-    rows = {"prompts": 16, "group_size": 16} if make is grpo else {"episodes": 256, "epochs": 2, "minibatches": 2}
-    first, last = final_success(make(**rows, optimizer=ADAM, max_grad_norm=1.0), 2, key_and_cue, 80, seed)
+def test_grpo_solves_two_turns_paid_once_at_the_end(seed: int) -> None:
+    algorithm = grpo(prompts=16, group_size=16, optimizer=ADAM, max_grad_norm=1.0)
+    first, last = final_success(algorithm, 2, key_and_cue, 80, seed)
+    assert first < 0.2 and last > 0.9, (first, last)
+
+
+@pytest.mark.slow
+@pytest.mark.learning
+def test_ppo_solves_two_turns_paid_once_at_the_end(seed: int) -> None:
+    """Three times the step makes it give the first cue's answer to both, for certain, before it has told them apart.
+
+    GRPO compares answers to the same cue, so the rarer success counts as much as the other.
+    """
+    adam = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
+    algorithm = ppo(episodes=256, epochs=2, minibatches=2, optimizer=adam, max_grad_norm=1.0)
+    first, last = final_success(algorithm, 2, key_and_cue, 120, seed)
     assert first < 0.2 and last > 0.9, (first, last)

@@ -39,9 +39,8 @@ def sft(**changes: Any) -> SFT:
 
 def task(name: str, **options: Any) -> TextTask:
     """A native task with no limits but its own."""
-    return TextTask(
-        name=name, id=name, max_new_tokens=16, max_turns=64, success_return=None, strict=True, step_seconds=60.0, **options
-    )  # fmt: skip
+    limits: dict[str, Any] = {"max_new_tokens": 16, "max_turns": 64, "step_seconds": 60.0, "workers": 0}
+    return TextTask(name=name, id=name, success_return=None, strict=True, **limits, **options)
 
 
 def tell_once(algorithm: SFT, model: LanguageModel, generation: int = 0) -> Any:
@@ -185,6 +184,7 @@ class Successor(gymnasium.Env[str, str]):
             success_return=None,
             strict=True,
             step_seconds=60.0,
+            workers=0,
         )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:

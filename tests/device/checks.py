@@ -11,13 +11,13 @@ from torch import Tensor
 
 from evotext.cli.targets import build
 from evotext.models.adapters import LoRA
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from evotext.rollouts.captured_step import STEPS_BEFORE, Step
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.session import Session
 from evotext.types import Trajectories
 from optimizers.perturbations import FullRank, LowRank
+from optimizers.perturbed import PerturbedNetwork
 from tests.device.pretend import FAR, Far, move, pretended
 from tests.rollouts.test_captured_step import conversation
 from tests.rollouts.test_collector import chatter

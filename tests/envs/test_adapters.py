@@ -230,6 +230,7 @@ def test_wrappers_of_a_configuration_are_put_around() -> None:
         success_return=None,
         strict=True,
         step_seconds=60.0,
+        workers=0,
         wrappers={"as_text": lambda env: as_text(env, actions=None, nonsense_cost=1.0)},
         render_mode="ansi",
     )

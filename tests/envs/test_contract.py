@@ -393,7 +393,17 @@ class TestPresentation:
 
 @pytest.mark.parametrize("env_id", IDS)
 class TestConfiguration:
-    COMMON = ("_target_", "name", "id", "max_new_tokens", "max_turns", "success_return", "strict", "step_seconds")
+    COMMON = (
+        "_target_",
+        "name",
+        "id",
+        "max_new_tokens",
+        "max_turns",
+        "success_return",
+        "strict",
+        "step_seconds",
+        "workers",
+    )
 
     def test_yaml_gives_the_constructors_defaults(self, env_id: str) -> None:
         config = text_config(env_id)

@@ -67,6 +67,12 @@ class Generous(Fine):
         return "", float(self.word in action), True, False, {}
 
 
+class GenerousJudge(Fine):
+    @staticmethod
+    def score_batch(environments: list[Any]) -> list[float]:
+        return [1.0] * len(environments)
+
+
 class Brittle(Fine):
     def step(self, action: str) -> Answered:
         action.encode()
@@ -98,6 +104,7 @@ def test_a_users_environment_passes_every_check() -> None:
         (DeafToSeeds, "seeds differ", "same episode"),
         (DeafToSplits, "splits differ", "options"),
         (Generous, "garbage is not paid", "paid 1"),
+        (GenerousJudge, "garbage is not paid", "paid 1"),
         (Brittle, "every text is answered", "UnicodeEncodeError"),
         (NumpyTypes, "plain types", "float32"),
     ],

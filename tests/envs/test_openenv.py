@@ -103,6 +103,7 @@ class TestOnAServer:
                 success_return=1.0,
                 strict=False,
                 step_seconds=60.0,
+                workers=0,
                 url=url,
                 observation="text",
                 **options,

@@ -13,8 +13,8 @@ from families.page import page
 from families.reference import float64_throughout, own_network
 from families.tiny import families
 
-from evotext.models.perturbed import PerturbedNetwork
 from optimizers.perturbations import LowRank
+from optimizers.perturbed import PerturbedNetwork
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 EXPERTS = ["deepseek_v3", "gpt_oss", "mixtral", "qwen3_moe", "glm4_moe", "granitemoehybrid", "nemotron_h"]

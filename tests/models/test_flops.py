@@ -8,11 +8,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from evotext.models.flops import ForwardFlops
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from evotext.rollouts.collector import Collector
 from evotext.types import Cost
 from optimizers.perturbations import FullRank, LowRank
+from optimizers.perturbed import PerturbedNetwork
 from tests.baselines.test_algorithms import grpo, ppo
 from tests.baselines.test_sft import sft
 from tests.optimizers.generations import eggroll

@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 from evotext.models.adapters import LoRA, NoAdapter
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from optimizers import EvolutionStrategy
 from optimizers.fitness_shaping import centered_ranks
 from optimizers.perturbations import FullRank
+from optimizers.perturbed import PerturbedNetwork
 from tests.optimizers.generations import PLAIN, told
 from tests.small_models import VOCABULARY, small_model
 

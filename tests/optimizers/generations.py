@@ -12,10 +12,14 @@ from optimizers import EvolutionStrategy
 from optimizers.decay import NoDecay
 from optimizers.fitness_shaping import z_score
 from optimizers.perturbations import LowRank
+from optimizers.racing import Racing
 from optimizers.resampling import Resampling
 
 # What no test is about unless it says so.
 PLAIN: dict[str, Any] = {
+    "members_per_instance": None,
+    "common_random_numbers": False,
+    "sigma_share": 0.15,
     "exclude": [],
     "needs_adapter": False,
     "narrow_weights": "masters",
@@ -23,6 +27,9 @@ PLAIN: dict[str, Any] = {
     "learning_rate_schedule": Constant(),
     "decay": NoDecay(),
     "resampling": Resampling(every=1),
+    "racing": Racing(pairs=None, candidates=4),
+    "top_p": 1.0,
+    "min_p": 0.0,
 }
 
 POPULATION, PROMPTS, SIGMA, RATE = 8, 3, 0.1, 0.7

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.types import Outcome
 from optimizers import CMAES
 from optimizers.cma_es import SearcherNormals
 from optimizers.perturbations import subspace
 from optimizers.perturbations.subspace import Subspace, SubspaceNoise
+from optimizers.perturbed import PerturbedNetwork
 from tests.optimizers.generations import told
 from tests.small_models import VOCABULARY, small_model
 
@@ -23,7 +23,7 @@ POPULATION, PROMPTS = 8, 3
 
 def searched(**changes: Any) -> CMAES:
     settings = {"population": POPULATION, "prompts": PROMPTS, "sigma": 0.1, "values": 3, "diagonal": False}
-    return CMAES(**settings | {"temperature": 0.0, "exclude": []} | changes)
+    return CMAES(**settings | {"temperature": 0.0, "top_p": 1.0, "min_p": 0.0, "exclude": []} | changes)
 
 
 def _returns(generation: int) -> Tensor:

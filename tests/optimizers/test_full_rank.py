@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from optimizers import EvolutionStrategy
 from optimizers.fitness_shaping import centered_ranks, z_score
 from optimizers.perturbations import FullRank
 from optimizers.perturbations.full_rank import FullRankNoise
+from optimizers.perturbed import PerturbedNetwork
 from tests.optimizers.generations import PLAIN, told
 from tests.optimizers.parameters import Parameters
 from tests.small_models import VOCABULARY, small_model

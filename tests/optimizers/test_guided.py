@@ -8,12 +8,12 @@ from families.reference import own_network
 from torch import Tensor, nn
 
 from evotext.models.flops import ForwardFlops
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from optimizers.perturbations import Guided, LowRank
 from optimizers.perturbations.basis import Basis, find_basis
 from optimizers.perturbations.guided import GuidedNoise
 from optimizers.perturbations.low_rank import LowRankNoise
+from optimizers.perturbed import PerturbedNetwork
 from tests.optimizers.generations import eggroll
 from tests.optimizers.parameters import Parameters
 from tests.optimizers.scored_episodes import made_up

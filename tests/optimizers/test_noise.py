@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey, Perturbation
 from optimizers.perturbations import FullRank, LowRank
+from optimizers.perturbed import PerturbedNetwork
 from tests.optimizers.parameters import Parameters
 from tests.small_models import small_model
 

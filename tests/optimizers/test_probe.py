@@ -7,11 +7,11 @@ import torch
 
 from evotext.policy.actions import actions_of
 from evotext.policy.advantages import group_advantages
-from evotext.rollouts.scoring import Scoring
 from optimizers.perturbations import Guided, LowRank
 from optimizers.probe.forecast import forecast
 from optimizers.probe.gradient import Estimate, Estimators, by_group, group_of
 from optimizers.probe.returns import reliability
+from optimizers.scoring import Scoring
 from optimizers.selection import Energy, policy_gradient
 from tests.optimizers.scored_episodes import made_up
 from tests.optimizers.test_scored_es import TEMPERATURE, scored_es, weights, with_sampled_logprobs

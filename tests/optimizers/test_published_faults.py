@@ -14,12 +14,12 @@ from torch import Tensor
 
 from evotext.keys.instances import train_instances
 from evotext.keys.philox import Purpose, many_normals, normal, stream_id
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from optimizers import EvolutionStrategy
 from optimizers.ascent import Ascent
 from optimizers.fitness_shaping import centered_ranks, raw, task_z_score, z_score
 from optimizers.perturbations import FullRank, LowRank
+from optimizers.perturbed import PerturbedNetwork
 from tests.optimizers.generations import PLAIN, told
 from tests.optimizers.parameters import Parameters
 from tests.runner.small_runs import run_to_the_end

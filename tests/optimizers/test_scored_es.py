@@ -361,3 +361,11 @@ def test_the_gradient_that_selection_reads_is_the_policy_gradient() -> None:
     whole = torch.cat([found[name].flatten() for name, _ in model.network.named_parameters()])
     torch.testing.assert_close(whole, expected, rtol=0, atol=1e-12)
     assert cost.backward_flops == pytest.approx(2 / 3 * cost.flops, rel=0.01)
+
+
+@pytest.mark.parametrize(("antithetic", "rows", "population"), [(False, 8, 4), (False, 4, 2), (True, 6, 2)])
+def test_a_generation_that_the_budget_cuts_is_scored_by_as_many_fewer_members(
+    antithetic: bool, rows: int, population: int
+) -> None:
+    learner = scored_es(prompts=4, group_size=2, population=4, antithetic=antithetic).start(small_model(), 0)
+    assert learner._population(rows) == population

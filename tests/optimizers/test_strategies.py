@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.schedules import Linear
-from evotext.types import Outcome
+from evotext.types import Outcome, Sampling
 from optimizers import EvolutionStrategy
 from optimizers.decay import Anchored
 from optimizers.fitness_shaping import raw, z_score
@@ -115,3 +116,10 @@ def test_mezo_is_its_papers_step() -> None:
     for name, after in model.network.named_parameters():
         expected = RATE * (plus - minus) / (2 * SIGMA) * z[name]
         torch.testing.assert_close(after.detach() - before[name], expected, rtol=0, atol=1e-10)
+
+
+def test_rollouts_are_truncated_as_configured() -> None:
+    plan = EvolutionStrategy(**_settings(temperature=0.9, top_p=0.8, min_p=0.05)).start(small_model(), 0).ask(0)
+    assert plan.sampling == Sampling(temperature=0.9, top_p=0.8, min_p=0.05)
+    with pytest.raises(ValidationError, match="top_p: expected 1 with temperature=0"):
+        EvolutionStrategy(**_settings(top_p=0.8))

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from evotext.rollouts.captured_step import STEPS_BEFORE, CudaGraphs, Step
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.session import Completion, Session
 from optimizers.perturbations import FullRank, LowRank
+from optimizers.perturbed import PerturbedNetwork
 from tests.rollouts.test_collector import chatter
 from tests.rollouts.test_session import blocks_of_uneven_length, with_frequent_ends
 from tests.small_models import CONFIGS, small_model

@@ -32,6 +32,7 @@ def chatter(name: str = "Chatter", max_turns: int = 8, **options: Any) -> TextTa
         success_return=options.pop("success_return", None),
         strict=options.pop("strict", False),
         step_seconds=options.pop("step_seconds", 60.0),
+        workers=options.pop("workers", 0),
         **options,
     )
 

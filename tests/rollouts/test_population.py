@@ -3,10 +3,10 @@
 import pytest
 from families.reference import own_network, slow_greedy
 
-from evotext.models.perturbed import PerturbedNetwork
 from evotext.noise import NoiseKey
 from evotext.rollouts.session import Session
 from optimizers.perturbations import LowRank
+from optimizers.perturbed import PerturbedNetwork
 from tests.rollouts.test_session import LIMIT, blocks_of_uneven_length, greedy, with_frequent_ends
 from tests.small_models import CONFIGS, RECURRENT, small_model
 

@@ -1,7 +1,10 @@
 """Environments for tests, registered under `toy/`: well-behaved and badly behaved ones."""
 
+import random
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -97,3 +100,78 @@ class Tenths(gymnasium.Env[str, str]):
 
 
 gymnasium.register("toy/Tenths-v0", Tenths, reward_threshold=1.0)
+
+
+class Dawdling(Chatter):
+    """Takes a random time for everything, another one each time: who comes back first is never the same."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        time.sleep(random.uniform(0, 0.003))
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        time.sleep(random.uniform(0, 0.003))
+        return super().step(action)
+
+
+gymnasium.register("toy/Dawdling-v0", Dawdling, reward_threshold=3.0)
+
+
+class Meeting(gymnasium.Env[str, str]):
+    """A step waits at the barrier until so many environments step at the same time; the most that ever did are counted."""
+
+    observation_space = spaces.Text(10)
+    action_space = spaces.Text(10_000)
+    lock = threading.Lock()
+    here = most = 0
+    barrier = threading.Barrier(1)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        super().reset(seed=seed)
+        return "s", {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        with self.lock:
+            Meeting.here += 1
+            Meeting.most = max(Meeting.most, Meeting.here)
+        self.barrier.wait(timeout=20)
+        with self.lock:
+            Meeting.here -= 1
+        return "", 1.0, True, False, {}
+
+
+gymnasium.register("toy/Meeting-v0", Meeting, reward_threshold=1.0)
+
+
+class Judged(Chatter):
+    """Its steps pay 0.25 and at the end the answer's length, as Chatter's do; a judge then pays 100 x seed + turn."""
+
+    batches: list[list[int]] = []
+
+    def __init__(self, judge: str = "", **options: Any) -> None:
+        super().__init__(**options)
+        self.judge = judge
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        self.turn = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.turn += 1
+        return super().step(action)
+
+    @staticmethod
+    def score_batch(environments: Sequence["Judged"]) -> Any:
+        Judged.batches.append([env.seed_given or 0 for env in environments])
+        judge = environments[0].judge
+        while judge == "hang":
+            pass
+        if judge == "raises":
+            raise ConnectionError("the judge is away")
+        scores: list[Any] = [100.0 * (env.seed_given or 0) + env.turn for env in environments]
+        if judge == "one_nan":
+            scores[2] = float("nan")
+        return {"short": scores[:-1], "none": None}.get(judge, scores)
+
+
+gymnasium.register("toy/Judged-v0", Judged, reward_threshold=3.0)

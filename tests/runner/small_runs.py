@@ -21,6 +21,7 @@ from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
+from evotext.run_folder.schema import Keep
 from evotext.run_folder.writer import JsonLines
 from evotext.runner.budget import Budget
 from evotext.runner.checkpoints import Checkpointing
@@ -78,7 +79,7 @@ def small_run(
     folder: Path,
     algorithm: str = "eggroll",
     *,
-    generations: int = 6,
+    generations: float = 6,
     rows: int = 12,
     checkpoint_seconds: float = 1e-9,
     keep: int = 2,
@@ -86,10 +87,13 @@ def small_run(
     fault: str = "",
     task: str = "Chatter",
     wrap: Callable[[Any, LanguageModel], Any] = lambda learner, model: learner,
+    evaluator: Evaluator | None = None,
+    keep_weights: Keep = "last",
+    **more: Any,
 ) -> Run:
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
 
-    settings: of the algorithm. task, fault: of `toy_environments`.
+    settings: of the algorithm. task, fault: of `toy_environments`. more: of `Run`.
     """
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
@@ -101,12 +105,14 @@ def small_run(
         model=model,
         collector=Collector(model, chatter(task, longest=2, fault=fault), rows=rows),
         budget=Budget(unit="episodes", limit=generations * EPISODES),
-        evaluator=Evaluator(episodes=4, points=2, temperature=0.0, samples=2),
+        evaluator=evaluator or Evaluator(episodes=4, points=2, temperature=0.0, samples=2),
         trackers=[JsonLines(folder), TensorBoard(folder)] if first else [],
         seed=3,
         names={"algorithm": algorithm, "env": "chatter", "model": "small"},
         folder=folder,
         checkpointing=Checkpointing(seconds=checkpoint_seconds, keep=keep),
+        keep=keep_weights,
+        **more,
     )
 
 

@@ -29,6 +29,7 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_success(samples: int) -> None:
 def test_pass_at_k_is_the_mean_over_instances_and_unbiased() -> None:
     """Over every outcome of four answers that each succeed with probability 0.3, the mean is 1 - 0.7^k."""
     assert pass_at_k([0, 4], 4) == {1: 0.5, 2: 0.5, 4: 0.5}
+    assert list(pass_at_k([1], 32)) == [1, 2, 4, 8, 16, 32] and pass_at_k([1, 3], 32)[1] == pytest.approx(4 / 64)
     expected = dict.fromkeys((1, 2, 4), 0.0)
     for outcome in itertools.product((0, 1), repeat=4):
         weight = 0.3 ** sum(outcome) * 0.7 ** (4 - sum(outcome))

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.episodes import Batch
-from evotext.runner.loop import MOST_DROPPED
+from evotext.runner.checkpointer import MOST_DROPPED
 from evotext.types import Trajectories
 from tests.runner.small_runs import let_go, lines_of, small_run, small_starting_model, weights_of
 

@@ -35,6 +35,7 @@ def logged(folder: Path) -> set[str]:
 # Options that bring further figures.
 FURTHER: dict[str, dict[str, Any]] = {
     "dapo": {"refill": 3},
+    "eggroll": {"racing": {"_target_": "evotext.optimizers.racing.Racing", "pairs": 1, "candidates": 2}},
     "gspo": {"sampler_cap": 2.0},
     "ppo": {"kl_target": 0.1, "target_kl": 1.0},
     "scored_es": {"kl_target": 0.01, "steps": 2},
@@ -48,7 +49,7 @@ def names_by_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]
     for algorithm in ALGORITHMS:
         small_run(folder / algorithm, algorithm, generations=2, settings=FURTHER.get(algorithm, {})).train()
         found[algorithm] = logged(folder / algorithm)
-    small_run(folder / "faulty", generations=2, fault="some").train()
+    small_run(folder / "faulty", generations=1.5, fault="some").train()
     found["faulty"] = logged(folder / "faulty")
     options = {"generations": 1, "rows": 4}
     assert ended(*together(2, run_to_the_end, folder / "two", "eggroll", False, options)) == [0, 0]

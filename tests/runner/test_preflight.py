@@ -24,6 +24,7 @@ def _recall(delay: int) -> TextTask:
         success_return=None,
         strict=False,
         step_seconds=60.0,
+        workers=0,
         delay=delay,
     )
 

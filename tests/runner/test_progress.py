@@ -1,5 +1,10 @@
 """What a person sees of a run on a terminal."""
 
+import builtins
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
 import pytest
 
 from evotext.runner.evaluation import Evaluation
@@ -36,3 +41,57 @@ def test_a_task_without_success_is_followed_by_its_return(capfd: pytest.CaptureF
     with RunProgress("x", instances="held-out") as progress:
         progress.evaluation(0.5, measured, Cost(), fault_share=0.0)
     assert "held-out return -13.500" in capfd.readouterr().err
+
+
+class ZMQInteractiveShell:
+    """By this name rich knows a notebook."""
+
+
+class Output:
+    """A widget, whose content is shown anew again and again."""
+
+    def __enter__(self) -> None:
+        """The block's output is the widget's."""
+
+    def __exit__(self, *_: object) -> None:
+        """No more."""
+
+    def clear_output(self, wait: bool) -> None:
+        """For the next state of the bar."""
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What a notebook displays, in the order of its coming."""
+    displayed: list[object] = []
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    fakes = {"IPython": ModuleType("IPython"), "IPython.display": ModuleType("display"), "ipywidgets": ModuleType("w")}
+    fakes["IPython.display"].display = displayed.append  # type: ignore[attr-defined]
+    fakes["ipywidgets"].Output = Output  # type: ignore[attr-defined]
+    fakes["ipywidgets"].__spec__ = ModuleSpec("ipywidgets", None)
+    for name, module in fakes.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    return displayed
+
+
+def test_a_notebook_gets_the_bar(notebook: list[object]) -> None:
+    with RunProgress("grpo on sort", instances="held-out") as progress:
+        progress.generation(0.5, 0.25, Cost(generated_tokens=123_400, rollout_seconds=100.0), fault_share=0.0)
+    assert any(isinstance(item, Output) for item in notebook)
+    assert any(" 50%" in str(vars(item).get("text", "")) for item in notebook)
+
+
+def test_a_notebook_without_widgets_gets_lines(notebook: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    monkeypatch.setattr("evotext.runner.progress.find_spec", lambda name: None)
+    measured = Evaluation(episodes=4, mean_return=0.25, success=0.25, mean_tokens=4.0, cost=Cost(episodes=4))
+    with RunProgress("grpo on sort", instances="held-out") as progress:
+        progress.evaluation(0.5, measured, Cost(), fault_share=0.0)
+    assert any("held-out success 0.250" in str(vars(item).get("text", "")) for item in notebook)
+
+
+def test_nothing_is_shown_in_a_notebook_that_asks_for_nothing(notebook: list[object]) -> None:
+    with RunProgress("grpo on sort", instances="held-out", shown=False) as progress:
+        progress.generation(0.5, 0.25, Cost(), fault_share=0.0)
+        progress.say("a note")
+    assert notebook == []

@@ -120,7 +120,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     run_to_the_end(tmp_path, "eggroll")
     best = max(
         (line for line in lines_of(tmp_path) if line["kind"] == "eval"),
-        key=lambda line: (line["eval/return"], -line["generation"]),
+        key=lambda line: (line["eval/success"], line["eval/return"], -line["generation"]),
     )
     kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
     assert kept == {5, 6, best["generation"]}

@@ -1,22 +1,28 @@
-"""The share of a generation's time in the native environments' own code, with the built-in model's shape."""
+"""What environments cost: the native ones' code as a share of a generation, and one that waits, with and without workers."""
 
-from evotext.cli.composing import compose
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
 from evotext.cli.targets import build
 from evotext.folders import FOLDERS
+from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.task import TextTask
 from evotext.runner.preflight import rows_at_once
 
-from .figures import Figure, Setting, alternate, figure
+from .figures import Figure, Measure, Setting, alternate, figure, ratios
 from .work import plain_plan
+from .workload import workload
 
 ROWS = 1000
+WAITING_ROWS, WAIT = 64, 0.05
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """Measure `environment_share` of each native task."""
+    """Measure `environment_share` of each native task, `workers_over_one` and `waiting_over_slowest_row`."""
     model = setting.load()
-    found = []
+    found = waiting(setting, model)
     for task in native_tasks():
         engine = Collector(model, task, rows=rows_at_once(None, setting.device))
 
@@ -30,8 +36,31 @@ def figures(setting: Setting) -> list[Figure]:
     return found
 
 
+def waiting(setting: Setting, model: LanguageModel) -> list[Figure]:
+    """Compare an environment that sleeps in every step with one worker and with one a row, and the latter with one sleep."""
+
+    def arm(workers: int) -> Measure:
+        task = workload(1, wait=WAIT, workers=workers)
+        engine = Collector(model, task, rows=rows_at_once(None, setting.device))
+        return lambda repeat: engine.collect(plain_plan(WAITING_ROWS, repeat)).cost.env_seconds
+
+    seconds = alternate({"one": arm(1), "workers": arm(WAITING_ROWS)}, setting.repeats)
+    overlapped = ratios(seconds["one"], seconds["workers"])
+    over_a_sleep = [taken / WAIT for taken in seconds["workers"]]
+    return [
+        figure("workers_over_one", overlapped, setting, rows=WAITING_ROWS),
+        figure("waiting_over_slowest_row", over_a_sleep, setting, rows=WAITING_ROWS),
+    ]
+
+
 def native_tasks() -> list[TextTask]:
     """Return every task of `conf/env` that is our own, at its default difficulty."""
-    files = sorted((FOLDERS["conf"] / "env").glob("*.yaml"))
-    native = [file.stem for file in files if "id: evotext.envs:" in file.read_text(encoding="utf-8")]
-    return [build(compose("check_env", [f"env={name}"]), "env") for name in native]
+    groups = FOLDERS["conf"] / "env"
+    native = [file for file in sorted(groups.glob("*.yaml")) if "id: evotext.envs:" in file.read_text(encoding="utf-8")]
+    return [build(_composed(file, groups / "text_task.yaml"), "env") for file in native]
+
+
+def _composed(file: Path, common: Path) -> DictConfig:
+    """As Hydra would, which composes nothing else while a command of its runs."""
+    merged = OmegaConf.merge(OmegaConf.load(common), OmegaConf.load(file))
+    return OmegaConf.create({"env": {key: value for key, value in merged.items() if key != "defaults"}})

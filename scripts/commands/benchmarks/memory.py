@@ -22,9 +22,9 @@ def figures(setting: Setting) -> list[Figure]:
     """Measure `peak_over_plain_generation` of EGGROLL with a plain step, as in its paper, and of Adam, scored ES, GRPO, PPO.
 
     All in bytes beyond those of a process without a model. Scored ES, with guided noise and Adam in the small space, scores as
-    many rows at once as the others run. Each has as many rows and its own copy of the model, made
-    anew for each measurement. Adam keeps two numbers a weight, whoever uses it. Where weights are stored in bf16 the plain
-    step rounds by chance; `/masters` keeps float32 copies of them. What does not fit a GPU is left out.
+    many rows at once as the others run. Each has as many rows and its own copy of the model, made again for each
+    measurement. Adam keeps two numbers a weight. Where weights are stored in bf16 the plain step rounds stochastically;
+    `/masters` keeps float32 copies. Measurements that do not fit a GPU are left out.
     """
     members = setting.members or (256 if setting.gpu else 64)
     prompts = setting.prompts or (1 if setting.large else 4)

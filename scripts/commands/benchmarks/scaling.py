@@ -37,8 +37,8 @@ Result = dict[str, float]
 def figures(setting: Setting) -> list[Figure]:
     """Measure EGGROLL and GRPO in N processes: `parallel_efficiency`, the cost model's forecast, bytes and waiting.
 
-    The model is told the times of one process and the link between two; what it says of N at hand is to be compared
-    with what was measured, what it says of more is a forecast for devices that are joined by such links.
+    The model gets the times of one process and the link between two. Its value for the N at hand is to be compared with
+    the measurement; for more it is a forecast for devices that are joined by such links.
     Raise ConfigError where there is nothing to run two processes on.
     """
     sizes = [size for size in SIZES if size <= places(setting)]
@@ -96,7 +96,7 @@ def _figures(
 
 
 def work_of(result: Result, setting: Setting) -> Work:
-    """Return what the cost model has to know of a generation of one process."""
+    """Return the cost model's input: a generation of one process."""
     whole = {key: int(result[key]) for key in ("rows", "whole", "tensors", "parameters", "steps", "width")}
     return Work(
         rollout_seconds=result["rollout"],
@@ -120,7 +120,7 @@ class Group:
         self._ends = ends
 
     def ask(self, work: str, repeat: int) -> Result:
-        """Let all do this work; of what each says the greatest. Raise RuntimeError if one has died."""
+        """Let all do this work; return the greatest of their results. Raise RuntimeError if one has died."""
         for end in self._ends:
             end.send((work, repeat))
         try:

@@ -1,0 +1,1 @@
+"""A run from Python: `from evotext import tune` (docs/python.md)."""

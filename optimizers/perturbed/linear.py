@@ -1,0 +1,83 @@
+"""Linear layers of a perturbed network: x W^T + b plus what each row's member adds.
+
+Layers that read one input, one after another, as queries, keys and values do, ask for their noise in one call that names
+them all: the thin products of low-rank noise then read the input once.
+
+Shapes: B rows (= P members x K rows), O outputs, I inputs.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from .active import Active
+
+Start = Callable[[], Tensor | None]
+
+
+class OneInput:
+    """Layers that read the same input. The first that is called computes the noise of all; the others fetch theirs."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._start: dict[str, Start] = {}
+        self._input: Tensor | None = None
+        self._ready: dict[str, Tensor] = {}
+
+    def add(self, name: str, start: Start) -> None:
+        """Take the layer with this matrix. start: what its noise is added to (`MemberNoise.linear`)."""
+        self._start[name] = start
+
+    def noise(self, name: str, x: Tensor, active: Active) -> Tensor:
+        """Return the noise of matrix `name` for the input x, (P, K, O)."""
+        if name == self.names[0]:
+            starts = [self._start[each]() for each in self.names]
+            noise = active.noise.linear_together(self.names, active.by_member(x, name), starts)
+            self._input, self._ready = x, dict(zip(self.names, noise, strict=True))
+        if self._input is x and name in self._ready:
+            return self._ready.pop(name)
+        return active.noise.linear(name, active.by_member(x, name), self._start[name]())  # called in another order
+
+    def clear(self) -> None:
+        """Drop noise that no layer has fetched."""
+        self._input, self._ready = None, {}
+
+
+def linear_forward(
+    module: nn.Linear | Conv1D, weight: str | None, bias: str | None, active: Active, one_input: OneInput | None
+) -> Callable[[Tensor], Tensor]:
+    """Return a `forward` for the module. weight, bias: names of its parameters, None for those that stay.
+
+    The stored weights' product is accumulated onto the noise's: one pass less.
+    """
+    plain = module.forward
+    transposed = isinstance(module, nn.Linear)  # Conv1D keeps I x O
+
+    def start() -> Tensor | None:
+        noise_PO = None if bias is None else active.noise.vector(bias)
+        return module.bias if noise_PO is None else (module.bias + noise_PO)[:, None]
+
+    def bias_alone(x: Tensor) -> Tensor:
+        y = plain(x)
+        noise_PO = None if bias is None else active.noise.vector(bias)
+        if noise_PO is not None:
+            y.view(active.members, -1, y.shape[-1]).add_(noise_PO[:, None])
+        return y
+
+    def forward(x: Tensor) -> Tensor:
+        assert weight is not None
+        x_PKI = active.by_member(x, weight)
+        if one_input is None:
+            noise_PKO = active.noise.linear(weight, x_PKI, start())
+        else:
+            noise_PKO = one_input.noise(weight, x, active)
+        y_NO = noise_PKO.flatten(0, 1)
+        # Not `addmm_`, which torch's counter of operations does not know.
+        torch.addmm(y_NO, x_PKI.flatten(0, 1), module.weight.t() if transposed else module.weight, out=y_NO)
+        return y_NO.view(*x.shape[:-1], -1)
+
+    if one_input is not None and weight is not None:
+        one_input.add(weight, start)
+    return bias_alone if weight is None else forward

@@ -1,0 +1,1 @@
+"""`evotext play`: who answers, and what becomes of an episode."""
