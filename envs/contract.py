@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
-from evotext.protocols import ScoresInBatches
+from evotext.rollouts.environment_calls import scored_alone
 
 from .spaces import FreeText
 
@@ -153,18 +153,10 @@ def episode(env: Env, seed: int | None, answers: list[str], turns: int) -> Itera
         yield env.reset(seed=seed)[0], 0.0, False
     for turn in range(turns + 1):
         observation, reward, terminated, truncated, _ = env.step(answers[turn % len(answers)])
-        paid = float(reward) + _of_the_batch(env.unwrapped)
+        paid = float(reward) + scored_alone(env)
         yield observation, paid, terminated or truncated
         if terminated or truncated:
             return
-
-
-def _of_the_batch(env: object) -> float:
-    """Return the environment's reward as the only one of a batch; 0 if it has no `score_batch`."""
-    if not isinstance(env, ScoresInBatches):
-        return 0.0
-    (reward,) = env.score_batch([env])
-    return float(reward)
 
 
 def _openings(env: Env, seed: int) -> Iterator[list[str]]:

@@ -148,6 +148,15 @@ class EnvironmentCalls:
             return call()
 
 
+def scored_alone(env: Environment) -> float:
+    """Return what `score_batch` pays the environment as the only one of a batch; 0 if it has none. Raise what it raises."""
+    alone = env.unwrapped
+    if not isinstance(alone, ScoresInBatches):
+        return 0.0
+    (score,) = alone.score_batch([alone])
+    return float(score)
+
+
 class _BadReply(TypeError):
     """A reply other than Gymnasium's tuple with a text."""
 

@@ -123,6 +123,7 @@ class Run:
                     self._evaluate_and_save(progress)
                 while not self._over and not collectives.any_of(stop.made or self._callbacks.called_off):
                     if reason := self._stopper.enough(self._at.scores):
+                        progress.say(reason)
                         if self._evaluator.samples:
                             self._evaluate(progress, sampled=True)
                         break

@@ -102,11 +102,8 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
 
 def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> None:
     """Print a table of the figures and a few episodes."""
-    passes = {f"pass@{k}": f"{share:.3f}" for k, share in evaluation.pass_at.items()}
-    if evaluation.sampled_return is not None:
-        passes |= {f"mean return@{record['samples']}": f"{evaluation.sampled_return:.3f}"}
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
-    for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode", *passes):
+    for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode"):
         table.add_column(column, justify="right")
     table.add_row(
         f"{evaluation.episodes:,}",
@@ -115,9 +112,16 @@ def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> N
         "unknown" if evaluation.success is None else f"{evaluation.success:.3f}",
         f"{evaluation.mean_return:.3f}",
         f"{evaluation.mean_tokens:.1f}",
-        *passes.values(),
     )
     Console().print(table)
+    if evaluation.sampled_return is None:
+        return
+    figures = {f"pass@{k}": share for k, share in evaluation.pass_at.items()} | {"return": evaluation.sampled_return}
+    sampled = Table(title=f"{record['samples']} answers to each at temperature 1", title_justify="left")
+    for column in figures:
+        sampled.add_column(column, justify="right")
+    sampled.add_row(*(f"{value:.3f}" for value in figures.values()))
+    Console().print(sampled)
 
 
 def main(words: list[str]) -> NoReturn:

@@ -3,7 +3,7 @@
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -17,6 +17,7 @@ from evotext.rollouts.environment_calls import EnvironmentCalls as Calls
 from evotext.rollouts.threads import Threads
 from evotext.rollouts.time_limit import TookTooLong
 from evotext.types import Ending, Trajectories
+from scripts.commands.playing.episode import play
 from tests.rollouts.test_collector import ROWS, chatter, collect, plan
 from tests.rollouts.test_session import with_frequent_ends
 from tests.rollouts.toy_environments import Judged, Meeting
@@ -209,3 +210,16 @@ def test_a_strict_task_passes_the_judges_fault_on(model: LanguageModel) -> None:
     options: dict[str, Any] = {"judge": "raises", "strict": True}
     with pytest.raises(ConnectionError, match="the judge is away"):
         collect(model, chatter("Judged", **options), plan())
+
+
+def test_a_person_who_plays_is_paid_by_the_judge_too() -> None:
+    task = chatter("Judged", longest=1)
+
+    class Player:
+        def answer(self, instructions: str, turns: Sequence[tuple[str, str]], observation: str) -> str:
+            return "four"
+
+        def watch(self, turns: Sequence[tuple[str, str]], episode_return: float) -> None:
+            assert episode_return == 4 + 100 * 3 + 1
+
+    assert play(task, task.environments(1)[0], Player(), 3).episode_return == 305

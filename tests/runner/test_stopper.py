@@ -79,7 +79,9 @@ def test_patience_counts_what_was_no_better_than_the_best_before(scores: list[fl
 
 
 @pytest.mark.parametrize("samples", [0, 2])
-def test_a_run_that_no_longer_improves_ends_and_says_why(tmp_path: Path, samples: int) -> None:
+def test_a_run_that_no_longer_improves_ends_and_says_why(
+    tmp_path: Path, samples: int, capfd: pytest.CaptureFixture[str]
+) -> None:
     summary = run(tmp_path, samples=samples, stopper=Patience(measurements=2, gain=0.0)).train()
     assert summary["status"] == "completed"
     assert summary["reason"] == "stopped early: the last 2 measurements were not better than 0.500"
@@ -87,6 +89,7 @@ def test_a_run_that_no_longer_improves_ends_and_says_why(tmp_path: Path, samples
     assert (summary["saved_generation"], summary["eval"]["best_generation"]) == (3, 1)
     assert bool(summary["eval"]["pass_at_after"]) == bool(samples), "answers are sampled at a run's ends, this one too"
     assert "stopped early" in what_happened(read_run(tmp_path))
+    assert summary["reason"] in capfd.readouterr().err
 
 
 def test_the_best_weights_are_saved_if_asked_for(tmp_path: Path) -> None:

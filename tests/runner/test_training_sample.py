@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from evotext.run_folder.reader import read_run, read_training_episodes
 from evotext.run_folder.schema import TrainingEpisode
+from evotext.trackers.mlflow import MLflowRun
+from evotext.trackers.wandb import WandBRun
 from tests.runner.small_runs import lines_of, outcome_of, small_run
 from tests.runner.test_resume import Stopped, StoppedAt
 
@@ -107,3 +110,32 @@ def test_a_resumed_run_writes_the_same(tmp_path: Path) -> None:
     rest.resume()
     rest.train()
     assert outcome_of(tmp_path / "parts") == outcome_of(tmp_path / "whole")
+
+
+def test_the_other_trackers_get_every_figure(tmp_path: Path) -> None:
+    """By stand-ins for their clients, which are called as the packages' own are."""
+    episodes = [
+        TrainingEpisode(
+            generation=7, instance=2 * i, group=0, member=i, episode_return=0.5, fitness=-0.25, text=f"llm> {i}"
+        )
+        for i in range(2)
+    ]
+    logged: list[Any] = []
+
+    class Client:
+        def log(self, record: dict[str, Any], step: int) -> None:
+            logged.append((record, step))
+
+        def log_text(self, run_id: str, text: str, file: str) -> None:
+            logged.append((run_id, text, file))
+
+    def rows(columns: list[str], data: list[list[Any]]) -> list[dict[str, Any]]:
+        return [dict(zip(columns, row, strict=True)) for row in data]
+
+    WandBRun(Client(), table=rows, folder=tmp_path).log_training_episodes(episodes)
+    mlflow = SimpleNamespace(exceptions=SimpleNamespace(MlflowException=RuntimeError))
+    MLflowRun(Client(), "id", mlflow=mlflow, folder=tmp_path).log_training_episodes(episodes)
+    (table, step), text = logged
+    assert step == 7 and [row["fitness"] for row in table["train/episodes"]] == [-0.25, -0.25]
+    assert [row["text"] for row in table["train/episodes"]] == ["llm> 0", "llm> 1"]
+    assert text == ("id", "llm> 0\n\nllm> 1", "train_episodes/000007.txt")

@@ -7,6 +7,7 @@ from typing import Protocol
 import gymnasium
 
 from evotext.rollouts.collector import ROUNDING
+from evotext.rollouts.environment_calls import scored_alone
 from evotext.rollouts.task import TextTask
 from evotext.types import Ending, Split
 
@@ -60,7 +61,7 @@ def play(task: TextTask, env: gymnasium.Env[str, str], player: Player, instance:
         answer = player.answer(instructions, turns, observation)
         turns.append((observation, answer))
         observation, reward, terminated, truncated, _ = env.step(answer)
-        total += float(reward)
+        total += float(reward) + scored_alone(env)
         if terminated or truncated:
             ending = Ending.TASK if terminated else Ending.ENVIRONMENT_LIMIT
     player.watch(turns, total)
