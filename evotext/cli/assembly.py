@@ -15,6 +15,7 @@ from evotext.cli.fitting import fitting_model
 from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
 from evotext.models.given import GivenModel
+from evotext.planning.configured import warn_of_memory
 from evotext.protocols import Algorithm
 from evotext.rollouts.collector import Collector
 from evotext.run_folder.ending import is_completed
@@ -71,6 +72,8 @@ def assembled(
             done = config.resume and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None
             if not done:
+                if given.algorithm is None and given.model is None:
+                    warn_of_memory(config, source, task, evaluator, device, rows=rows)
                 model = adapter.attach(fitting_model(config, source, task, device))
                 if first:
                     stack.enter_context(claimed(folder))

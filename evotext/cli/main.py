@@ -20,6 +20,7 @@ COMMANDS = {
     "benchmark": "measure speed and memory",
     "floors": "measure what a task pays without learning",
     "probe": "measure whether evolution strategies can tune a model on a task",
+    "plan": "forecast the memory of a run, without loading weights",
     "play": "play a task at the terminal, or let a server play it",
     "check-env": "check that an environment keeps what training asks of it",
 }

@@ -47,9 +47,8 @@ class HuggingFaceModel:
         config, tokenizer = self._open()
         with _named():
             longest = context_length(config)
-        return Outline(
-            chat=ChatFormat(tokenizer, end_ids(config, tokenizer, _generation_ends(self.path))), context_length=longest
-        )
+        chat = ChatFormat(tokenizer, end_ids(config, tokenizer, _generation_ends(self.path)))
+        return Outline(chat=chat, context_length=longest, config=config)
 
     def load(self, device: torch.device) -> LanguageModel:
         """Load the weights onto the device. Raise ValueError if a file is missing or damaged."""

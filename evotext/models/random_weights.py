@@ -76,7 +76,8 @@ class RandomModel:
         """Return tokenizer and context length (`ModelSource`)."""
         # The vocabulary is that of a tokenizer, so that whatever is generated can be read.
         tokenizer = character_tokenizer(further=_further(shapes()[self.size].vocab_size))
-        return Outline(chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]), context_length=CONTEXT_LENGTH)
+        chat = ChatFormat(tokenizer, [tokenizer.eos_token_id])
+        return Outline(chat=chat, context_length=CONTEXT_LENGTH, config=shapes()[self.size])
 
     def load(self, device: torch.device) -> LanguageModel:
         """Return the model on the device (`ModelSource`)."""

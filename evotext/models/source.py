@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from transformers import PreTrainedConfig
 
 from evotext.models.chat import ChatFormat
 from evotext.models.language_model import LanguageModel
@@ -17,6 +18,8 @@ class Outline:
     """Its chat format."""
     context_length: int
     """Longest conversation in tokens."""
+    config: PreTrainedConfig | None = None
+    """Of its network, from which `evotext plan` forecasts; None: no forecast is made."""
 
 
 class ModelSource(Protocol):

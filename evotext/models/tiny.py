@@ -70,7 +70,8 @@ class TinyModel:
     def outline(self) -> Outline:
         """Return tokenizer and context length; needs no weights."""
         tokenizer = character_tokenizer()
-        return Outline(chat=ChatFormat(tokenizer, [tokenizer.eos_token_id]), context_length=self.context_length)
+        chat = ChatFormat(tokenizer, [tokenizer.eos_token_id])
+        return Outline(chat=chat, context_length=self.context_length, config=self._config())
 
     def load(self, device: torch.device) -> LanguageModel:
         """Return the warmed-up model from the cache; the first call anywhere trains it, others wait for that one."""
@@ -91,14 +92,18 @@ class TinyModel:
         recipe += [character_tokenizer().get_vocab(), character_tokenizer().chat_template]
         return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _build(self, folder: Path) -> None:
+    def _config(self) -> LlamaConfig:
         tokenizer = character_tokenizer()
         ends = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
         # The customary deviation of 0.02 suits wide models; at this width it starts with vanishing signals.
         deviation = self._shape["hidden_size"] ** -0.5
-        config = LlamaConfig(
+        return LlamaConfig(
             vocab_size=len(tokenizer), tie_word_embeddings=True, initializer_range=deviation, **ends, **self._shape
         )
+
+    def _build(self, folder: Path) -> None:
+        tokenizer = character_tokenizer()
+        config = self._config()
         with torch.random.fork_rng(devices=[]):  # transformers initialises from the global generator
             torch.manual_seed(self.warm_up_seed)
             network = LlamaForCausalLM(config)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_MEMINFO = Path("/proc/meminfo")
 _RESET_PEAK = "5"  # proc(5)
 
 
@@ -34,3 +35,23 @@ def peak_memory_bytes(device: torch.device) -> int:
         return int(found.group(1)) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def free_memory_bytes(device: torch.device) -> int | None:
+    """Return how much is free on the device; of a CPU what the system could give without swapping. None: unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) * 1024 if found else None
+
+
+def process_bytes() -> int:
+    """Return what this process holds now, Python and its libraries; 0 where the system does not say."""
+    try:
+        found = re.search(r"^VmRSS:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found.group(1)) * 1024 if found else 0

@@ -87,7 +87,7 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
             f"max_new_tokens: expected fewer than the model's context of {outline.context_length} tokens, "
             f"got {task.max_new_tokens}"
         )
-    openings = _openings(task)
+    openings = sample_openings(task)
     env = task.environments(1)[0]
     longest = max(map(len, outline.chat.open(openings)))
     worked = env.unwrapped
@@ -107,7 +107,7 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
         )
 
 
-def _openings(task: TextTask) -> list[tuple[str, str]]:
+def sample_openings(task: TextTask) -> list[tuple[str, str]]:
     """Return instructions and first observations, without instances whose `reset` fails, for a run counts them."""
     openings: list[tuple[str, str]] = []
     faults: list[EnvironmentFault] = []

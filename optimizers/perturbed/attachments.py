@@ -6,6 +6,7 @@ Shapes: B rows (= P members x K rows).
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import ref
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -35,7 +36,9 @@ class Attachments:
         self._by_member: list[tuple[dict[str, Any], str, nn.Parameter, ByMember]] = []
         self._vectors: list[NormVector] = []
         self._entered = False
-        self._last: tuple[MemberNoise, int, int] | None = None
+        self._idle = idle
+        # Weakly: full-rank noise has many times the weights' size, and the next batch's is made when this one is gone.
+        self._last: tuple[ref[MemberNoise], int, int] | None = None
         self._scaled: list[Tensor] = []
         of_module: dict[nn.Module, list[Use]] = {}
         for use in uses:
@@ -49,11 +52,11 @@ class Attachments:
         assert not self._entered, "already perturbed"
         active = self._active
         version = sum(vector.parameter._version for vector in self._vectors)  # grows with every update of the weights
-        if self._last is None or self._last[0] is not noise or self._last[1:] != (rows_per_member, version):
-            active.noise, active.members, active.rows = noise, noise.count, noise.count * rows_per_member
+        if self._last is None or self._last[0]() is not noise or self._last[1:] != (rows_per_member, version):
+            active.members, active.rows = noise.count, noise.count * rows_per_member
             self._scaled = [vector.per_row(noise, rows_per_member) for vector in self._vectors]
-            self._last = noise, rows_per_member, version
-        self._entered = True
+            self._last = ref(noise), rows_per_member, version
+        active.noise, self._entered = noise, True
         previous = [attributes.get("forward") for attributes, _ in self._forwards]
         for attributes, forward in self._forwards:
             attributes["forward"] = forward
@@ -75,7 +78,7 @@ class Attachments:
                 vector.attributes[vector.key] = vector.parameter
             for each in self.one_input:
                 each.clear()
-            self._entered = False
+            active.noise, self._entered = self._idle, False
 
     def _attach(self, module: nn.Module, uses: list[Use]) -> None:
         """Make the replacements for one module."""

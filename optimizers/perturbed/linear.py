@@ -37,7 +37,12 @@ class OneInput:
             noise = active.noise.linear_together(self.names, active.by_member(x, name), starts)
             self._input, self._ready = x, dict(zip(self.names, noise, strict=True))
         if self._input is x and name in self._ready:
-            return self._ready.pop(name)
+            ready = self._ready.pop(name)
+            if (
+                not self._ready
+            ):  # a layer's input would otherwise live until the next pass: of all layers, as much as a cache
+                self._input = None
+            return ready
         return active.noise.linear(name, active.by_member(x, name), self._start[name]())  # called in another order
 
     def clear(self) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from weakref import ref
 
 import pytest
 import torch
@@ -432,3 +433,25 @@ def test_layers_that_read_one_input_are_found() -> None:
 
 def test_the_probe_computes_where_the_network_is() -> None:
     assert TrialNoise({"any": 1}, torch.device("meta"), {}).vector("any").device.type == "meta"
+
+
+def test_a_pass_that_is_over_holds_neither_inputs_nor_noise() -> None:
+    """Of every layer one input would be as much as a cache, and full-rank noise is many times the weights."""
+    network = _network("llama")
+    perturbed, inputs = PerturbedNetwork(network), []
+    hooks = [
+        layer.post_attention_layernorm.register_forward_hook(lambda _module, _given, out: inputs.append(ref(out)))
+        for layer in network.model.layers
+    ]
+    noise = FullRank(vectors="full").draw(
+        perturbed, NoiseKey(seed=5, generation=2, population=POPULATION, antithetic=True, sigma=SIGMA)
+    )
+    with noise.active([0, 1], 2), torch.inference_mode():
+        members = ref(noise.for_members([0, 1]))
+        network(input_ids=torch.zeros(4, 3, dtype=torch.int64), use_cache=False)
+        assert len(inputs) == len(hooks) and all(one() is None for one in inputs)
+    for hook in hooks:
+        hook.remove()
+    assert members() is not None  # until other members are asked for
+    noise.for_members([2, 3])
+    assert members() is None

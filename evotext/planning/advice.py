@@ -1,0 +1,102 @@
+"""Changes that make a run smaller, each with a forecast of its own."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from evotext.planning.memory import Forecast, forecast
+from evotext.planning.shape import Shape
+from evotext.planning.work import Noise, Work
+
+FEW_ROWS = 32
+MICRO_ROWS = (32, 8, 1)
+LORA_RANK = 8
+SCORED = f"algorithm=scored_es algorithm.narrow_weights=stochastic rows={FEW_ROWS} algorithm.micro_rows={FEW_ROWS}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Words for the command line, and what the run then needs."""
+
+    words: str
+    costs: str
+    """The price of it."""
+    forecast: Forecast
+
+
+def changes(shape: Shape, work: Work) -> Iterator[Change]:
+    """Yield what can be changed alone, and at the end all that changes no result together."""
+    together = work
+    for words, costs, changed in _single(work):
+        yield Change(words=words, costs=costs, forecast=forecast(shape, changed))
+        if costs == "time":
+            together = replace(
+                together,
+                rollouts=changed.rollouts if changed.rollouts != work.rollouts else together.rollouts,
+                evaluation=changed.evaluation if changed.evaluation != work.evaluation else together.evaluation,
+                micro_rows=min(together.micro_rows, changed.micro_rows),
+                checkpointing=together.checkpointing or changed.checkpointing,
+            )
+    if together != work:
+        yield Change(words="all that cost time alone", costs="time", forecast=forecast(shape, together))
+        if not work.adapter_rank:
+            lora = forecast(shape, replace(together, adapter_rank=LORA_RANK))
+            yield Change(
+                words=f"these and adapter=lora adapter.rank={LORA_RANK}", costs="adapters alone move", forecast=lora
+            )
+    if work.family != "scored":
+        yield Change(words=SCORED, costs="another algorithm", forecast=forecast(shape, _scored(together)))
+
+
+def _scored(work: Work) -> Work:
+    """Return scored ES on as many episodes, as conf/algorithm/scored_es.yaml has it but for its masters."""
+    noise = Noise(kind="guided", members=512, antithetic=False, vectors=False, directions=16, tokens=32)
+    few = min(work.rollouts.at_once, FEW_ROWS)
+    return replace(
+        work,
+        family="scored",
+        rollouts=replace(work.rollouts, at_once=few, sampled=True),
+        moments=2,
+        masters=False,
+        noise=noise,
+        references=0,
+        own_critic=False,
+        critic=False,
+        micro_rows=few,
+        checkpointing=False,
+        adapter_rank=0,
+    )
+
+
+def _single(work: Work) -> Iterator[tuple[str, str, Work]]:
+    if work.rollouts.at_once > FEW_ROWS:
+        yield (
+            f"rows={FEW_ROWS}",
+            "time",
+            replace(
+                work,
+                rollouts=replace(work.rollouts, at_once=FEW_ROWS),
+                evaluation=None if work.evaluation is None else replace(work.evaluation, at_once=FEW_ROWS),
+            ),
+        )
+    for rows in MICRO_ROWS:
+        if work.family != "es" and rows < work.micro_rows:
+            yield f"algorithm.micro_rows={rows}", "time", replace(work, micro_rows=rows)
+    if work.family == "gradient" and not work.checkpointing:
+        yield "algorithm.gradient_checkpointing=true", "time", replace(work, checkpointing=True)
+    if work.moments and work.family != "scored":
+        yield (
+            "algorithm.optimizer._target_=torch.optim.SGD",
+            "another optimizer: tune its step",
+            replace(work, moments=0),
+        )
+    if work.element == 2 and work.masters and work.family != "gradient":
+        yield "algorithm.narrow_weights=stochastic", "rounding by chance", replace(work, masters=False)
+    if work.noise is not None and work.noise.kind == "full_rank":
+        low = replace(work.noise, kind="low_rank", rank=1)
+        yield "algorithm/perturbation=low_rank", "another noise", replace(work, noise=low)
+    if work.references:
+        yield "algorithm.kl_coefficient=0", "no reference policy", replace(work, references=0)
+    if not work.adapter_rank:
+        lora = replace(work, adapter_rank=LORA_RANK)
+        yield f"adapter=lora adapter.rank={LORA_RANK}", "adapters alone move", lora
+    yield f"{work.devices * 2} processes (torchrun), one a device", "devices", replace(work, devices=work.devices * 2)

@@ -1,0 +1,91 @@
+"""The forecast of a composed configuration."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from evotext.distributed import torchrun
+from evotext.models.dtype import resolve
+from evotext.models.source import ModelSource, Outline
+from evotext.planning.algorithms import work_of
+from evotext.planning.memory import Forecast, forecast
+from evotext.planning.shape import Shape, shape_of
+from evotext.planning.work import Rollouts, Work
+from evotext.rollouts.environment_calls import BrokenEnvironment
+from evotext.rollouts.task import TextTask
+from evotext.runner.evaluation import Evaluator
+from evotext.runner.memory import free_memory_bytes
+from evotext.runner.preflight import sample_openings
+
+
+def planned(
+    config: DictConfig,
+    outline: Outline,
+    task: TextTask,
+    evaluator: Evaluator,
+    device: torch.device,
+    *,
+    rows: int,
+    devices: int,
+    prompt: int | None = None,
+) -> tuple[Shape, Work]:
+    """Return the shape of the model and a generation of the algorithm. Raise ValueError where there is no forecast."""
+    if outline.config is None:
+        raise ValueError("model: expected one whose configuration is known, got one without")
+    algorithm = OmegaConf.to_container(config.algorithm, resolve=True)
+    assert isinstance(algorithm, dict)
+    keys: Mapping[str, Any] = {str(key): value for key, value in algorithm.items()}
+    text = outline.config.get_text_config()
+    dtype = resolve(config.model.get("dtype", "float32"), device, text.hidden_size)
+    longest = prompt or max(map(len, outline.chat.open(sample_openings(task))))
+    work = work_of(
+        keys,
+        element=2 if dtype == torch.bfloat16 else 4,
+        at_once=rows,
+        prompt=longest,
+        answer=task.max_new_tokens,
+        turns=task.max_turns,
+        context=outline.context_length,
+        devices=devices,
+        adapter_rank=config.adapter.get("rank", 0),
+        fused=device.type == "cuda",
+        evaluation=Rollouts(
+            rows=evaluator.episodes * max(1, evaluator.samples),
+            at_once=rows,
+            prompt=longest,
+            answer=task.max_new_tokens,
+            turns=task.max_turns,
+            sampled=evaluator.samples > 0,
+            context=outline.context_length,
+        ),
+    )
+    return shape_of(outline.config), work
+
+
+def warn_of_memory(
+    config: DictConfig, source: ModelSource, task: TextTask, evaluator: Evaluator, device: torch.device, *, rows: int
+) -> None:
+    """Say in a line on standard error if the forecast is more than the device has free. Nothing is loaded yet."""
+    free = free_memory_bytes(device)
+    try:
+        outline = source.outline()
+        devices = torchrun.size()
+        found = forecast(*planned(config, outline, task, evaluator, device, rows=rows, devices=devices))
+    except (ValueError, AttributeError, KeyError, BrokenEnvironment):
+        return  # no forecast of such a model or algorithm; or a mistake, which is told of when it is met
+    line = too_large(found, free)
+    if line and torchrun.rank() == 0:
+        print(line, file=sys.stderr)
+
+
+def too_large(found: Forecast, free: int | None) -> str:
+    """Return a warning if the forecast is more than what is free, else nothing."""
+    if free is None or found.total <= free:
+        return ""
+    return (
+        f"warning: this run is forecast to need {found.total / 1e9:.1f} GB at its peak (in the {found.phase}), and "
+        f"{free / 1e9:.1f} GB are free; evotext plan with the same words and memory={free / 1e9:.0f}GB says what to change"
+    )

@@ -1,0 +1,127 @@
+"""Forecasts beside measured peaks: generations of each algorithm on random weights, on this machine's CPU."""
+
+import ctypes
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from evotext.cli.composing import compose
+from evotext.cli.targets import build
+from evotext.models.random_weights import shapes
+from evotext.planning.algorithms import work_of
+from evotext.planning.memory import forecast
+from evotext.planning.shape import shape_of
+from evotext.protocols import Algorithm
+from evotext.rollouts.collector import Collector
+from evotext.runner.memory import forget_peak_memory, peak_memory_bytes
+
+from .benchmarks.figures import Setting
+from .benchmarks.memory import give_back
+from .benchmarks.work import collector
+from .benchmarks.workload import LONGEST, SHORTEST
+
+GENERATIONS = 2  # the optimizer's state comes with the first
+NEW_TOKENS = 32
+# mallopt(3): from so many bytes on every tensor is mapped by itself and given back when it is freed, as on a GPU. By default
+# glibc keeps and splits what was freed, which adds a tenth to a half, differently each time.
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, MAPPED_FROM = -3, -1, 1 << 16
+PLAIN = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 1e-3}
+ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """Bytes of one algorithm on one model."""
+
+    model: str
+    dtype: str
+    algorithm: str
+    rows: int
+    forecast: int
+    measured: int
+
+    @property
+    def ratio(self) -> float:
+        """Forecast over measured."""
+        return self.forecast / self.measured
+
+
+def arms(rows: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the algorithms as configured, with as many rows each (full-rank noise, a matrix a pair, with eight members)."""
+    members, groups = {"population": rows // 4, "prompts": 4}, max(1, rows // 8)
+    return {
+        "eggroll, plain step": ("eggroll", {**members, "optimizer": PLAIN, "narrow_weights": "stochastic"}),
+        "eggroll, Adam": ("eggroll", {**members, "optimizer": ADAM}),
+        "openai_es": ("openai_es", {"population": 8, "prompts": rows // 8}),
+        "scored_es": ("scored_es", {"prompts": groups, "group_size": 8, "population": rows, "micro_rows": rows}),
+        "grpo": ("grpo", {"prompts": groups, "group_size": 8}),
+        "ppo": ("ppo", {"episodes": rows}),
+    }
+
+
+def check(sizes: Mapping[str, int], dtypes: list[Literal["float32", "bfloat16"]]) -> Iterator[Checked]:
+    """Yield forecast and peak, in bytes beyond those of a process without a model. sizes: rows of a generation by shape."""
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
+        libc.mallopt(M_TRIM_THRESHOLD, MAPPED_FROM)
+    for size, rows in sizes.items():
+        for dtype in dtypes:
+            config = compose(
+                "benchmark", [f"model.size={size}", f"model.dtype={dtype}", "+algorithm@openai_es=openai_es"]
+            )
+            setting = _setting(config, size)
+            prompt = len(setting.load().chat.open([("", "a" * ((SHORTEST + LONGEST) // 2))])[0])
+            for label, (name, changes) in arms(rows).items():
+                changed = OmegaConf.merge(config, {name: changes})
+                assert isinstance(changed, DictConfig)
+                keys = OmegaConf.to_container(changed[name], resolve=True)
+                assert isinstance(keys, dict)
+                work = work_of(
+                    keys,  # type: ignore[arg-type]
+                    element=2 if dtype == "bfloat16" else 4,
+                    at_once=rows,
+                    prompt=prompt,
+                    answer=NEW_TOKENS,
+                    turns=1,
+                    context=512,
+                    leaving=False,  # answers run to their full length here
+                )
+                made: Algorithm = build(changed, name)
+                _peak(setting, rows, made)  # not counted: libraries prepare themselves
+                measured = _peak(setting, rows, made)
+                expected = forecast(shape_of(shapes()[size]), work)
+                yield Checked(
+                    model=size, dtype=dtype, algorithm=label, rows=rows, forecast=expected.total, measured=measured
+                )
+
+
+def _setting(config: DictConfig, size: str) -> Setting:
+    return Setting(
+        source=build(config, "model"),
+        model=size,
+        members=None,
+        prompts=None,
+        rank=1,
+        new_tokens=NEW_TOKENS,
+        repeats=1,
+        device=torch.device("cpu"),
+        algorithms=config,
+    )
+
+
+def _peak(setting: Setting, rows: int, made: Algorithm) -> int:
+    give_back()
+    forget_peak_memory(setting.device)
+    empty = peak_memory_bytes(setting.device)
+    model = setting.load()
+    engine: Collector = collector(model, setting, rows=rows)
+    forget_peak_memory(setting.device)
+    learner = made.start(model, seed=0)
+    for generation in range(GENERATIONS):
+        learner.tell(engine.collect(learner.ask(generation)))
+    return peak_memory_bytes(setting.device) - empty

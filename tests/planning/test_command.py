@@ -1,0 +1,57 @@
+"""`evotext plan`, and the warning of a run that is too large."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from evotext.cli.main import main
+from evotext.planning.configured import too_large
+from evotext.planning.memory import Forecast
+from scripts.commands.plan import in_bytes
+
+MODEL = ("model=random", "model.size=1.5B", "model.dtype=bfloat16", "device=cpu")
+
+
+def status(*words: str) -> object:
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", *words])
+    GlobalHydra.instance().clear()
+    return ended.value.code
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr("sys.argv", ["/usr/bin/evotext"])
+
+
+def test_a_model_of_billions_is_planned_without_its_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "plan.json"
+    assert status(*MODEL, "algorithm=grpo", "env=countdown", "memory=24GB", f"out={out}") in (0, None)
+    told, record = capsys.readouterr().out, json.loads(out.read_text())
+    weights = record["weights"]
+    assert weights == 1_543_714_304 and record["forecast"]["parts"]["optimizer moments"] == 8 * weights
+    assert "24GB: does not fit" in told and not record["fits"]
+    assert any(change["forecast"]["parts"]["weights"] for change in record["changes"])
+
+
+def test_what_is_no_memory_and_no_known_algorithm_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status(*MODEL, "memory=much") == 2
+    assert capsys.readouterr().err.startswith("error: memory: expected a number with MB, GB")
+    assert status(*MODEL, "algorithm=sft") == 2
+    assert "expected one built on EvolutionStrategy" in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_fit_is_warned_of() -> None:
+    found = Forecast(parts={"weights": 3 * 10**9}, phase="update", phases={"update": 3 * 10**9})
+    assert too_large(found, 3 * 10**9) == too_large(found, None) == ""
+    assert too_large(found, 2 * 10**9).startswith(
+        "warning: this run is forecast to need 3.0 GB at its peak (in the update)"
+    )
+
+
+def test_memory_is_read_in_units() -> None:
+    assert (in_bytes("80GB"), in_bytes("1.5 GiB")) == (80 * 10**9, 3 * 2**29)

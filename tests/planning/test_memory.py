@@ -1,0 +1,116 @@
+"""Forecasts against sums by hand, and against what a generation is seen to hold."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from evotext.planning.advice import changes
+from evotext.planning.memory import forecast, standing
+from evotext.planning.operations import operations
+from evotext.planning.rollouts import cache_bytes, forward_bytes, noise_bytes
+from evotext.planning.shape import Shape, shape_of
+from evotext.planning.update import saved_bytes, trained_bytes
+from evotext.planning.work import Noise, Rollouts, Work
+
+CONFIG = LlamaConfig(
+    hidden_size=8,
+    intermediate_size=24,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    vocab_size=10,
+    tie_word_embeddings=True,
+)
+SHAPE = shape_of(CONFIG)
+ROLLOUTS = Rollouts(rows=12, at_once=6, prompt=3, answer=2, leaving=False)
+NOISE = Noise(kind="low_rank", members=4, antithetic=True, rank=1, vectors=False)
+
+
+def work(**changed: Any) -> Work:
+    base = Work(family="es", rollouts=ROLLOUTS, element=4, moments=2, noise=NOISE)
+    return replace(base, **changed)
+
+
+def test_a_shape_is_read_without_weights() -> None:
+    # Queries and output 8 x 8, keys and values 4 x 8; gate and up 24 x 8, down 8 x 24; two norms a layer and one at the end.
+    block = 2 * 64 + 2 * 32 + 3 * 192
+    assert SHAPE.parameters == LlamaForCausalLM(CONFIG).num_parameters() == 80 + 2 * block + 5 * 8
+    assert (SHAPE.largest, SHAPE.trunk, SHAPE.queries, SHAPE.keys) == (192, 2 * block, 8, 4)
+
+
+def test_what_stays_is_counted_by_hand() -> None:
+    n = SHAPE.parameters
+    assert standing(SHAPE, work())["optimizer moments"] == 8 * n
+    narrow = standing(SHAPE, work(element=2, moments=0))
+    assert (narrow["weights"], narrow["float32 masters"], narrow["optimizer moments"]) == (2 * n, 4 * n, 0)
+    assert standing(SHAPE, work(element=2, masters=False))["float32 masters"] == 0
+    assert standing(SHAPE, work(references=1))["copies of the start"] == 4 * n
+    # Rank 2 beside each matrix of a layer: inputs and outputs of 8 + 8 twice, 4 + 8 twice, 24 + 8 three times.
+    assert standing(SHAPE, work(adapter_rank=2))["optimizer moments"] == 8 * 2 * 2 * (2 * 16 + 2 * 12 + 3 * 32)
+
+
+def test_a_batch_of_rollouts_is_counted_by_hand() -> None:
+    assert cache_bytes(SHAPE, ROLLOUTS, 6, 4) == 2 * 2 * 4 * 6 * 5 * 4
+    assert forward_bytes(SHAPE, 4) == 4 * (4 * 8 + 3 * 24)
+    outputs = 10 + 2 * (8 + 4 + 4 + 8 + 24 + 24 + 8)
+    inputs = 8 + 2 * (6 * 8 + 24)
+    # Two pairs; of the batch's two members, a pair, each its own A, and the pair's B.
+    assert noise_bytes(SHAPE, work(), 6) == 4 * (2 * (outputs + inputs) + 2 * outputs + inputs)
+    full = work(noise=replace(NOISE, kind="full_rank"))
+    assert noise_bytes(SHAPE, full, 6) == 4 * (SHAPE.parameters - 5 * 8)
+
+
+def test_a_token_leaves_what_autograd_keeps_of_it() -> None:
+    """Against torch itself: what one more token adds to the tensors saved for the backward pass of two layers."""
+
+    def saved(tokens: int) -> int:
+        kept: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        network = LlamaForCausalLM(CONFIG).eval()
+        weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = network.model(input_ids=torch.zeros(1, tokens, dtype=torch.int64), use_cache=False)
+        assert output.last_hidden_state.requires_grad
+        return sum(size for place, size in kept.items() if place not in weights)
+
+    forecast_of_64 = 64 * SHAPE.layers * saved_bytes(SHAPE, 4)
+    assert saved(128) - saved(64) == pytest.approx(forecast_of_64, rel=0.1)
+
+
+def test_shared_prompts_are_trained_on_once() -> None:
+    grouped = replace(ROLLOUTS, rows=4, distinct=2)
+    rl = work(family="gradient", noise=None, rollouts=grouped, step_rows=4, micro_rows=4)
+    activations, logits = trained_bytes(SHAPE, rl, 4)
+    layer = (2 * 3 + 4 * 2) * saved_bytes(SHAPE, 4) + 2 * 4 * 4 * 4 * 3
+    assert activations == 2 * layer + 4 * 2 * 8 * 2 * 4
+    assert logits == 4 * 2 * 10 * 12
+    assert trained_bytes(SHAPE, replace(rl, checkpointing=True), 4)[0] < activations
+
+
+def test_operations_are_counted_by_hand() -> None:
+    counted = operations(SHAPE, work(noise=replace(NOISE, kind="full_rank")))
+    assert counted.rollouts == 2 * (SHAPE.trunk * 12 * 5 + 80 * 12 * 2) + 2 * SHAPE.trunk * 12 * 5
+    assert counted.update == 2 * 2 * SHAPE.parameters
+
+
+def test_the_parts_are_those_of_the_greatest_phase() -> None:
+    found = forecast(SHAPE, work())
+    assert found.total == max(found.phases.values()) == found.phases[found.phase]
+
+
+def test_each_advice_is_smaller_or_says_so() -> None:
+    big = Shape(**{**vars(SHAPE), "vocabulary": 50_000, "layers": 48})
+    rl = work(family="gradient", noise=None, step_rows=12, micro_rows=12, references=1)
+    before = forecast(big, rl).total
+    found = {change.words: change.forecast.total for change in changes(big, rl)}
+    assert found["algorithm.micro_rows=1"] < before and found["algorithm.gradient_checkpointing=true"] < before
+    assert found["all that cost time alone"] <= min(found["algorithm.micro_rows=1"], before)
+    assert any(words.startswith("algorithm=scored_es") for words in found)
