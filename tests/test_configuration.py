@@ -14,7 +14,8 @@ from evotext.runner.loop import Run
 from tests.scripts_in_process import status_of
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-OTHERS = ("gym", "reasoning_gym", "textarena")  # environments of other packages, which have their own say
+# Environments of other packages, which have their own say.
+OTHERS = ("gym", "reasoning_gym", "textarena", "dataset", "gsm8k", "math500", "openenv")
 GROUPS = {
     group: [f"{group}={file.stem}" for file in sorted((CONF / group).glob("*.yaml")) if file.stem not in OTHERS]
     for group in ("adapter", "algorithm", "env", "budget", "pruner", "stopper")

@@ -50,20 +50,16 @@ def train(project: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("smallest", "broken"), [(1, []), (0, ["garbage is not paid"])])
-def test_a_users_own_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, smallest: int, broken: list[str]) -> None:
+def test_a_users_own_dataset(tmp_path: Path, smallest: int, broken: list[str]) -> None:
     """It keeps the contract; where `0` is a right answer, one rule is broken in appearance, and says so."""
     rows = [
-        {"prompt": f"Is {i} odd (1) or even (0), plus {smallest}?", "answer": str(i % 2 + smallest)} for i in range(100)
+        {"question": f"Is {i} odd (1) or even (0), plus {smallest}?", "answer": str(i % 2 + smallest)}
+        for i in range(100)
     ]
-    (tmp_path / "my_data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "my_dataset.py").write_text(shown_files("adding-an-environment.md")["my_dataset.py"])
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "my_dataset", raising=False)
-    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    make = partial(gymnasium.make, "my_dataset:mine/MyData-v0")
+    path = tmp_path / "my_data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    make = partial(gymnasium.make, "envs.adapters:evotext/Dataset-v0", path=str(path), checker="exact")
     found = {name: wrong for name, check in CHECKS.items() if (wrong := check(make, 1))}
-    monkeypatch.delitem(sys.modules, "my_dataset")
     assert list(found) == broken
     assert all("no fault if that is a right answer here" in wrong for wrong in found.values())
 

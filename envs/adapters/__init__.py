@@ -1,9 +1,10 @@
-"""Adapters to other libraries' tasks: reasoning-gym, TextArena, and Gymnasium environments with discrete spaces.
+"""Adapters to other people's tasks: datasets, reasoning-gym, TextArena, OpenEnv servers, verifiers, discrete environments.
 
-Each is an optional extra: its library is imported when an environment is made, with a message that says what to install.
+Each library is an optional extra: it is imported when an environment is made, with a message that says what to install.
 
 >>> env = gymnasium.make("envs.adapters:evotext/ReasoningGym-v0", task="leg_counting")
 >>> env = gymnasium.make("envs.adapters:evotext/TextArena-v0", game="GuessTheNumber-v0")
+>>> env = gymnasium.make("envs.adapters:evotext/Dataset-v0", path="my.jsonl", checker="number")
 """
 
 import gymnasium
@@ -12,11 +13,16 @@ from .discrete import as_text
 
 __all__ = ["as_text"]
 
-for _name, _entry in (("ReasoningGym", "reasoning_gym:ReasoningGym"), ("TextArena", "textarena:TextArena")):
+for _name, _entry, _greatest in (
+    ("ReasoningGym", "reasoning_gym:ReasoningGym", 1.0),
+    ("TextArena", "textarena:TextArena", 1.0),
+    ("Dataset", "dataset:Dataset", 1.0),
+    ("OpenEnv", "openenv:OpenEnv", None),
+):
     gymnasium.register(
         id=f"evotext/{_name}-v0",
         entry_point=f"{__name__}.{_entry}",
-        reward_threshold=1.0,
+        reward_threshold=_greatest,
         order_enforce=False,
         disable_env_checker=True,
     )
