@@ -128,6 +128,9 @@ def _check(config: DictConfig) -> None:
     rows = []
     for one in check(dict(config.check_sizes), ["float32", "bfloat16"]):
         rows.append(asdict(one) | {"ratio": one.ratio})
+        if config.out:  # what was measured stays, whatever becomes of the rest
+            Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+            write_json(Path(config.out), {"checked": rows})
         sizes = (f"{one.forecast / 1e6:.1f}", f"{one.measured / 1e6:.1f}", f"{one.ratio:.2f}")
         table.add_row(one.model, one.dtype, one.algorithm, str(one.rows), *sizes)
     _console().print(table)
