@@ -140,6 +140,7 @@ def _stepping(shape: Shape, work: Work) -> int:
         largest = work.adapter_rank * max(max(pair) for pair in shape.matrices)
     step = (2 + (2 if work.moments else 0)) * FLOAT * largest
     if work.element < FLOAT and not work.masters:  # the float32 weights, their bits, masked bits, and random numbers
-        rounding = 3 * FLOAT * largest + work.element * largest + min(largest, ROUNDED_AT_ONCE) * UNIFORM_BYTES
+        # beside the direction and the weights before, which live as long
+        rounding = 5 * FLOAT * largest + work.element * largest + min(largest, ROUNDED_AT_ONCE) * UNIFORM_BYTES
         step = max(step + FLOAT * largest, rounding)
     return step
