@@ -84,8 +84,9 @@ def _by_gradients(shape: Shape, work: Work) -> dict[str, int]:
     if work.own_critic:
         activations *= 2
     micro_batches = -(-work.step_rows // max(1, rows * work.devices))
-    # A step's own numbers: the root of the second moments and its quotient, of one parameter at a time or of all.
-    stepping = 2 * FLOAT * (moved if work.fused else shape.largest) if work.moments else 0
+    # Adam's own: of one parameter at a time the root of its second moments and the quotient; of all at once their roots.
+    own = FLOAT * moved if work.fused else 2 * FLOAT * shape.largest
+    stepping = own if work.moments else 0
     if micro_batches == 1 and activations + logits >= gradients + stepping:
         return {"gradients": 0, "activations": activations, "logits": logits}
     if activations + logits >= stepping:

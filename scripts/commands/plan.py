@@ -3,8 +3,9 @@
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from rich.console import Console
@@ -31,6 +32,7 @@ KINDS = {
     "prompt_tokens": PositiveInt | None,
     "memory": str | None,
     "check": bool,
+    "plan_for": Literal["cuda", "cpu"] | None,
     "decode_flops": PositiveFloat | None,
     "train_flops": PositiveFloat | None,
 }
@@ -45,7 +47,7 @@ def plan(config: DictConfig) -> None:
         if config.check:
             _check(config)
             return
-        device = choose_device(config.device)
+        device = torch.device(config.plan_for) if config.plan_for else choose_device(config.device)
         task, evaluator = build(config, "env"), build(config, "evaluation")
         source: ModelSource = build(config, "model")
         build(config, "algorithm")  # refuses what training would
@@ -126,6 +128,9 @@ def _check(config: DictConfig) -> None:
     rows = []
     for one in check(dict(config.check_sizes), ["float32", "bfloat16"]):
         rows.append(asdict(one) | {"ratio": one.ratio})
+        if config.out:  # what was measured stays, whatever becomes of the rest
+            Path(config.out).parent.mkdir(parents=True, exist_ok=True)
+            write_json(Path(config.out), {"checked": rows})
         sizes = (f"{one.forecast / 1e6:.1f}", f"{one.measured / 1e6:.1f}", f"{one.ratio:.2f}")
         table.add_row(one.model, one.dtype, one.algorithm, str(one.rows), *sizes)
     _console().print(table)
