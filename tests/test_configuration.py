@@ -116,9 +116,7 @@ def test_any_value_of_any_key_starts_a_run_or_is_one_line(
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "train", ready)
-        patch.setattr(
-            "evotext.run_folder.writer.JsonLines", lambda folder: None
-        )  # a run that never starts closes nothing
+        patch.setattr("evotext.cli.assembly.JsonLines", lambda folder: None)  # a run that never starts closes nothing
         try:
             status = status_of("train", *words, f"hydra.run.dir={folder / 'run'}", monkeypatch=patch)
         except Ready:
@@ -173,7 +171,7 @@ def test_contradictions_and_huge_numbers_are_named(
     words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Run, "train", ready)
-    monkeypatch.setattr("evotext.run_folder.writer.JsonLines", lambda folder: None)
+    monkeypatch.setattr("evotext.cli.assembly.JsonLines", lambda folder: None)
     assert status_of("train", "model=random", *words, f"hydra.run.dir={tmp_path / 'run'}", monkeypatch=monkeypatch) == 2
     errors = without_notes(capfd.readouterr().err)
     assert errors.startswith("error: ") and errors.count("\n") == 1 and message in errors
