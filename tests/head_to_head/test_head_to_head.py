@@ -243,6 +243,7 @@ def test_from_tuning_to_report(tmp_path: Path) -> None:
         "env=sort",
         "seed=0",
         "trials=2",
+        "jobs=2",
         "pruner=median",
         "budget=episodes",  # a budget in updates has no end where nothing gives a signal
         "budget.limit=64",
