@@ -13,7 +13,7 @@ import yaml
 
 from evotext.cli.errors import ConfigError
 from evotext.cli.messages import shown
-from evotext.cli.words import Root
+from evotext.cli.words import Root, quoted
 from evotext.folders import FOLDERS
 
 NAME = "name"
@@ -49,7 +49,7 @@ def _group_words(group: str, place: str, value: object) -> Iterator[str]:
     name = value.get(NAME)
     if name is not None:
         yield f"{at}={_chosen(f'{place}.{NAME}', name)}"
-    below = _groups_within(group, str(name) if name is not None else _default(group))
+    below = _groups_within(group, str(name) if name is not None else _ROOT.choices.get(group))
     for key, own in value.items():
         if key in below:
             yield from _group_words(below[key], f"{place}.{key}", own)
@@ -93,21 +93,6 @@ def _written(key: str, value: object) -> str:
     raise ConfigError(
         f"{key}: expected a number, a text, true or false, None, or a list or dict of them, got {shown(value)}"
     )
-
-
-def quoted(text: str) -> str:
-    """Return a text that Hydra's grammar reads as it is, whatever characters are in it; interpolations stay what they are."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
-    return f"'{escaped}'"
-
-
-def _default(group: str) -> str | None:
-    """Return the choice that the configuration makes of a group at its root."""
-    for file in ("config", "model_command"):
-        for entry in yaml.safe_load((FOLDERS["conf"] / f"{file}.yaml").read_text(encoding="utf-8"))["defaults"]:
-            if isinstance(entry, dict) and group in entry:
-                return str(entry[group])
-    return None
 
 
 def _groups_within(group: str, choice: str | None) -> dict[str, str]:

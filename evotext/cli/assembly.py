@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from evotext.cli.errors import configuration
-from evotext.cli.fitting import fitting_model
+from evotext.cli.fitting import fitting_outline, loaded
 from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
 from evotext.models.given import GivenModel
@@ -72,9 +72,10 @@ def assembled(
             done = config.resume and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None
             if not done:
+                outline, prompt = fitting_outline(config, source, task)
                 if given.algorithm is None and given.model is None:
-                    warn_of_memory(config, source, task, evaluator, device, rows=rows)
-                model = adapter.attach(fitting_model(config, source, task, device))
+                    warn_of_memory(config, outline, task, evaluator, device, rows=rows, prompt=prompt)
+                model = adapter.attach(loaded(config, source, device))
                 if first:
                     stack.enter_context(claimed(folder))
                     torchrun.remember_folder(folder)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from evotext.cli.errors import BAD_CONFIGURATION, FAILED, INTERRUPTED, ConfigError
 from evotext.cli.jobs import JobFailed, failure, hush, job_of
-from evotext.cli.replay import expand_replay, expand_resume, leave_in, quoted, refuse_changes, warn_of_changes
+from evotext.cli.replay import expand_replay, expand_resume, leave_in, quoted_path, refuse_changes, warn_of_changes
 from evotext.cli.sweeps import expand_presets
 from evotext.cli.words import Root, check_overrides, parse
 from evotext.distributed import torchrun
@@ -87,7 +87,7 @@ def expand(words: list[str]) -> tuple[list[str], Callable[[DictConfig], None] | 
         raise ConfigError("expected one run in all processes of torchrun, got a multirun; leave -m out")
     broken_off = torchrun.remembered_folder()
     if broken_off and torchrun.rank():  # the folder may be on another machine
-        return [*words, f"resume={quoted(broken_off)}", *NO_FOLDER], None
+        return [*words, f"resume={quoted_path(broken_off)}", *NO_FOLDER], None
     if broken_off:
         words = [f"resume={broken_off}", *leave_in(words)]
     words, resumed = expand_resume(words)

@@ -5,16 +5,29 @@ from omegaconf import DictConfig
 
 from evotext.cli.errors import configuration
 from evotext.models.language_model import LanguageModel
-from evotext.models.source import ModelSource
+from evotext.models.source import ModelSource, Outline
 from evotext.rollouts.task import TextTask
 from evotext.runner.preflight import check_prompts
 
 
-def fitting_model(config: DictConfig, source: ModelSource, task: TextTask, device: torch.device) -> LanguageModel:
-    """Load the model that `config.model` describes. Raise ConfigError if there is none or if prompts are too long for it."""
+def fitting_outline(config: DictConfig, source: ModelSource, task: TextTask) -> tuple[Outline, int]:
+    """Return what is known of the model before its weights, and the tokens of the longest prompt.
+
+    Raise ConfigError if there is no such model or if prompts are too long for it.
+    """
     with configuration("model", config.model):
         outline = source.outline()
     with configuration("env", config.env):
-        check_prompts(outline, task)
+        return outline, check_prompts(outline, task)
+
+
+def fitting_model(config: DictConfig, source: ModelSource, task: TextTask, device: torch.device) -> LanguageModel:
+    """Load the model that `config.model` describes. Raise ConfigError if there is none or if prompts are too long for it."""
+    fitting_outline(config, source, task)
+    return loaded(config, source, device)
+
+
+def loaded(config: DictConfig, source: ModelSource, device: torch.device) -> LanguageModel:
+    """Load the model. Raise ConfigError if it cannot be."""
     with configuration("model", config.model):
         return source.load(device)

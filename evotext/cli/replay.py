@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from evotext.cli.errors import ConfigError
 from evotext.cli.messages import one_line, shown
+from evotext.cli.words import quoted
 from evotext.run_folder import names
 from evotext.run_folder.configuration import leaves, read_start, read_yaml
 
@@ -52,7 +53,7 @@ def expand_resume(words: list[str]) -> tuple[list[str], Path | None]:
                 f"replay=. What may be another: {', '.join(key + '*' * key.endswith('.') for key in RESUMABLE)}"
             )
     overrides, flags = _recorded(folder, "resume", rest)
-    place = quoted(folder)
+    place = quoted_path(folder)
     own = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     return [*overrides, *rest, *own, *flags], folder
 
@@ -73,10 +74,9 @@ def leave_in(words: Iterable[str]) -> list[str]:
     return [word for word in words if any(name in word for name in LEAVE) and word.partition("=")[2].lower() != "false"]
 
 
-def quoted(path: Path) -> str:
-    """Return a path as a value in Hydra's grammar, whatever characters are in it."""
-    escaped = str(path).replace("'", "\\'").replace("${", "\\${")
-    return f"'{escaped}'"
+def quoted_path(path: Path) -> str:
+    """Return a path as a value in Hydra's grammar, whatever characters are in it: none of them is an interpolation."""
+    return quoted(str(path).replace("${", "\\${"))
 
 
 def warn_of_changes(config: DictConfig, folder: Path) -> None:

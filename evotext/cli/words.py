@@ -1,7 +1,8 @@
 """The words of a command line: Hydra's flags and overrides, checked before anything is composed."""
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -21,29 +22,34 @@ class Root:
 
     keys: frozenset[str]
     """Its own keys and its groups."""
-    groups: frozenset[str]
-    """Those that a choice fills."""
-    optional: frozenset[str]
-    """Groups that may stay without a choice."""
+    choices: Mapping[str, str | None]
+    """What fills each group; None of one that may stay without."""
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The keys that a choice fills."""
+        return frozenset(self.choices)
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """The groups that may stay without a choice."""
+        return frozenset(group for group, choice in self.choices.items() if choice is None)
 
     @classmethod
     def read(cls, file: Path) -> "Root":
         """Return the root of this file with the files that it begins with; an empty one if there is no such file."""
         config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        root = cls(keys=frozenset(config.keys() - {"defaults"}), groups=frozenset(), optional=frozenset())
+        root = cls(keys=frozenset(config.keys() - {"defaults"}), choices={})
         for entry in config.get("defaults", []):
             if isinstance(entry, dict):
                 chosen = {_place(key): choice for key, choice in entry.items() if "override " not in key}
-                empty = frozenset(group for group, choice in chosen.items() if choice is None)
-                root = root._with(cls(keys=frozenset(chosen), groups=frozenset(chosen), optional=empty))
+                root = root._with(cls(keys=frozenset(chosen), choices=chosen))
             elif entry != "_self_":
                 root = root._with(cls.read(file.with_name(f"{entry}.yaml")))
         return root
 
     def _with(self, other: "Root") -> "Root":
-        return Root(
-            keys=self.keys | other.keys, groups=self.groups | other.groups, optional=self.optional | other.optional
-        )
+        return Root(keys=self.keys | other.keys, choices={**self.choices, **other.choices})
 
 
 def _place(key: str) -> str:
@@ -73,6 +79,12 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, argparse.ArgumentPa
     if arguments.config_dir is not None and not Path(arguments.config_dir).is_dir():
         raise ConfigError(f"--config-dir: expected a folder, got {arguments.config_dir!r}")
     return arguments, parser
+
+
+def quoted(text: str) -> str:
+    """Return a text that Hydra's grammar reads as it is, whatever characters are in it; interpolations stay what they are."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return f"'{escaped}'"
 
 
 def check_overrides(words: Sequence[str], root: Root, *, multirun: bool) -> None:

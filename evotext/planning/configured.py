@@ -9,16 +9,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from evotext.distributed import torchrun
 from evotext.models.dtype import resolve
-from evotext.models.source import ModelSource, Outline
+from evotext.models.source import Outline
 from evotext.planning.algorithms import work_of
 from evotext.planning.memory import Forecast, forecast
 from evotext.planning.shape import Shape, shape_of
 from evotext.planning.work import Rollouts, Work
-from evotext.rollouts.environment_calls import BrokenEnvironment
 from evotext.rollouts.task import TextTask
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.memory import free_memory_bytes
-from evotext.runner.preflight import sample_openings
 
 
 def planned(
@@ -30,9 +28,12 @@ def planned(
     *,
     rows: int,
     devices: int,
-    prompt: int | None = None,
+    prompt: int,
 ) -> tuple[Shape, Work]:
-    """Return the shape of the model and a generation of the algorithm. Raise ValueError where there is no forecast."""
+    """Return the shape of the model and a generation of the algorithm. Raise ValueError where there is no forecast.
+
+    prompt: tokens before the first answer.
+    """
     if outline.config is None:
         raise ValueError("model: expected one whose configuration is known, got one without")
     algorithm = OmegaConf.to_container(config.algorithm, resolve=True)
@@ -40,12 +41,11 @@ def planned(
     keys: Mapping[str, Any] = {str(key): value for key, value in algorithm.items()}
     text = outline.config.get_text_config()
     dtype = resolve(config.model.get("dtype", "float32"), device, text.hidden_size)
-    longest = prompt or max(map(len, outline.chat.open(sample_openings(task))))
     work = work_of(
         keys,
         element=2 if dtype == torch.bfloat16 else 4,
         at_once=rows,
-        prompt=longest,
+        prompt=prompt,
         answer=task.max_new_tokens,
         turns=task.max_turns,
         context=outline.context_length,
@@ -55,7 +55,7 @@ def planned(
         evaluation=Rollouts(
             rows=evaluator.episodes * max(1, evaluator.samples),
             at_once=rows,
-            prompt=longest,
+            prompt=prompt,
             answer=task.max_new_tokens,
             turns=task.max_turns,
             sampled=evaluator.samples > 0,
@@ -66,17 +66,23 @@ def planned(
 
 
 def warn_of_memory(
-    config: DictConfig, source: ModelSource, task: TextTask, evaluator: Evaluator, device: torch.device, *, rows: int
+    config: DictConfig,
+    outline: Outline,
+    task: TextTask,
+    evaluator: Evaluator,
+    device: torch.device,
+    *,
+    rows: int,
+    prompt: int,
 ) -> None:
     """Say in a line on standard error if the forecast is more than the device has free. Nothing is loaded yet."""
-    free = free_memory_bytes(device)
     try:
-        outline = source.outline()
-        devices = torchrun.size()
-        found = forecast(*planned(config, outline, task, evaluator, device, rows=rows, devices=devices))
-    except (ValueError, AttributeError, KeyError, BrokenEnvironment):
-        return  # no forecast of such a model or algorithm; or a mistake, which is told of when it is met
-    line = too_large(found, free)
+        shape, work = planned(
+            config, outline, task, evaluator, device, rows=rows, devices=torchrun.size(), prompt=prompt
+        )
+    except (ValueError, AttributeError, KeyError):
+        return  # families and algorithms differ in what their configurations name: no forecast is no reason not to run
+    line = too_large(forecast(shape, work), free_memory_bytes(device))
     if line and torchrun.rank() == 0:
         print(line, file=sys.stderr)
 

@@ -13,8 +13,6 @@ NO_SIGNAL = (
 )
 # More than this share of the budget too much, or too little, makes a comparison unfair.
 OVERSHOT = UNSPENT = 0.1
-
-
 # Generations after which it is known how many a budget holds.
 TELLING = 3
 

@@ -27,12 +27,9 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Return the peak so far: the device's own on a GPU, else the process's resident set, libraries included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        found = re.search(r"^VmHWM:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    if found:
-        return int(found.group(1)) * 1024
+    found = _told(_STATUS, "VmHWM")
+    if found is not None:
+        return found
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
@@ -41,17 +38,18 @@ def free_memory_bytes(device: torch.device) -> int | None:
     """Return how much is free on the device; of a CPU what the system could give without swapping. None: unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", _MEMINFO.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found.group(1)) * 1024 if found else None
+    return _told(_MEMINFO, "MemAvailable")
 
 
 def process_bytes() -> int:
     """Return what this process holds now, Python and its libraries; 0 where the system does not say."""
+    return _told(_STATUS, "VmRSS") or 0
+
+
+def _told(file: Path, name: str) -> int | None:
+    """Return the bytes that a file of /proc gives a name; None where it does not."""
     try:
-        found = re.search(r"^VmRSS:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+        found = re.search(rf"^{name}:\s+(\d+) kB", file.read_text(), re.MULTILINE)
     except OSError:
-        return 0
-    return int(found.group(1)) * 1024 if found else 0
+        return None
+    return int(found.group(1)) * 1024 if found else None

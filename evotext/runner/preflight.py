@@ -75,8 +75,8 @@ class Demonstrator(Protocol):
         """Return a worked training episode."""
 
 
-def check_prompts(outline: Outline, task: TextTask) -> None:
-    """Open a few held-out episodes, and look at worked ones where the task has them.
+def check_prompts(outline: Outline, task: TextTask) -> int:
+    """Open a few held-out episodes, and look at worked ones where the task has them; return the longest prompt's tokens.
 
     Raise ValueError if a prompt and one answer, or a whole worked episode, exceed the model's context; BrokenEnvironment if no
     episode can be opened.
@@ -87,7 +87,7 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
             f"max_new_tokens: expected fewer than the model's context of {outline.context_length} tokens, "
             f"got {task.max_new_tokens}"
         )
-    openings = sample_openings(task)
+    openings = _openings(task)
     env = task.environments(1)[0]
     longest = max(map(len, outline.chat.open(openings)))
     worked = env.unwrapped
@@ -105,9 +105,10 @@ def check_prompts(outline: Outline, task: TextTask) -> None:
             f"max_new_tokens={task.max_new_tokens}), got one of {longest}; make the task easier, lower "
             "max_new_tokens or take a model with a longer context"
         )
+    return longest
 
 
-def sample_openings(task: TextTask) -> list[tuple[str, str]]:
+def _openings(task: TextTask) -> list[tuple[str, str]]:
     """Return instructions and first observations, without instances whose `reset` fails, for a run counts them."""
     openings: list[tuple[str, str]] = []
     faults: list[EnvironmentFault] = []

@@ -14,6 +14,7 @@ from rich.table import Table
 from evotext.cli.checks import check_values
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
+from evotext.cli.fitting import fitting_outline
 from evotext.cli.targets import build
 from evotext.models.source import ModelSource
 from evotext.planning.advice import changes
@@ -22,7 +23,7 @@ from evotext.planning.memory import Forecast, forecast
 from evotext.planning.operations import operations
 from evotext.run_folder.atomic import write_json
 from evotext.runner.memory import process_bytes
-from evotext.runner.preflight import check_prompts, choose_device, prepare_torch, rows_at_once
+from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
 from evotext.validation import PositiveFloat, PositiveInt
 
 TABLE_WIDTH = 140  # where no terminal says
@@ -51,10 +52,7 @@ def plan(config: DictConfig) -> None:
         task, evaluator = build(config, "env"), build(config, "evaluation")
         source: ModelSource = build(config, "model")
         build(config, "algorithm")  # refuses what training would
-    with configuration("model", config.model):
-        outline = source.outline()
-    with configuration("env", config.env):
-        check_prompts(outline, task)
+    outline, prompt = fitting_outline(config, source, task)
     with configuration():
         shape, work = planned(
             config,
@@ -64,7 +62,7 @@ def plan(config: DictConfig) -> None:
             device,
             rows=rows_at_once(config.rows, device),
             devices=config.devices,
-            prompt=config.prompt_tokens,
+            prompt=config.prompt_tokens or prompt,
         )
     found, counted = forecast(shape, work), operations(shape, work)
     console = _console()

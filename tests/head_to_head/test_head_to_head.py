@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from evotext.cli.composing import compose
+from evotext.cli.cores import usable_cores
 from evotext.keys.instances import held_out_instances, train_instances, validation_instances
 from evotext.run_folder import names
 from evotext.run_folder.cost import AXES
@@ -121,6 +122,12 @@ def test_a_trial_that_was_pruned_is_neither_chosen_nor_run_again(tmp_path: Path)
         ("completed", 10),
     ]
     assert execute(jobs, lambda job: f"ran {job.title}", at_once=1, title="tuning", console=QUIET) == []
+
+
+def test_runs_share_the_cores_that_the_command_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {1, 4, 5}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert usable_cores() == 3
 
 
 def test_finished_jobs_are_not_run_again_but_changed_ones_are(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from evotext.cli.main import main
+from evotext.models.random_weights import RandomModel
 from evotext.planning.configured import too_large
 from evotext.planning.memory import Forecast
 from scripts.commands.plan import in_bytes
@@ -14,10 +16,10 @@ from scripts.commands.plan import in_bytes
 MODEL = ("model=random", "model.size=1.5B", "model.dtype=bfloat16", "device=cpu")
 
 
-def status(*words: str) -> object:
+def status(*words: str, command: str = "plan") -> object:
     GlobalHydra.instance().clear()
     with pytest.raises(SystemExit) as ended:
-        main(["plan", *words])
+        main([command, *words])
     GlobalHydra.instance().clear()
     return ended.value.code
 
@@ -51,6 +53,29 @@ def test_a_run_that_does_not_fit_is_warned_of() -> None:
     assert too_large(found, 2 * 10**9).startswith(
         "warning: this run is forecast to need 3.0 GB at its peak (in the update)"
     )
+
+
+@pytest.mark.parametrize(("free", "warned"), [(10**6, True), (10**12, False)])
+def test_a_run_says_so_before_it_loads_weights(
+    free: int, warned: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def load(model: RandomModel, device: torch.device) -> None:
+        told.append(capsys.readouterr().err)
+        raise ValueError("far enough")
+
+    monkeypatch.setattr("evotext.planning.configured.free_memory_bytes", lambda device: free)
+    monkeypatch.setattr(RandomModel, "load", load)
+    words = (
+        "model=random",
+        "model.size=1M",
+        "model.dtype=float32",
+        "tracker=none",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
+    assert status(*words, command="train") == 2
+    assert ("warning: this run is forecast to need" in told[0]) == warned
 
 
 def test_memory_is_read_in_units() -> None:
