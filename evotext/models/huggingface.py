@@ -16,11 +16,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from evotext.distributed.sharding import RolloutWeights
 from evotext.models.cached_layers import cached_layers, unknown_layers
 from evotext.models.chat import ChatFormat
 from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
-from evotext.models.source import Outline
+from evotext.models.source import Outline, Parallel, loading_device
 from evotext.models.trial_run import check_runs
 from evotext.validation import checked
 
@@ -33,13 +34,21 @@ class HuggingFaceModel:
 
     dtype: of the weights while running (`evotext.models.dtype`); the algorithms keep float32 masters where they need them.
     trust_remote_code: run Python code that comes with the model. Leave it off unless you have read that code.
-    parallel: None: each process holds the whole model. Perturbed layers compute with whole weights; torch's split ones
-    (DTensor, of `tp_plan` and of FSDP alike) cannot be mixed with the plain tensors of a population's noise.
+    parallel: None: each process holds the whole model; fsdp: it is divided after loading (`LanguageModel.sharded`), and what
+    rollouts gather is `rollout_weights`.
     """
 
     @checked
-    def __init__(self, *, path: str, dtype: DType, trust_remote_code: bool, parallel: None) -> None:
-        self.path, self.trust_remote_code = path, trust_remote_code
+    def __init__(
+        self,
+        *,
+        path: str,
+        dtype: DType,
+        trust_remote_code: bool,
+        parallel: Parallel,
+        rollout_weights: RolloutWeights = "layers",
+    ) -> None:
+        self.path, self.trust_remote_code, self._parallel = path, trust_remote_code, parallel
         self._dtype: DType = dtype
 
     def outline(self) -> Outline:
@@ -61,7 +70,7 @@ class HuggingFaceModel:
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"path: expected whole weights in {self.path!r}, got: {reason}") from error
-        network = network.to(device).eval()
+        network = network.to(loading_device(self._parallel, device)).eval()
         with _named():
             check_runs(network)
         outline = self.outline()

@@ -51,6 +51,9 @@ class Collector:
         """The rows that the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
+        # Other processes wait in the middle of a pass that breaks off: memory that runs out is an error then.
+        self._in_step = model.sharding is not None and model.sharding.rollout_weights == "layers"
+        graphs = graphs and model.sharding is None  # gathering is not to be recorded
         self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
         """Records decode steps; None where none are."""
         self._calls = EnvironmentCalls(task.step_seconds, task.workers)
@@ -64,16 +67,17 @@ class Collector:
         env_seconds, flops, steps = 0.0, 0.0, 0
         batches = list(self._batches(plan))
         shares = [batches[process :: collectives.world_size()] for process in range(collectives.world_size())]
-        for rows in shares[collectives.rank()]:
-            for batch in self._run(plan, rows):
-                done += batch.episodes
-                env_seconds, flops, steps = (
-                    env_seconds + batch.env_seconds,
-                    flops + batch.flops,
-                    steps + batch.env_steps,
-                )
-                del batch  # its cache goes before the next one's comes
-        busy = time.perf_counter() - begin
+        with self.model.acting():
+            for rows in shares[collectives.rank()]:
+                for batch in self._run(plan, rows):
+                    done += batch.episodes
+                    env_seconds, flops, steps = (
+                        env_seconds + batch.env_seconds,
+                        flops + batch.flops,
+                        steps + batch.env_steps,
+                    )
+                    del batch  # its cache goes before the next one's comes
+            busy = time.perf_counter() - begin
         own = self._trajectories(plan, done)
         whole = whole_batch(own, [[row for rows in share for row in rows] for share in shares])
         cost = Cost(
@@ -106,7 +110,7 @@ class Collector:
             return batch
 
         if len(rows) <= self.fitting.now:
-            finished = self.fitting.attempt(len(rows), whole, self.model.device)
+            finished = whole() if self._in_step else self.fitting.attempt(len(rows), whole, self.model.device)
             if finished is not None:
                 yield finished
                 return

@@ -19,6 +19,7 @@ from omegaconf import open_dict
 
 from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
+from evotext.distributed.sharding import RolloutWeights
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.run_folder.schema import Keep
@@ -89,16 +90,21 @@ def small_run(
     wrap: Callable[[Any, LanguageModel], Any] = lambda learner, model: learner,
     evaluator: Evaluator | None = None,
     keep_weights: Keep = "last",
+    rollout_weights: RolloutWeights | None = None,
+    dtype: torch.dtype = torch.float32,
     **more: Any,
 ) -> Run:
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
 
     settings: of the algorithm. task, fault: of `toy_environments`. more: of `Run`.
+    rollout_weights: of a model that is divided over the processes; None: it is not.
     """
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
     made, adapter = small_algorithm(algorithm, settings)
-    model = adapter.attach(small_starting_model())
+    model = adapter.attach(small_starting_model(dtype))
+    if rollout_weights:
+        model = model.sharded(torch.device("cpu"), rollout_weights)
     first = collectives.rank() == 0
     return Run(
         algorithm=Starting(lambda model, seed: wrap(made.start(model, seed), model)),
@@ -116,9 +122,9 @@ def small_run(
     )
 
 
-def small_starting_model() -> LanguageModel:
+def small_starting_model(dtype: torch.dtype = torch.float32) -> LanguageModel:
     """What every small run tunes."""
-    return with_frequent_ends(small_model("llama", torch.float32))
+    return with_frequent_ends(small_model("llama", dtype))
 
 
 def let_go(run: Run) -> None:
