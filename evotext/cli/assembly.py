@@ -67,7 +67,7 @@ def assembled(
             made, budget = given.algorithm or build(config, "algorithm"), build(config, "budget")
             source, adapter = given.model or build(config, "model"), build(config, "adapter")
             if given.model is None:
-                check_shardable(config, made)
+                check_shardable(config, made, torchrun.size())
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
             pruner, stopper = build(config, "pruner"), build(config, "stopper")
             check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)

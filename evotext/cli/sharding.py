@@ -4,7 +4,6 @@ import torch
 from omegaconf import DictConfig
 
 from evotext.cli.errors import configuration
-from evotext.distributed import torchrun
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm, Shardable
 
@@ -14,7 +13,7 @@ def is_wanted(config: DictConfig) -> bool:
     return bool(config.model.get("parallel") == "fsdp")
 
 
-def check_shardable(config: DictConfig, algorithm: Algorithm) -> None:
+def check_shardable(config: DictConfig, algorithm: Algorithm, processes: int) -> None:
     """Raise ConfigError for an algorithm that cannot tune a divided model, and for a single process."""
     if not is_wanted(config):
         return
@@ -24,7 +23,7 @@ def check_shardable(config: DictConfig, algorithm: Algorithm) -> None:
                 f"parallel: expected null or tensor with {type(algorithm).__name__}, got 'fsdp', which divides weights with "
                 "their gradients (GRPO, PPO, SFT); take model.parallel=tensor"
             )
-        if torchrun.size() == 1:
+        if processes == 1:
             raise ValueError(
                 "parallel: expected null in a run of one process, got 'fsdp'; start several with torchrun --nproc-per-node N"
             )

@@ -104,7 +104,7 @@ def shard(network: PreTrainedModel, adapter: Any, device: torch.device, rollout_
     Raise ValueError for a network without layers that could be gathered one by one.
     """
     blank = _with_parameters((network, adapter), lambda p: torch.empty_like(p, device="meta"))
-    if device.type == "cuda":
+    if device.index is not None:
         torch.cuda.set_device(device)
     mesh = init_device_mesh(device.type, (collectives.world_size(),))
     _shard(network, mesh)

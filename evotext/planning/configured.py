@@ -52,6 +52,7 @@ def planned(
         devices=devices,
         adapter_rank=config.adapter.get("rank", 0),
         fused=device.type == "cuda",
+        sharded=config.model.rollout_weights if config.model.get("parallel") == "fsdp" else None,
         evaluation=Rollouts(
             rows=evaluator.episodes * max(1, evaluator.samples),
             at_once=rows,

@@ -50,7 +50,10 @@ class Checkpointer:
         self._checkpointing, self._folder, self._names = checkpointing, folder, names
         self._learner, self._collector, self._network = learner, collector, collector.model.network
         self._sharding = collector.model.sharding
-        self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
+        place = folder / CHECKPOINTS
+        if self._sharding is not None:  # all processes write, and the first one alone has the run's folder
+            place = Path(collectives.broadcast_text(str(place.resolve())))
+        self._checkpoints = CheckpointFolder(place)
         self._saved_at = time.monotonic()
         self._saved_generation: int | None = None
 
@@ -107,7 +110,8 @@ class Checkpointer:
         if chosen and not first:
             found = self._checkpoints.load(lambda _: "", _say, int(chosen), divided=sharding.divided)
         if collectives.any_of(bool(chosen) and found is None):
-            raise RuntimeError(f"{self._folder}: expected a folder that all processes read, got one that some do not")
+            where = self._checkpoints.folder
+            raise RuntimeError(f"{where}: expected a folder that all processes read, got one that some do not")
         return found
 
     def apply(self, checkpoint: Checkpoint) -> None:

@@ -87,12 +87,15 @@ class CheckpointFolder:
         ]
         for process_0_alone, step in zip((True, False, True), steps, strict=True):
             fault = _fault_of(step) if first or not process_0_alone else None
-            if collectives.any_of(fault is not None) if divided else fault:
+            said = str(fault or "")
+            if divided:
+                said = next(filter(None, map(json.loads, collectives.all_texts(json.dumps(said)))), "")
+            if said:
                 if first:
                     shutil.rmtree(aside, ignore_errors=True)
                 whole = self._newest_first()
                 rest = f"the last one is {whole[0]}" if whole else "there is none before it"
-                final, said = self.folder / f"{checkpoint.generation:08}", fault or "a fault in another process"
+                final = self.folder / f"{checkpoint.generation:08}"
                 raise CheckpointError(f"cannot write the checkpoint {final}: {said}; {rest}") from fault
 
     def _open(self) -> None:

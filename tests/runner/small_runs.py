@@ -92,6 +92,7 @@ def small_run(
     keep_weights: Keep = "last",
     rollout_weights: RolloutWeights | None = None,
     dtype: torch.dtype = torch.float32,
+    family: str = "llama",
     **more: Any,
 ) -> Run:
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
@@ -102,7 +103,7 @@ def small_run(
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
     made, adapter = small_algorithm(algorithm, settings)
-    model = adapter.attach(small_starting_model(dtype))
+    model = adapter.attach(small_starting_model(dtype, family))
     if rollout_weights:
         model = model.sharded(torch.device("cpu"), rollout_weights)
     first = collectives.rank() == 0
@@ -122,9 +123,9 @@ def small_run(
     )
 
 
-def small_starting_model(dtype: torch.dtype = torch.float32) -> LanguageModel:
+def small_starting_model(dtype: torch.dtype = torch.float32, family: str = "llama") -> LanguageModel:
     """What every small run tunes."""
-    return with_frequent_ends(small_model("llama", dtype))
+    return with_frequent_ends(small_model(family, dtype))
 
 
 def let_go(run: Run) -> None:

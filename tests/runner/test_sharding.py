@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evotext.distributed import collectives
 from evotext.distributed.sharding import is_divided, own_part
 from tests.runner.small_runs import (
     ended,
@@ -30,23 +31,30 @@ def whole_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
 
+def run_in_a_group(folder: Path, *arguments: Any) -> None:
+    """As the commands do: the first process alone has the run's folder."""
+    first = collectives.rank() == 0
+    run_to_the_end(folder if first else folder.with_name(f"{folder.name}-{collectives.rank()}"), *arguments)
+
+
 @pytest.mark.parametrize(
-    ("algorithm", "rollout_weights", "settings"),
+    ("algorithm", "rollout_weights", "family", "settings"),
     [
-        ("grpo", "layers", {}),
-        ("ppo", "whole", {"value_trunk": "own"}),
-        ("sft", "layers", {"gradient_checkpointing": True}),
+        ("grpo", "layers", "llama", {}),
+        ("ppo", "whole", "gemma3", {"value_trunk": "own"}),  # with tied embeddings
+        ("sft", "layers", "mixtral", {"gradient_checkpointing": True}),  # some experts are used in one process alone
     ],
 )
 def test_two_processes_end_with_the_weights_of_one(
-    tmp_path: Path, algorithm: str, rollout_weights: str, settings: dict[str, Any]
+    tmp_path: Path, algorithm: str, rollout_weights: str, family: str, settings: dict[str, Any]
 ) -> None:
-    options = OPTIONS | {"settings": STEPS | settings}
+    options = OPTIONS | {"settings": STEPS | settings, "family": family}
     run_to_the_end(tmp_path / "alone", algorithm, options=options)
     divided = options | {"rollout_weights": rollout_weights}
-    assert ended(*together(2, run_to_the_end, tmp_path / "two", algorithm, False, divided)) == [0, 0]
+    assert ended(*together(2, run_in_a_group, tmp_path / "two", algorithm, False, divided)) == [0, 0]
     expected, found = whole_weights(tmp_path / "alone"), whole_weights(tmp_path / "two")
-    began = dict(small_starting_model().network.named_parameters())
+    small_starting_model(family=family).save(tmp_path / "began")
+    began = load_file(tmp_path / "began" / "model.safetensors")
     assert list(found) == list(expected)
     for name, weight in expected.items():
         assert float((weight - began[name]).detach().abs().max()) > 1e-4, name
@@ -56,16 +64,33 @@ def test_two_processes_end_with_the_weights_of_one(
         assert others[key] == pytest.approx(metrics[key], rel=1e-3, abs=1e-5), key
 
 
+@pytest.mark.slow
+def test_narrow_weights_have_float32_masters(tmp_path: Path) -> None:
+    options = OPTIONS | {"settings": STEPS, "dtype": torch.bfloat16}
+    run_to_the_end(tmp_path / "alone", "grpo", options=options)
+    divided = options | {"rollout_weights": "whole"}
+    assert ended(*together(2, run_in_a_group, tmp_path / "two", "grpo", False, divided)) == [0, 0]
+    expected, found = whole_weights(tmp_path / "alone"), whole_weights(tmp_path / "two")
+    assert {weight.dtype for weight in found.values()} == {torch.bfloat16}
+    began = dict(small_starting_model(torch.bfloat16).network.named_parameters())
+    moved, apart = (
+        sum(float((weight.float() - other[name].detach().float()).square().sum()) for name, weight in found.items())
+        for other in (began, expected)
+    )
+    assert apart < 1e-2 * moved
+
+
+@pytest.mark.slow
 def test_it_is_resumed_by_as_many_processes_and_by_others(tmp_path: Path) -> None:
     options = OPTIONS | {"generations": 2, "settings": STEPS, "rollout_weights": "layers"}
-    assert ended(*together(2, run_to_the_end, tmp_path / "through", "grpo", False, options)) == [0, 0]
+    assert ended(*together(2, run_in_a_group, tmp_path / "through", "grpo", False, options)) == [0, 0]
     stopped = options | {"generations": 1}
-    assert ended(*together(2, run_to_the_end, tmp_path / "stopped", "grpo", False, stopped)) == [0, 0]
-    assert ended(*together(2, run_to_the_end, tmp_path / "stopped", "grpo", True, options)) == [0, 0]
+    assert ended(*together(2, run_in_a_group, tmp_path / "stopped", "grpo", False, stopped)) == [0, 0]
+    assert ended(*together(2, run_in_a_group, tmp_path / "stopped", "grpo", True, options)) == [0, 0]
     weights = weights_of(tmp_path / "through")
     assert weights_of(tmp_path / "stopped") == weights
     (tmp_path / "stopped" / "model" / "model.safetensors").unlink()
-    assert ended(*together(3, run_to_the_end, tmp_path / "stopped", "grpo", True, options)) == [0, 0, 0]
+    assert ended(*together(3, run_in_a_group, tmp_path / "stopped", "grpo", True, options)) == [0, 0, 0]
     assert weights_of(tmp_path / "stopped") == weights
 
 
