@@ -128,7 +128,9 @@ def _check(config: DictConfig) -> None:
         table.add_column(column)
     rows = []
     sharded = config.model.rollout_weights if is_wanted(config) else None
-    for one in check(dict(config.check_sizes), ["float32", "bfloat16"], sharded):
+    for one in check(
+        {size: rows for size, rows in config.check_sizes.items() if rows}, ["float32", "bfloat16"], sharded
+    ):
         rows.append(asdict(one) | {"ratio": one.ratio})
         if config.out and torchrun.rank() == 0:  # what was measured stays, whatever becomes of the rest
             Path(config.out).parent.mkdir(parents=True, exist_ok=True)
