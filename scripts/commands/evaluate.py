@@ -86,7 +86,7 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
     of_run = OmegaConf.create(dict(recorded))
     named = any(word.startswith("env") for word in HydraConfig.get().overrides.task)
     path = str(weights.resolve())
-    source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None)
+    source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None, parallel_size=None)
     if named:
         return source, build(config, "env")
     if (folder / names.HYDRA / names.OBJECTS).exists() and "env" in str(read_yaml(folder, names.OBJECTS)):
