@@ -27,15 +27,9 @@ class TensorGroup:
 
     @classmethod
     def of(cls, size: int) -> "TensorGroup":
-        """Return this process's group; the run's rows are shared by groups from then on. Every process calls it.
-
-        Raise ValueError unless groups of this size make up the run.
-        """
+        """Return this process's group; the run's rows are shared by groups from then on. Every process calls it."""
         processes = collectives.world_size()
-        if processes % size:
-            raise ValueError(
-                f"parallel_size: expected a divisor of the run's {processes} processes (torchrun --nproc-per-node), got {size}"
-            )
+        assert processes % size == 0, (processes, size)
         collectives.share_by_groups(size)
         if size == 1:
             return cls()

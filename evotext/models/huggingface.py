@@ -25,7 +25,7 @@ from evotext.models.chat import ChatFormat
 from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import Outline
-from evotext.models.tensor_parallel import divide
+from evotext.models.tensor_parallel import check_plan, divide
 from evotext.models.trial_run import check_runs
 from evotext.validation import PositiveInt, checked
 
@@ -63,6 +63,8 @@ class HuggingFaceModel:
         config, tokenizer = self._open()
         with _named():
             longest = context_length(config)
+        if self._parallel == "tensor":
+            check_plan(config, self._parallel_size)
         chat = ChatFormat(tokenizer, end_ids(config, tokenizer, _generation_ends(self.path)))
         return Outline(chat=chat, context_length=longest, config=config)
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from evotext.distributed import collectives
 from evotext.distributed.parts import Part, Parts
 from evotext.distributed.tensor_group import TensorGroup
 
@@ -33,8 +34,20 @@ _BY_INPUTS = {"rowwise": False, "rowwise_split_input": True, "rowwise_rep": True
 """Whether the input comes whole."""
 _BY_VOCABULARY = "embedding_rowwise"
 _WHOLE = {"replicate", "replicated_with_grad_allreduce"}
-_KEYS = ("k_proj", "qkv_proj", "query_key_value")
-"""Layers that make an attention block's keys."""
+_EACH_ALL = {"colwise": "colwise_gather_output", "rowwise": "rowwise_split_input"}
+"""Of an attention block whose heads cannot be shared out: each process computes all of it, with divided weights."""
+_MAKES_KEYS = ("k_proj", "qkv_proj", "query_key_value")
+
+
+def check_plan(config: PreTrainedConfig, size: int | None) -> None:
+    """Raise ValueError, before any weights are there, for a family without a plan and groups that do not make up the run."""
+    processes = collectives.world_size()
+    if processes % (size or 1):
+        raise ValueError(
+            f"parallel_size: expected a divisor of the run's {processes} processes (torchrun --nproc-per-node), got {size}"
+        )
+    if not config.get_text_config().base_model_tp_plan:
+        raise _cannot(config.model_type, "for which transformers has no plan to divide it")
 
 
 def divide(network: PreTrainedModel, group: TensorGroup) -> Parts:
@@ -42,6 +55,7 @@ def divide(network: PreTrainedModel, group: TensorGroup) -> Parts:
 
     Raise ValueError for a network without a plan, or one whose plan has other kinds of division.
     """
+    check_plan(network.config, None)
     if group.size == 1:
         return Parts()
     styles = _styles(network, group.size)
@@ -52,10 +66,10 @@ def divide(network: PreTrainedModel, group: TensorGroup) -> Parts:
         for key, parameter in list(module._parameters.items()):
             if parameter is None:
                 continue
-            if id(parameter) not in made:
-                part = _part(key, parameter, style, group, name_of[id(parameter)])
-                parts[name_of[id(parameter)]] = part
-                own = part.of(parameter.detach()).clone()  # not a view, which would keep the whole in memory
+            if id(parameter) not in made:  # a tied one is divided once
+                name = name_of[id(parameter)]
+                parts[name] = _part(name, parameter, style, group)
+                own = parts[name].of(parameter.detach()).clone()  # not a view, which would keep the whole in memory
                 made[id(parameter)] = nn.Parameter(own, requires_grad=parameter.requires_grad)
             module._parameters[key] = made[id(parameter)]
     for module, style in styles.items():
@@ -63,52 +77,46 @@ def divide(network: PreTrainedModel, group: TensorGroup) -> Parts:
     return Parts(group, parts)
 
 
+def _cannot(name: str, reason: str) -> ValueError:
+    return ValueError(f"parallel: expected null for {name}, {reason}, got 'tensor'")
+
+
 def _styles(network: PreTrainedModel, size: int) -> dict[nn.Module, str]:
     """Return how each module is divided; those that stay whole are left out."""
-    plan, name = dict(network.tp_plan or {}), type(network).__name__
-    found = {
-        module: (path, plan[rule])
+    plan: dict[str, str] = dict(network.tp_plan)
+    name = type(network).__name__
+    for path, style in plan.items():
+        if style not in {*_BY_OUTPUTS, *_BY_INPUTS, _BY_VOCABULARY, *_WHOLE}:
+            raise _cannot(name, f"whose plan divides {path} by {style}, which we do not know")
+    found: dict[str, tuple[nn.Module, str]] = {
+        path: (module, plan[rule])
         for path, module in network.named_modules()
         if (rule := re.sub(r"(?<=\.)\d+(?=\.|$)", "*", path)) in plan and plan[rule] not in _WHOLE
     }
-    if not any(style in _BY_INPUTS for _, style in found.values()):
-        raise ValueError(
-            f"parallel: expected null for {name}, for which transformers has no plan to divide it, got 'tensor'"
-        )
-    styles = {module: style for module, (_, style) in found.items()}
     text = network.config.get_text_config()
-    heads = {int(text.num_attention_heads), int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)}
-    if any(count % size for count in heads):  # no process has whole heads: each computes all of the attention
-        blocks = {path.rpartition(".")[0] for path, _ in found.values() if path.endswith(_KEYS)}
-        whole = {"colwise": "colwise_gather_output", "rowwise": "rowwise_split_input"}
-        styles |= {
-            module: whole.get(style, style)
-            for module, (path, style) in found.items()
-            if path.rpartition(".")[0] in blocks
-        }
+    heads = int(text.num_attention_heads)
+    attention = {path.rpartition(".")[0] for path in found if path.endswith(_MAKES_KEYS)}
+    if heads % size == 0 == int(getattr(text, "num_key_value_heads", None) or heads) % size:
+        attention.clear()
+    styles: dict[nn.Module, str] = {
+        module: _EACH_ALL.get(style, style) if path.rpartition(".")[0] in attention else style
+        for path, (module, style) in found.items()
+    }
     styles[network.get_input_embeddings()] = _BY_VOCABULARY
     head = network.get_output_embeddings()
     if head is not None:
         styles[head] = "colwise_gather_output"
-    for module, style in styles.items():
-        wanted = nn.Embedding if style == _BY_VOCABULARY else nn.Linear
-        if style not in {*_BY_OUTPUTS, *_BY_INPUTS, _BY_VOCABULARY} or not isinstance(module, wanted):
-            raise ValueError(
-                f"parallel: expected null for {name}, whose plan divides a {type(module).__name__} by {style}, got 'tensor'"
-            )
-    owned = {id(parameter) for module in styles for parameter in module.parameters(recurse=False)}
-    for path, rule in plan.items():
-        if rule not in {*_BY_OUTPUTS, *_BY_INPUTS, _BY_VOCABULARY, *_WHOLE}:
-            raise ValueError(f"parallel: expected null for {name}, whose plan divides {path} by {rule}, got 'tensor'")
+    divided = {id(parameter) for module in styles for parameter in module.parameters(recurse=False)}
     for module in network.modules():
-        if module not in styles and any(id(p) in owned for p in module.parameters(recurse=False)):
-            raise ValueError(
-                f"parallel: expected null for {name}, in which a {type(module).__name__} shares divided weights, got 'tensor'"
-            )
+        wanted = nn.Embedding if styles.get(module) == _BY_VOCABULARY else nn.Linear
+        if any(id(p) in divided for p in module.parameters(recurse=False)) and (
+            module not in styles or not isinstance(module, wanted)
+        ):
+            raise _cannot(name, f"whose {type(module).__name__} we cannot divide")
     return styles
 
 
-def _part(key: str, parameter: nn.Parameter, style: str, group: TensorGroup, name: str) -> Part:
+def _part(name: str, parameter: nn.Parameter, style: str, group: TensorGroup) -> Part:
     if style in _BY_INPUTS and parameter.ndim < 2:  # a bias: added to the sum once
         count = parameter.numel()
         return Part(dim=None, start=0 if group.rank == 0 else count, stop=count, size=count)

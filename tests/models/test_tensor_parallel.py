@@ -4,6 +4,7 @@ import copy
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,11 @@ from transformers import (
 )
 
 from evotext.distributed.tensor_group import TensorGroup
+from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.language_model import LanguageModel
 from evotext.models.tensor_parallel import divide
-from evotext.models.trial_run import check_runs
 from evotext.noise import NoiseKey
+from evotext.optimization.factory import check_entry_by_entry
 from evotext.rollouts.session import Session
 from optimizers.perturbations import FullRank, LowRank
 from optimizers.perturbed import PerturbedNetwork
@@ -59,7 +61,7 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "gpt_neox": GPTNeoXConfig(**_SHAPE),
 }
 LOW, FULL = LowRank(rank=2, vectors="full"), FullRank(vectors="full")
-PERTURBATIONS = {family: (LOW, 0.1) for family in CONFIGS} | {"llama": (FULL, "auto"), "qwen2": (LOW, "auto")}
+PERTURBATIONS = dict.fromkeys(CONFIGS, (LOW, 0.1)) | {"llama": (FULL, "auto"), "qwen2": (LOW, "auto")}
 MEMBERS = (0, 1, 3)
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
@@ -114,7 +116,9 @@ def conversation(
     return logits, written
 
 
-def stepped(model: LanguageModel, perturbation: LowRank | FullRank, **options: object) -> tuple[dict[str, Tensor], dict]:
+def stepped(
+    model: LanguageModel, perturbation: LowRank | FullRank, **options: object
+) -> tuple[dict[str, Tensor], dict]:
     """The whole weights after two generations, and the figures of the last."""
     learner = eggroll(perturbation=perturbation, optimizer=_adam, **options).start(model, 5)
     for generation in range(2):
@@ -125,7 +129,9 @@ def stepped(model: LanguageModel, perturbation: LowRank | FullRank, **options: o
 
 
 def _adam(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.Adam(parameters, lr=0.01, eps=1e-2)  # not 1e-8, which makes a rounding of zero a step of full length
+    return torch.optim.Adam(
+        parameters, lr=0.01, eps=1e-2
+    )  # not 1e-8, which makes a rounding of zero a step of full length
 
 
 def same_as_alone(dtype: torch.dtype, group: TensorGroup) -> None:
@@ -164,3 +170,32 @@ def in_both_types() -> None:
 def test_processes_compute_what_one_does(size: int) -> None:
     """Every family: plain, and each member under noise; two turns; two steps of ES with their figures."""
     assert ended(*together(size, wrapped, in_both_types)) == [0] * size
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    [
+        ("gpt2", "for which transformers has no plan to divide it"),
+        ("mixtral", "whose plan divides .* by packed_colwise"),
+    ],
+)
+def test_a_family_without_a_plan_is_refused_in_a_line(family: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"^parallel: expected null for .*{expected}.*, got 'tensor'$"):
+        divide(small_network(family), TensorGroup(2, 0))
+
+
+def test_groups_that_do_not_make_up_the_run_and_too_many_processes_are_refused(tmp_path: Path) -> None:
+    small_model("llama", torch.float32).save(tmp_path)
+    options = {"dtype": "float32", "trust_remote_code": False, "parallel": "tensor"}
+    with pytest.raises(ValueError, match="^parallel_size: expected a divisor of the run's 1 processes .*, got 2$"):
+        HuggingFaceModel(path=str(tmp_path), parallel_size=2, **options).outline()
+    with pytest.raises(ValueError, match="^parallel_size: expected so few processes that each has a part .*, got 64$"):
+        divide(small_network("llama"), TensorGroup(64, 0))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD, torch.optim.AdamW])
+def test_optimizers_that_step_on_each_entry_may_run_on_parts(optimizer: type[torch.optim.Optimizer]) -> None:
+    check_entry_by_entry(partial(optimizer, lr=0.1))
+    for other in (torch.optim.Muon, torch.optim.Adafactor):
+        with pytest.raises(ValueError, match="^optimizer: expected one that steps on each entry by itself"):
+            check_entry_by_entry(partial(other, lr=0.1))
