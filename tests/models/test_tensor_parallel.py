@@ -3,6 +3,7 @@
 import copy
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from evotext.distributed import collectives
 from evotext.distributed.tensor_group import TensorGroup
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.language_model import LanguageModel
@@ -159,14 +161,33 @@ def same_as_alone(dtype: torch.dtype, group: TensorGroup) -> None:
             assert others[name] == pytest.approx(figure, rel=100 * limit, abs=limit), (family, name)
 
 
+def check_messages(group: TensorGroup) -> None:
+    """Noise adds none; docs/scaling.md has the formula."""
+    config = CONFIGS["qwen2"]
+    model = held_together(replace(small_model("llama"), network=network_of(config, torch.float32)), group)
+    noise = LOW.draw(
+        PerturbedNetwork(model.network, parts=model.parts),
+        NoiseKey(seed=0, generation=0, population=2, antithetic=True, sigma=0.1),
+    )
+    sent = []
+    for context in (nullcontext(), noise.active((0, 1), 3)):
+        before = collectives.bytes_sent()
+        with torch.no_grad(), context:
+            model.network(input_ids=torch.ones(6, 5, dtype=torch.int64), logits_to_keep=1)
+        sent.append(collectives.bytes_sent() - before)
+    summed, joined = 6 * 5 * config.hidden_size * (2 * config.num_hidden_layers + 1), 6 * -(-101 // group.size)
+    assert sent == [4 * (summed + joined)] * 2
+
+
 def in_both_types() -> None:
     group = TensorGroup.of(torch.distributed.get_world_size())
+    check_messages(group)
     same_as_alone(torch.float32, group)
     with float64_throughout():
         same_as_alone(torch.float64, group)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_compute_what_one_does(size: int) -> None:
     """Every family: plain, and each member under noise; two turns; two steps of ES with their figures."""
     assert ended(*together(size, wrapped, in_both_types)) == [0] * size
