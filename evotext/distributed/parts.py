@@ -69,7 +69,7 @@ class Parts:
             return own.detach()
         if part.dim is None:
             return self.group.all_reduce(own.detach().clone())
-        return self.group.join(own.detach(), part.size, part.dim)
+        return self.group.join(own.detach(), part.size, part.dim).contiguous()
 
     def total_of_each(self, by_name: Mapping[str, float]) -> dict[str, float]:
         """Return the sum of the group's numbers for each parameter that is divided, and the own number for the others."""

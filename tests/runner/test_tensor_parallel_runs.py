@@ -16,7 +16,10 @@ BATCHES = {"generations": 3, "rows": 4}
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    small_starting_model().save(folder)
+    model = small_starting_model()
+    model.network.config.tie_word_embeddings = True  # one tensor under two names, divided and saved once
+    model.network.tie_weights()
+    model.save(folder)
     return folder
 
 
