@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -16,14 +17,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from evotext.distributed import collectives
+from evotext.distributed.parts import Parts
 from evotext.distributed.sharding import RolloutWeights
+from evotext.distributed.tensor_group import TensorGroup
 from evotext.models.cached_layers import cached_layers, unknown_layers
 from evotext.models.chat import ChatFormat
 from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import Outline, Parallel, loading_device
+from evotext.models.tensor_parallel import check_plan, divide
 from evotext.models.trial_run import check_runs
-from evotext.validation import checked
+from evotext.validation import PositiveInt, checked
 
 # Names in configurations for the number of positions that a model has.
 POSITIONS = ("max_position_embeddings", "max_seq_len", "seq_length", "max_target_positions")
@@ -34,8 +39,9 @@ class HuggingFaceModel:
 
     dtype: of the weights while running (`evotext.models.dtype`); the algorithms keep float32 masters where they need them.
     trust_remote_code: run Python code that comes with the model. Leave it off unless you have read that code.
-    parallel: None: each process holds the whole model; fsdp: it is divided after loading (`LanguageModel.sharded`), and what
-    rollouts gather is `rollout_weights`.
+    parallel: None: each process holds the whole model. `tensor`: groups of processes hold it together. `fsdp`: all divide it
+    after loading (`LanguageModel.sharded`).
+    parallel_size: processes of such a group; None: all. rollout_weights: what rollouts gather with `fsdp`.
     """
 
     @checked
@@ -45,17 +51,23 @@ class HuggingFaceModel:
         path: str,
         dtype: DType,
         trust_remote_code: bool,
-        parallel: Parallel,
+        parallel: Literal["tensor"] | Parallel,
+        parallel_size: PositiveInt | None,
         rollout_weights: RolloutWeights = "layers",
     ) -> None:
-        self.path, self.trust_remote_code, self._parallel = path, trust_remote_code, parallel
+        self.path, self.trust_remote_code = path, trust_remote_code
         self._dtype: DType = dtype
+        if parallel != "tensor" and parallel_size is not None:
+            raise ValueError(f"parallel_size: expected null without parallel=tensor, got {parallel_size}")
+        self._parallel, self._parallel_size = parallel, parallel_size
 
     def outline(self) -> Outline:
         """Return tokenizer and context length. Raise ValueError if there is no such model or the engine cannot run it."""
         config, tokenizer = self._open()
         with _named():
             longest = context_length(config)
+        if self._parallel == "tensor":
+            check_plan(config, self._parallel_size)
         chat = ChatFormat(tokenizer, end_ids(config, tokenizer, _generation_ends(self.path)))
         return Outline(chat=chat, context_length=longest, config=config)
 
@@ -70,6 +82,9 @@ class HuggingFaceModel:
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"path: expected whole weights in {self.path!r}, got: {reason}") from error
+        parts = Parts()
+        if self._parallel == "tensor":
+            parts = divide(network, TensorGroup.of(self._parallel_size or collectives.world_size()))
         network = network.to(loading_device(self._parallel, device)).eval()
         with _named():
             check_runs(network)
@@ -80,6 +95,7 @@ class HuggingFaceModel:
             tokenizer=tokenizer,
             chat=outline.chat,
             context_length=outline.context_length,
+            parts=parts,
         )
 
     def _open(self) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:

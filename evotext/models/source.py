@@ -13,7 +13,7 @@ Parallel = Literal["fsdp"] | None
 """How a model is divided over the processes of a run; None: each has all of it."""
 
 
-def loading_device(parallel: Parallel, device: torch.device) -> torch.device:
+def loading_device(parallel: str | None, device: torch.device) -> torch.device:
     """Return where weights are loaded: the CPU's memory if they are to be divided afterwards."""
     return torch.device("cpu") if parallel == "fsdp" else device
 

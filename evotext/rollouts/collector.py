@@ -18,6 +18,7 @@ from evotext.models.out_of_memory import FittingRows
 from evotext.rollouts.captured_step import CudaGraphs
 from evotext.rollouts.environment_calls import EnvironmentCalls
 from evotext.rollouts.episodes import Batch, Episode
+from evotext.rollouts.shared_calls import SharedCalls
 from evotext.rollouts.task import TextTask
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
@@ -51,12 +52,15 @@ class Collector:
         """The rows that the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
-        # Other processes wait in the middle of a pass that breaks off: memory that runs out is an error then.
-        self._in_step = model.sharding is not None and model.sharding.rollout_weights == "layers"
-        graphs = graphs and model.sharding is None  # gathering is not to be recorded
+        # Others wait in the middle of a pass that breaks off: memory that runs out is an error then.
+        self._in_step = model.parts.divided or (
+            model.sharding is not None and model.sharding.rollout_weights == "layers"
+        )
+        graphs = graphs and not model.parts.divided and model.sharding is None  # messages are not to be recorded
         self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
         """Records decode steps; None where none are."""
-        self._calls = EnvironmentCalls(task.step_seconds, task.workers)
+        calls = EnvironmentCalls(task.step_seconds, task.workers)
+        self._calls = SharedCalls(calls, model.parts.group) if model.parts.divided else calls
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raise what an environment raises if the task is strict."""
@@ -66,9 +70,9 @@ class Collector:
         done: list[Episode] = []
         env_seconds, flops, steps = 0.0, 0.0, 0
         batches = list(self._batches(plan))
-        shares = [batches[process :: collectives.world_size()] for process in range(collectives.world_size())]
+        shares = [batches[share :: collectives.shares()] for share in range(collectives.shares())]
         with self.model.acting():
-            for rows in shares[collectives.rank()]:
+            for rows in shares[collectives.share()]:
                 for batch in self._run(plan, rows):
                     done += batch.episodes
                     env_seconds, flops, steps = (
@@ -109,8 +113,11 @@ class Collector:
             batch.run()
             return batch
 
+        if self._in_step:
+            yield whole()
+            return
         if len(rows) <= self.fitting.now:
-            finished = whole() if self._in_step else self.fitting.attempt(len(rows), whole, self.model.device)
+            finished = self.fitting.attempt(len(rows), whole, self.model.device)
             if finished is not None:
                 yield finished
                 return
@@ -127,8 +134,8 @@ class Collector:
         """Yield the row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
         members = plan.members or tuple(range(len(plan.instances)))
         limit = self.rows
-        if self.even and collectives.world_size() > 1:
-            limit = even_batch(len(members), members.count(members[0]), collectives.world_size(), most=limit)
+        if self.even and collectives.shares() > 1:
+            limit = even_batch(len(members), members.count(members[0]), collectives.shares(), most=limit)
         runs: list[list[int]] = []
         for row, member in enumerate(members):
             if runs and members[runs[-1][-1]] == member and len(runs[-1]) < limit:

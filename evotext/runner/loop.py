@@ -246,7 +246,9 @@ class Run:
     def _weights_are_finite(self) -> bool:
         parts = [own_part(p.detach()) for p in self.model.network.parameters()]
         finite = bool(torch.stack([part.isfinite().all() for part in parts]).all())
-        return finite if self.model.sharding is None else not collectives.any_of(not finite)
+        if self.model.sharding is not None:
+            return not collectives.any_of(not finite)
+        return self.model.parts.all_agree(finite)
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
         """Measure the model. sampled: also sample answers for pass@k, which is done at a run's ends alone."""
