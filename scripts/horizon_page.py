@@ -2,7 +2,7 @@
 
     python scripts/horizon_page.py runs/horizon out=docs/results
 
-Writes horizon.csv and horizon.svg into `out` and prints the tables as Markdown. Needs scipy (the extra `test`).
+Writes horizon.csv and horizon.svg into `out` and prints the tables as Markdown. Needs scipy (the extra `horizon`).
 """
 
 import csv
