@@ -115,7 +115,11 @@ def reach_table(task: Task, axis: Axis = "flops") -> Sheet | None:
             costs = sorted(reached(run, axis, level) for run in c.counted)
             there = sum(map(math.isfinite, costs))
             median = float(np.quantile(costs, 0.5, method="higher"))
-            cells += [f"{there} of {len(costs)}", _cost(median), f"{_cost(costs[0])} to {_cost(costs[-1])}"]
+            cells += [
+                f"{there} of {len(costs)}",
+                _cost(median),
+                " to ".join(dict.fromkeys(map(_cost, (costs[0], costs[-1])))),
+            ]
         rows.append(tuple(cells))
     return Sheet(
         title=f"{EQUAL[axis].capitalize()} to a success",
