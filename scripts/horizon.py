@@ -9,7 +9,7 @@ seed=0,1,2                    of the reported runs
 chosen=FILE.csv               all runs of a head-to-head: each contestant has the setting that was chosen for it there on
                               this task; left out: each is tuned anew
 tuned=2,8                     lengths that settings are tuned at; the others take those of the nearest one
-trials=4                      settings tried for each contestant there: the shipped one, then points of its grid
+trials=4                      settings tried for each contestant there: the shipped one, then points of its grid; 1: no tuning
 budget=6e11                   operations of a run
 out=runs/horizon              where everything goes; started again, finished runs in it are not run again
 
@@ -77,7 +77,10 @@ def main(words: list[str]) -> int:
         budget = ["budget=flops", f"budget.limit={told.budget:g}"]
         return [f"{told.option}={length}", *model, *budget, *MEASURED, *QUIET]
 
-    if told.chosen is None:
+    choices: dict[int, dict[tuple[str, str], tuple[str, ...]]]
+    if told.chosen is None and told.trials == 1:
+        choices = dict.fromkeys(told.length, dict.fromkeys(((name, told.env) for name in told.algorithm), ()))
+    elif told.chosen is None:
         choices = {length: tuned(told, length, words_at(length)) for length in told.tuned}
     else:
         choices = dict.fromkeys(told.length, chosen_before(told.chosen, told.algorithm, told.env))

@@ -1,8 +1,9 @@
 """Reads the runs of `scripts/horizon.py`: a CSV, a picture, tables and the test of a crossover.
 
-    python scripts/horizon_page.py runs/horizon out=docs/results
+    python scripts/horizon_page.py runs/horizon runs/horizon-shipped out=docs/results
 
-Writes horizon.csv and horizon.svg into `out` and prints the tables as Markdown. Needs scipy (the extra `horizon`).
+A folder is a study: the same lengths and starts, another way to settings. Writes horizon.csv and horizon.svg into `out` and
+prints the tables as Markdown, study by study. Needs scipy (the extra `horizon`).
 """
 
 import csv
@@ -35,20 +36,25 @@ def main(words: list[str]) -> int:
     """Write the files and print the tables; return the exit status. Raise ValueError for a folder without such runs."""
     folders = [Path(word) for word in words if not word.startswith("out=")]
     out = Path(next((word.removeprefix("out=") for word in words if word.startswith("out=")), "docs/results"))
-    if len(folders) != 1:
-        raise ValueError(f"expected the folder of one study, got {len(folders)}; see --help")
-    runs = [read_run(folder) for folder in find_runs(folders)]
-    runs = [run for run in runs if run.phase == "reporting" and run.status == "completed"]
-    rows = whole_seeds(table(runs))
-    files = {int(file.parent.name.rpartition("-")[2]): file for file in folders[0].glob("starts/*/start.json")}
-    starts = {length: json.loads(file.read_text(encoding="utf-8")) for length, file in files.items()}
+    if not folders:
+        raise ValueError("expected the folder of a study, got none; see --help")
+    studies = {folder.name: whole_seeds(table(runs_of(folder))) for folder in folders}
     with (out / "horizon.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, ("study", *COLUMNS), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-    draw(rows, out / "horizon.svg")
-    print("\n".join(markdown(rows, starts)))
+        writer.writerows({"study": name, **row} for name, rows in studies.items() for row in rows)
+    draw(studies, out / "horizon.svg")
+    for name, rows in studies.items():
+        files = {int(file.parent.name.rpartition("-")[2]): file for file in folders[0].glob("starts/*/start.json")}
+        starts = {length: json.loads(file.read_text(encoding="utf-8")) for length, file in files.items()}
+        print("\n".join([f"## {name}", "", *markdown(rows, starts), ""]))
     return 0
+
+
+def runs_of(folder: Path) -> list[RunRecord]:
+    """Return the reported runs that have come to their end."""
+    runs = [read_run(found) for found in find_runs([folder])]
+    return [run for run in runs if run.phase == "reporting" and run.status == "completed"]
 
 
 def table(runs: list[RunRecord]) -> list[Row]:
@@ -151,25 +157,27 @@ def tests_tables(cells: crossover.Cells) -> list[str]:
     return lines
 
 
-def draw(rows: list[Row], file: Path) -> None:
-    """Draw success over length: a line a contestant, a point a run."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    cells = cells_of(rows, "success_after")
-    before = cells_of(rows, "success_before")
-    lengths = sorted(next(iter(cells.values())))
-    starts = [float(np.mean(next(iter(before.values()))[n])) for n in lengths]
-    axes.plot(lengths, starts, color="#4b4b4b", linewidth=1, label="before")
-    for name, found in cells.items():
-        axes.plot(
-            lengths, [np.mean(found[n]) for n in lengths], DASHES[name], color=COLOURS[name], marker="o", label=name
-        )
-        for n in lengths:
-            axes.plot([n] * len(found[n]), found[n], ".", color=COLOURS[name], alpha=0.4, markersize=4)
-    axes.set(xscale="log", xticks=lengths, xticklabels=map(str, lengths), ylim=(0, 1))
-    axes.set(xlabel="turns between key and question", ylabel="held-out success")
-    axes.minorticks_off()
-    axes.legend(frameon=False, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.15))
+def draw(studies: dict[str, list[Row]], file: Path) -> None:
+    """Draw success over length, a panel a study: a line a contestant, a point a run."""
+    figure = Figure(figsize=(4.5 * len(studies), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(studies), sharey=True, squeeze=False)[0]
+    for axes, (title, rows) in zip(panels, studies.items(), strict=True):
+        cells, before = cells_of(rows, "success_after"), cells_of(rows, "success_before")
+        lengths = sorted(next(iter(cells.values())))
+        starts = [float(np.mean(next(iter(before.values()))[n])) for n in lengths]
+        axes.plot(lengths, starts, color="#4b4b4b", linewidth=1, label="before")
+        for name, found in cells.items():
+            means = [np.mean(found[n]) for n in lengths]
+            axes.plot(lengths, means, DASHES[name], color=COLOURS[name], marker="o", label=name)
+            for n in lengths:
+                axes.plot([n] * len(found[n]), found[n], ".", color=COLOURS[name], alpha=0.4, markersize=4)
+        axes.set(xscale="log", xticks=lengths, xticklabels=map(str, lengths), ylim=(-0.02, 1.02))
+        axes.set_title(title if len(studies) > 1 else "")
+        axes.set(xlabel="turns between key and question")
+        axes.minorticks_off()
+    panels[0].set_ylabel("held-out success")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=5, loc="outside lower center")
     figure.savefig(file, metadata={"Date": None})
 
 
