@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evotext.devices import widest_float
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights, NarrowWeights
@@ -69,7 +70,7 @@ class Ascent:
         for name, start in self._start.items():
             weights = self._weights.values(name)
             now = _sample(weights)
-            square += float((now - start).double().square().sum()) * weights.numel() / now.numel()
+            square += float((now - start).to(widest_float(now.device)).square().sum()) * weights.numel() / now.numel()
         return square**0.5
 
     def state_dict(self) -> dict[str, object]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from evotext.devices import widest_float
+
 # A parameter that starts near zero, as a bias or an adapter's second matrix, has at least this share of the scale of all.
 LEAST = 0.1
 
@@ -15,7 +17,7 @@ LEAST = 0.1
 @torch.no_grad()
 def own_scales(weights: Mapping[str, Tensor]) -> dict[str, float]:
     """Return the root mean square of each, but no less than a tenth of that of all together. All are positive."""
-    squares = {name: float(weight.double().square().sum()) for name, weight in weights.items()}
+    squares = {name: float(weight.to(widest_float(weight.device)).square().sum()) for name, weight in weights.items()}
     together = (sum(squares.values()) / sum(weight.numel() for weight in weights.values())) ** 0.5
     least = LEAST * together or 1.0  # nothing but zeros: any scale is as good
     return {name: max((square / weights[name].numel()) ** 0.5, least) for name, square in squares.items()}

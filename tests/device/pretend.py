@@ -1,5 +1,7 @@
 """A device that computes on the CPU but keeps its tensors apart, as a GPU does: what mixes the two sides is an error.
 
+It has no float64, as Apple's GPUs have none.
+
 It finds tensors that are made on the wrong side without a GPU, and tells when the host waits for the device or sends it
 something, which must not happen in a step that is recorded as a CUDA graph.
 
@@ -17,11 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from evotext.devices import WITHOUT_FLOAT64
+
 _setup_privateuseone_for_python_backend("pretend")
 # Wrappers cannot hold tensors of inference mode. Import this module before what decorates with it.
 torch.inference_mode = torch.no_grad  # type: ignore[misc,assignment]
 
 FAR = torch.device("pretend:0")
+WITHOUT_FLOAT64.add(FAR.type)
 _aten = torch.ops.aten
 CROSSING = {_aten._to_copy.default, _aten.copy_.default}
 INDEXING = {
@@ -131,6 +136,8 @@ def _computed(operator: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -
         return torch.device("cpu") if isinstance(x, torch.device) else x
 
     result = operator(*tree_map(near, args), **tree_map(near, kwargs))
+    if far and any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in tree_leaves(result)):
+        raise TypeError(f"{operator}: expected no float64 on this device")
     same = {id(x.near): x for x in leaves if isinstance(x, Far)}  # what works in place returns its argument
     return tree_map(lambda x: same.get(id(x), Far(x)) if far and isinstance(x, Tensor) else x, result)
 

@@ -81,6 +81,15 @@ def test_a_notebook_gets_the_bar(notebook: list[object]) -> None:
     assert any(" 50%" in str(vars(item).get("text", "")) for item in notebook)
 
 
+def test_the_bar_ends_with_the_last_measurement(notebook: list[object]) -> None:
+    measured = Evaluation(episodes=4, mean_return=0.25, success=0.75, mean_tokens=4.0, cost=Cost(episodes=4))
+    with RunProgress("grpo on sort", instances="held-out") as progress:
+        progress.generation(1.0, 0.25, Cost(), fault_share=0.0)
+        progress.evaluation(1.0, measured, Cost(), fault_share=0.0)
+    shown = [str(text) for item in notebook if (text := vars(item).get("text"))]
+    assert "return 0.25  held-out 0.75" in shown[-1], shown
+
+
 def test_a_notebook_without_widgets_gets_lines(notebook: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     monkeypatch.setattr("evotext.runner.progress.find_spec", lambda name: None)
