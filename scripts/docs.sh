@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/setup.sh
 set_up docs
-exec "$python" scripts/docs.py
+exec "$python" scripts/build_docs.py

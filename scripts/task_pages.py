@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "tasks"
 LEARNED = ROOT / "docs" / "results" / "environments.csv"
 MOST_TRIES = 400
-WIDTH = 110
+WIDTH = 84
 COMMANDS = """```bash
 evotext play env={name}                      # play it yourself
 evotext train env={name} algorithm=grpo

@@ -68,7 +68,7 @@ def conversation(session: Session, rows: int) -> list[list[Completion]]:
     """Three turns, from which some rows leave."""
     said, alive, blocks = [], list(range(rows)), blocks_of_uneven_length(rows, seed=1)
     for turn in range(TURNS):
-        uniforms = torch.rand(rows, LIMIT, generator=torch.Generator().manual_seed(turn))
+        uniforms = torch.rand(rows, LIMIT, generator=torch.Generator().manual_seed(turn), dtype=torch.float64).float()
         said.append(
             session.complete(
                 alive,

@@ -1,4 +1,4 @@
-"""Build the pages as a site, strictly, and print its first page: `bash scripts/docs.sh`, or `python scripts/docs.py`.
+"""Build the pages as a site, strictly, and print its first page: `bash scripts/docs.sh`, or `python scripts/build_docs.py`.
 
 The pages read well in the repository as they are. For the site they are copied to build/docs, where README.md is the first
 page and a notebook becomes a page with its outputs, and Zensical (mkdocs.yml) builds them: a link to a page or a heading that
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -28,24 +29,31 @@ def stage(folder: Path) -> None:
     """Copy the pages to a folder, README.md, CHANGELOG.md and notebooks as pages among them."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(ROOT / "docs", folder)
-    shutil.copy(ROOT / "README.md", folder / "index.md")
-    shutil.copy(ROOT / "CHANGELOG.md", folder / "changelog.md")
+    sources = {folder / _staged(file): file for file in (ROOT / "README.md", ROOT / "CHANGELOG.md")}
     for notebook in folder.rglob("*.ipynb"):
         text, resources = MarkdownExporter().from_filename(str(notebook))
         FilesWriter(build_directory=str(notebook.parent)).write(text, resources, notebook.stem)
         notebook.unlink()
-    for page in folder.rglob("*.md"):
-        page.write_text(LINK.sub(_staged_link, page.read_text(encoding="utf-8")), encoding="utf-8")
+    sources |= {page: ROOT / "docs" / page.relative_to(folder) for page in folder.rglob("*.md")}
+    for page, source in sources.items():
+        text = (page if page.exists() else source).read_text(encoding="utf-8")
+        page.write_text(LINK.sub(partial(_staged_link, source), text), encoding="utf-8")
 
 
-def _staged_link(link: re.Match[str]) -> str:
-    target = link[1]
-    if "://" not in target:
-        target = re.sub(r"^docs/", "", target)
-        target = re.sub(r"^(\.\./)+(?=README\.md|CHANGELOG\.md)", "", target)
-        for there, here in {"README.md": "index.md", "CHANGELOG.md": "changelog.md", ".ipynb": ".md"}.items():
-            target = target.replace(there, here)
-    return f"]({target})"
+def _staged(file: Path) -> Path:
+    """Return the place of a file of the repository among the copies, relative to their folder."""
+    there = {ROOT / "README.md": Path("index.md"), ROOT / "CHANGELOG.md": Path("changelog.md")}
+    place = there.get(file) or Path(os.path.relpath(file, ROOT / "docs"))
+    return place.with_suffix(".md") if place.suffix == ".ipynb" else place
+
+
+def _staged_link(source: Path, link: re.Match[str]) -> str:
+    path, hash_mark, anchor = link[1].partition("#")
+    if not path or "://" in path:
+        return link[0]
+    target = Path(os.path.normpath(source.parent / path))
+    here = os.path.relpath(_staged(target), _staged(source).parent)
+    return f"]({Path(here).as_posix()}{hash_mark}{anchor})"
 
 
 def missing(site: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Run docs/notebook.ipynb from top to bottom and keep what it shows: `python scripts/notebook.py`."""
+"""Run docs/notebook.ipynb from top to bottom and keep what it shows: `python scripts/run_notebook.py`."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
