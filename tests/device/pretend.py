@@ -82,7 +82,7 @@ class _Device(TorchDispatchMode):
 
 
 class _Makers(TorchFunctionMode):
-    """What torch can do for devices that it was compiled for alone."""
+    """Stands in for what torch does only for devices it was compiled for."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -124,7 +124,7 @@ def _is_far(x: object) -> bool:
 
 
 def _computed(operator: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """Compute on the CPU. What comes of it is far if it was asked for there, or else made of what is."""
+    """Compute on the CPU. The result is far if it was asked for there or made of something far."""
     leaves = tree_leaves((args, kwargs))
     _refuse_mixing(operator, tree_leaves((args[:1], kwargs)) if operator in INDEXING else leaves)
     asked = [x for x in leaves if isinstance(x, torch.device)]

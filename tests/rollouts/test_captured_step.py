@@ -93,7 +93,7 @@ def same(one: list[list[Completion]], other: list[list[Completion]]) -> bool:
     return close and all((a.ids, a.ended) == (b.ids, b.ended) for a, b in pairs)
 
 
-# What a mixture sends where is decided anew for every token, by the CPU: no graph can hold it, and its capture fails.
+# The CPU decides for every token which experts of a mixture get it: no graph can hold it, and its capture fails.
 @pytest.mark.parametrize("family", sorted(set(CONFIGS) - {"mixtral"}))
 def test_a_recorded_step_writes_the_same_text(family: str) -> None:
     model, recorder = with_frequent_ends(small_model(family), share=0.04), Taped()

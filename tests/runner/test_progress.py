@@ -1,4 +1,4 @@
-"""What a person sees of a run on a terminal."""
+"""A run as a person sees it on a terminal."""
 
 import builtins
 import sys
@@ -62,7 +62,7 @@ class Output:
 
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What a notebook displays, in the order of its coming."""
+    """Return the list of everything that a notebook displays, in order."""
     displayed: list[object] = []
     monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
     fakes = {"IPython": ModuleType("IPython"), "IPython.display": ModuleType("display"), "ipywidgets": ModuleType("w")}
