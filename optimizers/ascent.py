@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evotext.devices import widest_float
 from evotext.distributed.parts import Parts
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
@@ -72,7 +73,9 @@ class Ascent:
         for name, start in self._start.items():
             weights = self._weights.values(name)
             now = _sample(weights)
-            squares[name] = float((now - start).double().square().sum()) * weights.numel() / now.numel()
+            squares[name] = (
+                float((now - start).to(widest_float(now.device)).square().sum()) * weights.numel() / now.numel()
+            )
         return sum(self._parts.total_of_each(squares).values()) ** 0.5
 
     def state_dict(self) -> dict[str, object]:
