@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evotext.distributed.ownership import Figures, Ownership, Sections
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights, NarrowWeights
@@ -21,7 +22,8 @@ class Ascent:
 
     parameters: by name. factory: makes the optimizer, which has to treat each parameter by itself, as all of torch's
     but LBFGS do. schedule: of its learning rate. decay: pulls after each step. narrow: what keeps small updates of weights
-    stored in less than float32. seed: of stochastic rounding.
+    stored in less than float32. seed: of stochastic rounding. shared: of several processes, each steps some parameters and
+    keeps the state of those alone; `own` says which. Then all have to call each method together.
     """
 
     def __init__(
@@ -33,22 +35,29 @@ class Ascent:
         decay: Decay | None = None,
         narrow: NarrowWeights = "masters",
         seed: int = 0,
+        shared: bool = False,
     ) -> None:
         self._decay = decay or NoDecay()
-        self._anchors = {n: p.detach().clone() for n, p in parameters.items()} if self._decay.needs_start else {}
-        self._weights = MasterWeights(parameters, narrow=narrow, seed=seed)
-        self._start = {name: _sample(self._weights.values(name)).clone() for name in parameters}
+        self._ownership = Ownership(parameters, shared=shared)
+        self.own = self._ownership.own
+        """The names of the parameters whose directions `step` is to get."""
+        self.share = self._ownership.share
+        """Of all numbers, those of these parameters."""
+        self._anchors = {n: parameters[n].detach().clone() for n in self.own} if self._decay.needs_start else {}
+        self._weights = MasterWeights(parameters, narrow=narrow, seed=seed, own=self.own)
+        self._start = {name: _sample(self._weights.values(name)).clone() for name in self.own}
         self._steps = 0
-        self.optimizer = factory(list(self._weights.masters.values()))
+        # A process may own nothing, but torch's optimizers want something.
+        self.optimizer = factory(list(self._weights.masters.values()) or [nn.Parameter(torch.zeros(0))])
         self.learning_rate = LearningRate(self.optimizer, schedule)
 
     @torch.no_grad()
     def step(self, directions: Iterable[tuple[str, Tensor]]) -> float:
         """Take one optimizer step that raises what `directions` is the gradient of; return the norm of the change.
 
-        directions: each parameter's name with the direction, which is taken over; asked for one after another.
+        directions: of `own`, each name with the direction, which is taken over; asked for one after another.
         """
-        change = 0.0
+        squares: dict[str, tuple[float]] = {}
         for name, direction in directions:
             master = self._weights.open(name)
             before = master.detach().clone()
@@ -57,38 +66,57 @@ class Ascent:
             master.grad = None
             if self._decay.needs_start:
                 self._decay.pull(master, self._anchors[name], self.learning_rate.now)
-            change += float(torch.linalg.vector_norm(before.sub_(master))) ** 2
+            squares[name] = (float(torch.linalg.vector_norm(before.sub_(master))) ** 2,)
             self._weights.close(name, step=self._steps)
         self._steps += 1
-        return change**0.5
+        self._ownership.spread()
+        return self._root(squares)
+
+    def everyones(self, own: Figures, each: int) -> Figures:
+        """Return the figures of all parameters, so many of each, from those of `own`."""
+        return self._ownership.everyones(own, each)
 
     @property
     def drift(self) -> float:
         """Euclidean distance of the weights from where they started; estimated where a parameter is only sampled."""
-        square = 0.0
+        squares: dict[str, tuple[float]] = {}
         for name, start in self._start.items():
             weights = self._weights.values(name)
             now = _sample(weights)
-            square += float((now - start).double().square().sum()) * weights.numel() / now.numel()
-        return square**0.5
+            squares[name] = (float((now - start).double().square().sum()) * weights.numel() / now.numel(),)
+        return self._root(squares)
 
     def state_dict(self) -> dict[str, object]:
-        """Return masters that are not the stored weights themselves, starting weights and the optimizer's state."""
-        return {
-            "masters": self._weights.state_dict(),
-            "start": self._start,
-            "optimizer": self.optimizer.state_dict(),
-            "steps": self._steps,
+        """Return masters that are not the stored weights themselves, starting weights and the optimizer's state.
+
+        Process 0 has it of all parameters, whoever owns them; the others of theirs.
+        """
+        optimizer, names = self.optimizer.state_dict(), list(self.own)
+        sections: Sections = {
+            "masters": dict(self._weights.state_dict()),
+            "start": dict(self._start),
+            "moments": {names[i]: moments for i, moments in optimizer["state"].items()},
         }
+        sections = self._ownership.gathered(sections)
+        moments = {self._ownership.places[name]: value for name, value in sections.pop("moments").items()}
+        group = optimizer["param_groups"][0] | {"params": list(self._ownership.places.values())}
+        return sections | {"optimizer": {"state": moments, "param_groups": [group]}, "steps": self._steps}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`. It does not hold the weights that decay pulls to: those are the run's model as it was made."""
+        """Undo process 0's `state_dict`. It does not hold the weights that decay pulls to: the run's model as it was made."""
         self._weights.load_state_dict(state["masters"])
-        for name, value in state["start"].items():
-            self._start[name].copy_(value)
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, value in self._start.items():
+            value.copy_(state["start"][name])
+        moments, params = state["optimizer"]["state"], self.optimizer.state_dict()["param_groups"][0]["params"]
+        own = {i: moments[place] for i, place in enumerate(self.own.values()) if place in moments}
+        group = state["optimizer"]["param_groups"][0] | {"params": params}
+        self.optimizer.load_state_dict({"state": own, "param_groups": [group]})
         self._steps = int(state["steps"])
+
+    def _root(self, squares: Figures) -> float:
+        """Return the root of the sum over all parameters."""
+        return float(sum(square for (square,) in self.everyones(squares, 1).values()) ** 0.5)
 
 
 def _sample(parameter: Tensor) -> Tensor:

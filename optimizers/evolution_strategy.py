@@ -64,6 +64,7 @@ class EvolutionStrategy:
     exclude: list[str]
     needs_adapter: bool
     narrow_weights: NarrowWeights
+    update: Literal["repeated", "shared"]
     optimizer: OptimizerFactory
     sigma_schedule: Callable[[int], float]
     learning_rate_schedule: Callable[[int], float]
@@ -138,6 +139,7 @@ class EvolutionStrategyLearner:
             decay=hyper.decay,
             narrow=hyper.narrow_weights,
             seed=seed,
+            shared=hyper.update == "shared",
         )
 
     def ask(self, generation: int) -> RolloutPlan:
@@ -189,7 +191,7 @@ class EvolutionStrategyLearner:
         if signal:
             metrics |= self._move(noise, weight_P, sigma)
         metrics["drift"] = self._ascent.drift
-        flops = (noise.combine_flops if signal else 0.0) + self._guide.look(batch)
+        flops = (noise.combine_flops * self._ascent.share if signal else 0.0) + self._guide.look(batch)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         outcome = Outcome.CHANGED if signal else Outcome.NO_SIGNAL
         credit = member_credit(weight_P, batch.plan)
@@ -235,7 +237,10 @@ class EvolutionStrategyLearner:
         absent = self._hyper.population - len(weight_P)
         weight_all_P = torch.nn.functional.pad(weight_P, (0, absent))
         gradient = PseudoGradient(
-            lambda weight_P: self._in_weights(noise.combine(weight_P)), weight_all_P, 1.0 / (len(weight_P) * sigma)
+            lambda weight_P: self._in_weights(noise.combine(weight_P, self._ascent.own)),
+            weight_all_P,
+            1.0 / (len(weight_P) * sigma),
+            everyones=self._ascent.everyones,
         )
         change = self._ascent.step((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
         return gradient.figures | {"update_norm": change}

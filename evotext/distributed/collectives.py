@@ -8,7 +8,7 @@ Shapes: N processes.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
@@ -126,11 +126,36 @@ def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return process 0's tensors by name; what the others pass is ignored."""
     if world_size() == 1:
         return tensors
-    listed = [[name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()]
     received: dict[str, Tensor] = {}
-    for name, shape, kind in json.loads(broadcast_text(json.dumps(listed))):
+    for name, shape, kind in json.loads(broadcast_text(_listed(tensors))):
         own = tensors[name].contiguous() if rank() == 0 else torch.empty(shape, dtype=getattr(torch, kind))
         received[name] = broadcast(own)
+    return received
+
+
+def broadcast_each(tensors: Sequence[Tensor], owners: Sequence[int]) -> None:
+    """Replace each tensor, in place, by the values of the process that owns it."""
+    if world_size() == 1:
+        return
+    under_way = [dist.broadcast(t, owner, async_op=True) for t, owner in zip(tensors, owners, strict=True)]
+    for message in under_way:
+        message.wait()
+    _sent[0] += sum(t.numel() * t.element_size() for t, owner in zip(tensors, owners, strict=True) if owner == rank())
+
+
+def gather_tensors(own: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return, in process 0, the tensors of each process by name, the others' on the CPU; elsewhere nothing."""
+    listed = all_texts(_listed(own))
+    if rank() > 0:
+        for tensor in own.values():
+            dist.send(tensor.cpu().contiguous(), 0)
+        return []
+    received: list[dict[str, Tensor]] = [own]
+    for process in range(1, world_size()):
+        received.append({})
+        for name, shape, kind in json.loads(listed[process]):
+            received[process][name] = torch.empty(shape, dtype=getattr(torch, kind))
+            dist.recv(received[process][name], process)
     return received
 
 
@@ -171,6 +196,11 @@ def check_same(parameters: dict[str, nn.Parameter], when: str) -> None:
             f"{when}: expected the same weights in all {world_size()} processes, got others in process {process}, "
             f"first in {list(parameters)[first]}; the machines may differ in hardware or software"
         )
+
+
+def _listed(tensors: Mapping[str, Tensor]) -> str:
+    """Return names, shapes and types as JSON."""
+    return json.dumps([[name, list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()])
 
 
 def _bits(tensor: Tensor) -> Tensor:

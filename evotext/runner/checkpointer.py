@@ -52,18 +52,22 @@ class Checkpointer:
 
     @property
     def due(self) -> bool:
-        """Whether the last checkpoint is old enough for a new one."""
-        return time.monotonic() - self._saved_at >= self._checkpointing.seconds
+        """Whether the last checkpoint is old enough for a new one, by the first process's clock."""
+        old = time.monotonic() - self._saved_at >= self._checkpointing.seconds
+        return collectives.any_of(collectives.rank() == 0 and old)
 
     def save(self, state: RunState) -> None:
         """Write a checkpoint of the present state, unless there is one. Raise CheckpointError if it cannot be written."""
-        if collectives.rank() != 0 or not self._checkpointing.keep or self._saved_generation == state.generation:
+        if not self._checkpointing.keep or self._saved_generation == state.generation:
+            return
+        self._saved_generation, learned = state.generation, self._learner.state_dict()  # it may be gathered from all
+        if collectives.rank() != 0:
             return
         peak = max(state.peak_memory_bytes, peak_memory_bytes(self._collector.model.device))
         checkpoint = Checkpoint(
             generation=state.generation,
             weights={name: p.detach() for name, p in self._network.named_parameters()},
-            algorithm=self._learner.state_dict(),
+            algorithm=learned,
             run={
                 "names": self._names,
                 "standing": state.to_json() | {"peak_memory_bytes": peak},
@@ -73,7 +77,7 @@ class Checkpointer:
             },
         )
         self._checkpoints.save(checkpoint, keep=self._checkpointing.keep, best=state.best_generation)
-        self._saved_at, self._saved_generation = time.monotonic(), state.generation
+        self._saved_at = time.monotonic()
 
     def load(self, generation: int | None = None) -> Checkpoint | None:
         """Return the newest usable checkpoint, None if there is none; the first process reads it and sends it to the others.
