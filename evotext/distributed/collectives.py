@@ -10,6 +10,7 @@ Shapes: N processes.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import islice
 from typing import TypeVar
 
@@ -22,6 +23,8 @@ from torch.distributed.rendezvous import rendezvous
 from evotext.distributed import torchrun
 
 T = TypeVar("T")
+# Most time between the first and the last process of a group to be ready.
+START = timedelta(minutes=2)
 # Bytes that this process has sent.
 _sent = [0]
 
@@ -34,11 +37,20 @@ def joined() -> Iterator[None]:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, rank, size = next(rendezvous("env://"))
-    # torchrun's store may outlive a group that died, with the addresses of its processes in it.
-    store = PrefixStore(f"evotext/{torchrun.restarts()}", store)
+    store = PrefixStore(torchrun.attempt(), store)
+    _await_all(store, rank, size)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     yield
     dist.destroy_process_group()  # not after an error, when the others may be gone
+
+
+def _await_all(store: PrefixStore, rank: int, size: int) -> None:
+    """Wait until all processes have come. Raise RuntimeError if one was lost before: torch would wait for half an hour."""
+    store.set(f"here/{rank}", "yes")
+    try:
+        store.wait([f"here/{other}" for other in range(size)], START)
+    except dist.DistStoreError as error:
+        raise RuntimeError(f"expected {size} processes within {START.seconds} s, and one did not come") from error
 
 
 def world_size() -> int:
