@@ -113,24 +113,21 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def disturb(nodes: Nodes, kills: int, most: int, chance: random.Random) -> dict[str, int]:
-    """Kill and add until so many were killed; return how often each happened."""
+    """Kill and add until so many were killed or the run is over; return how often each happened."""
     counts = {"nodes killed": 0, "workers killed": 0, "nodes added": 0, "while starting": 0}
-    while counts["nodes killed"] + counts["workers killed"] < kills:
-        if nodes.completed():
-            return counts
+    while counts["nodes killed"] + counts["workers killed"] < kills and not nodes.completed():
+        victim, worker_only = chance.randrange(nodes.running), chance.random() < 0.4
         if nodes.running < most and (nodes.running == 1 or chance.random() < 0.5):
             nodes.add()
             counts["nodes added"] += 1
-        else:
-            worker_only = chance.random() < 0.4
-            nodes.kill(chance.randrange(nodes.running), worker_only=worker_only)
-            counts["workers killed" if worker_only else "nodes killed"] += 1
+        nodes.kill(victim, worker_only=worker_only)
+        counts["workers killed" if worker_only else "nodes killed"] += 1
         if chance.random() < 0.3:  # let the next thing happen while processes start
             time.sleep(chance.uniform(0, 5))
             counts["while starting"] += 1
             continue
         seen = nodes.lines()
-        nodes.wait(lambda seen=seen: nodes.completed() or nodes.lines() > seen + 3)  # type: ignore[misc]
+        nodes.wait(lambda seen=seen: nodes.completed() or nodes.lines() > seen + 1)  # type: ignore[misc]
         time.sleep(chance.uniform(0, 1))
     return counts
 
