@@ -29,6 +29,14 @@ def owners(sizes: Sequence[int], processes: int) -> list[int]:
     return owner
 
 
+def most_owned(sizes: Sequence[int], processes: int) -> int:
+    """Return how much the process has that owns most."""
+    owned = [0] * processes
+    for size, owner in zip(sizes, owners(sizes, processes), strict=True):
+        owned[owner] += size
+    return max(owned)
+
+
 class Ownership:
     """The parameters that this process steps. shared: each has one owner; otherwise all processes repeat all steps."""
 
