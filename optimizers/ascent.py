@@ -1,12 +1,14 @@
 """Takes steps uphill by any torch.optim optimizer, one parameter at a time, so that only one direction is in memory."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from evotext.distributed.ownership import Figures, Ownership, Sections
+from evotext.distributed.parts import Parts
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights, NarrowWeights
@@ -23,7 +25,8 @@ class Ascent:
     parameters: by name. factory: makes the optimizer, which has to treat each parameter by itself, as all of torch's
     but LBFGS do. schedule: of its learning rate. decay: pulls after each step. narrow: what keeps small updates of weights
     stored in less than float32. seed: of stochastic rounding. shared: of several processes, each steps some parameters and
-    keeps the state of those alone; `own` says which. Then all have to call each method together.
+    keeps the state of those alone; `own` says which. parts: of the parameters that this process holds. With either, processes
+    have to call each method together.
     """
 
     def __init__(
@@ -36,7 +39,9 @@ class Ascent:
         narrow: NarrowWeights = "masters",
         seed: int = 0,
         shared: bool = False,
+        parts: Parts | None = None,
     ) -> None:
+        self._parts = parts or Parts()
         self._decay = decay or NoDecay()
         self._ownership = Ownership(parameters, shared=shared)
         self.own = self._ownership.own
@@ -70,11 +75,11 @@ class Ascent:
             self._weights.close(name, step=self._steps)
         self._steps += 1
         self._ownership.spread()
-        return self._root(squares)
+        return sum(self.totals(squares, 1)) ** 0.5
 
-    def everyones(self, own: Figures, each: int) -> Figures:
-        """Return the figures of all parameters, so many of each, from those of `own`."""
-        return self._ownership.everyones(own, each)
+    def totals(self, own: Figures, each: int) -> list[float]:
+        """Return the sum over all parameters, whole, of each of so many figures; own: those of `own`."""
+        return self._parts.totals(self._ownership.everyones(own, each))
 
     @property
     def drift(self) -> float:
@@ -84,18 +89,22 @@ class Ascent:
             weights = self._weights.values(name)
             now = _sample(weights)
             squares[name] = (float((now - start).double().square().sum()) * weights.numel() / now.numel(),)
-        return self._root(squares)
+        return sum(self.totals(squares, 1)) ** 0.5
 
     def state_dict(self) -> dict[str, object]:
         """Return masters that are not the stored weights themselves, starting weights and the optimizer's state.
 
-        Process 0 has it of all parameters, whoever owns them; the others of theirs.
+        Process 0 has it of all parameters, whoever owns them, and of whole ones, whoever holds their parts. Not so the sampled
+        starting weights of parts, which those who start have anyhow.
         """
         optimizer, names = self.optimizer.state_dict(), list(self.own)
         sections: Sections = {
-            "masters": dict(self._weights.state_dict()),
-            "start": dict(self._start),
-            "moments": {names[i]: moments for i, moments in optimizer["state"].items()},
+            "masters": {name: self._parts.whole(name, m) for name, m in self._weights.state_dict().items()},
+            "start": {} if self._parts.divided else dict(self._start),
+            "moments": {
+                names[i]: _each(moments, partial(self._parts.whole, names[i]))
+                for i, moments in optimizer["state"].items()
+            },
         }
         sections = self._ownership.gathered(sections)
         moments = {self._ownership.places[name]: value for name, value in sections.pop("moments").items()}
@@ -105,18 +114,25 @@ class Ascent:
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo process 0's `state_dict`. It does not hold the weights that decay pulls to: the run's model as it was made."""
-        self._weights.load_state_dict(state["masters"])
-        for name, value in self._start.items():
-            value.copy_(state["start"][name])
+        self._weights.load_state_dict({name: self._parts.own(name, m) for name, m in state["masters"].items()})
+        for name in () if self._parts.divided else self._start.keys() & state["start"].keys():
+            self._start[name].copy_(state["start"][name])
         moments, params = state["optimizer"]["state"], self.optimizer.state_dict()["param_groups"][0]["params"]
-        own = {i: moments[place] for i, place in enumerate(self.own.values()) if place in moments}
+        own = {
+            i: _each(moments[place], partial(self._parts.own, name))
+            for i, (name, place) in enumerate(self.own.items())
+            if place in moments
+        }
         group = state["optimizer"]["param_groups"][0] | {"params": params}
         self.optimizer.load_state_dict({"state": own, "param_groups": [group]})
         self._steps = int(state["steps"])
 
-    def _root(self, squares: Figures) -> float:
-        """Return the root of the sum over all parameters."""
-        return float(sum(square for (square,) in self.everyones(squares, 1).values()) ** 0.5)
+
+def _each(moments: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Return an optimizer's state of a parameter with what has its shape changed."""
+    return {
+        key: change(value) if isinstance(value, Tensor) and value.dim() > 0 else value for key, value in moments.items()
+    }
 
 
 def _sample(parameter: Tensor) -> Tensor:

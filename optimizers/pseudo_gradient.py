@@ -3,7 +3,7 @@
 Shapes: P members.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class PseudoGradient:
     """scale * sum_p w_p E_p of each parameter, to be gone through once; after that its figures are known.
 
     combine: of an `UpdateNoise`. The two halves of the population are combined apart: their cosine is the signal to noise.
-    everyones: completes the figures of a process that combines some parameters alone (`Ownership`).
+    totals: sums each of so many figures over all parameters, whoever combines them (`Ascent`).
     """
 
     def __init__(
@@ -24,13 +24,13 @@ class PseudoGradient:
         weight_P: Tensor,
         scale: float,
         *,
-        everyones: Callable[[Figures, int], Figures] = lambda own, each: own,
+        totals: Callable[[Figures, int], Sequence[float]] | None = None,
     ) -> None:
         half = len(weight_P) // 4 * 2 or len(weight_P)
         self._first_P, self._second_P = weight_P.clone(), weight_P.clone()
         self._first_P[half:] = 0
         self._second_P[:half] = 0
-        self._combine, self._scale, self._everyones = combine, scale, everyones
+        self._combine, self._scale, self._totals = combine, scale, totals or _sums
         self._products: dict[str, tuple[float, float, float, float]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
@@ -48,11 +48,14 @@ class PseudoGradient:
     @property
     def figures(self) -> dict[str, float]:
         """Its norm, and the cosine of its halves where both have one."""
-        each = list(self._everyones(self._products, 4).values())
-        dot, first, second, whole = (sum(products[i] for products in each) for i in range(4))
+        dot, first, second, whole = self._totals(self._products, 4)
         both = (first * second) ** 0.5
         cosine = {"half_cosine": dot / both} if both > 0 else {}
         return {"pseudo_gradient_norm": whole**0.5} | cosine
+
+
+def _sums(own: Figures, each: int) -> list[float]:
+    return [sum(figures[i] for figures in own.values()) for i in range(each)]
 
 
 def _square(tensor: Tensor) -> float:
