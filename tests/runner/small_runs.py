@@ -33,7 +33,8 @@ from tests.rollouts.test_collector import chatter, with_frequent_ends
 from tests.small_models import small_model
 
 CONF = Path(__file__).parents[2] / "conf"
-ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
+# Published recipes are other algorithms' code with other numbers.
+ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml") if not file.stem.endswith("_published"))
 # Set where an algorithm has such a key.
 SMALL = {
     "population": 6,
