@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evotext.devices import widest_float
 from evotext.distributed.ownership import Figures, Ownership, Sections
 from evotext.distributed.parts import Parts
 from evotext.optimization.factory import OptimizerFactory
@@ -88,7 +89,8 @@ class Ascent:
         for name, start in self._start.items():
             weights = self._weights.values(name)
             now = _sample(weights)
-            squares[name] = (float((now - start).double().square().sum()) * weights.numel() / now.numel(),)
+            square = float((now - start).to(widest_float(now.device)).square().sum())
+            squares[name] = (square * weights.numel() / now.numel(),)
         return sum(self.totals(squares, 1)) ** 0.5
 
     def state_dict(self) -> dict[str, object]:

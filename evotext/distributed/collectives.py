@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from evotext.devices import has_own_memory
 from evotext.distributed import torchrun
 
 T = TypeVar("T")
@@ -37,7 +38,9 @@ def joined() -> Iterator[None]:
     if torchrun.size() == 1:
         yield
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    gpu, backend = torch.accelerator.current_accelerator(check_available=True), "gloo"
+    if gpu is not None and has_own_memory(gpu):
+        backend = f"cpu:gloo,{gpu.type}:{dist.get_default_backend_for_device(gpu.type)}"
     store, rank, size = next(rendezvous("env://"))
     store = PrefixStore(torchrun.attempt(), store)
     _await_all(store, rank, size)

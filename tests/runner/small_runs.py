@@ -48,7 +48,7 @@ SMALL = {
 }
 SMALL_FOR: dict[str, dict[str, Any]] = {"mezo": {"population": 2, "prompts": 6}}
 SAME = ("status", "budget", "eval", "dropped_generations", "faults", "evaluation_faults")
-"""Of a summary, whether or not the run was stopped."""
+"""Parts of a summary that are the same whether or not the run was stopped."""
 EPISODES = 12  # of a generation, whatever the algorithm
 
 
@@ -120,7 +120,7 @@ def small_run(
 
 
 def small_starting_model() -> LanguageModel:
-    """What every small run tunes."""
+    """The model that every small run tunes."""
     return with_frequent_ends(small_model("llama", torch.float32))
 
 
