@@ -23,6 +23,7 @@ PLAIN: dict[str, Any] = {
     "exclude": [],
     "needs_adapter": False,
     "narrow_weights": "masters",
+    "update": "repeated",
     "sigma_schedule": Constant(),
     "learning_rate_schedule": Constant(),
     "decay": NoDecay(),
