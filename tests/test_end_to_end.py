@@ -162,7 +162,11 @@ TENSOR = ["model=hf", "model.path=a/b", "model.parallel=tensor"]
         (["budget.limit=nan"], "limit"),
         (["model=hf"], "model.path"),
         (["model=hf", "model.path=/no/such/folder"], "no such folder"),
-        (["model=hf", "model.path=a/b", "model.parallel=fsdp"], "model.parallel: expected 'tensor', got 'fsdp'"),
+        (["model=hf", "model.path=a/b", "model.parallel=fsdp"], "take model.parallel=tensor"),
+        (
+            ["model=hf", "model.path=a/b", "algorithm=grpo", "model.parallel=fsdp"],
+            "model.parallel: expected null in a run of",
+        ),
         ([*TENSOR, "algorithm=grpo"], "model.parallel: expected null with GRPO"),
         ([*TENSOR, "algorithm=scored_es"], "model.parallel: expected null with ScoredES"),
         ([*TENSOR, "adapter=lora"], "model.parallel: expected null with adapters"),

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_outline, loaded
 from evotext.cli.parallel import check_parallel
+from evotext.cli.sharding import check_shardable, sharded
 from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
 from evotext.models.given import GivenModel
@@ -69,6 +70,8 @@ def assembled(
             evaluator, task = build(config, "evaluation"), build(config, "env")
             made, budget = given.algorithm or build(config, "algorithm"), build(config, "budget")
             source, adapter = given.model or build(config, "model"), build(config, "adapter")
+            if given.model is None:
+                check_shardable(config, made, torchrun.size())
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
             pruner, stopper = build(config, "pruner"), build(config, "stopper")
             check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)
@@ -82,6 +85,8 @@ def assembled(
                 if given.algorithm is None and given.model is None:
                     warn_of_memory(config, outline, task, evaluator, device, rows=rows, prompt=prompt)
                 model = adapter.attach(loaded(config, source, device))
+                if given.model is None:
+                    model = sharded(config, model, device)
                 if first:
                     stack.enter_context(claimed(folder, patience=LEAVING if torchrun.launched() else 0.0))
                     torchrun.remember_folder(folder)

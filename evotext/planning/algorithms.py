@@ -28,6 +28,7 @@ def work_of(
     devices: int = 1,
     adapter_rank: int = 0,
     fused: bool = False,
+    sharded: Literal["layers", "whole"] | None = None,
     evaluation: Rollouts | None = None,
 ) -> Work:
     """Return a generation of the algorithm that these keys configure. Raise ValueError for one that there is no forecast of."""
@@ -92,6 +93,7 @@ def work_of(
         checkpointing=algorithm["gradient_checkpointing"],
         steps=algorithm["epochs"],
         fused=fused,
+        sharded=sharded,
         **shared,
     )
 

@@ -42,6 +42,8 @@ class Actions:
 
     def select(self, row_K: Tensor) -> "Actions":
         """Return these rows, trimmed to the longest of them."""
+        if not len(row_K):
+            return self._part(row_K, 1, 1)
         width = int(self.length_B[row_K].max())
         return self._part(row_K, width, int(self.mask_BN[row_K].sum(1).max()))
 
