@@ -171,6 +171,7 @@ TENSOR = ["model=hf", "model.path=a/b", "model.parallel=tensor"]
         ([*TENSOR, "algorithm=scored_es"], "model.parallel: expected null with ScoredES"),
         ([*TENSOR, "adapter=lora"], "model.parallel: expected null with adapters"),
         ([*TENSOR, "algorithm/perturbation=guided"], "algorithm.perturbation: expected low_rank or full_rank"),
+        ([*TENSOR, "algorithm.update=shared"], "algorithm.update: expected repeated with model.parallel=tensor"),
         ([*TENSOR, "algorithm.narrow_weights=stochastic"], "algorithm.narrow_weights: expected masters"),
         ([*TENSOR, "algorithm.optimizer._target_=torch.optim.Muon"], "expected one that steps on each entry by itself"),
         (["model=hf", "model.path=a/b", "model.parallel_size=2"], "model.parallel_size: expected null"),

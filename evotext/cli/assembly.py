@@ -27,6 +27,9 @@ from evotext.runner.callbacks import Callback, Callbacks
 from evotext.runner.loop import Run
 from evotext.runner.preflight import check_keep, check_split, choose_device, prepare_torch, rows_at_once
 
+# Seconds that the processes of a group which torchrun has lost may take to notice.
+LEAVING = 60.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
@@ -74,7 +77,8 @@ def assembled(
             check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)
             check_keep(config.keep, checkpointing)
             check_parallel(config, made)
-            done = config.resume and collectives.any_of(first and is_completed(folder, budget.limit))
+            resumes = collectives.any_of(first and config.resume is not None)
+            done = resumes and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None
             if not done:
                 outline, prompt = fitting_outline(config, source, task)
@@ -84,7 +88,7 @@ def assembled(
                 if given.model is None:
                     model = sharded(config, model, device)
                 if first:
-                    stack.enter_context(claimed(folder))
+                    stack.enter_context(claimed(folder, patience=LEAVING if torchrun.launched() else 0.0))
                     torchrun.remember_folder(folder)
                 with configuration("tracker", config.tracker):
                     trackers = [JsonLines(folder), tracker(folder=folder)] if first else []
@@ -110,6 +114,6 @@ def assembled(
                         callbacks=Callbacks(callbacks),
                         progress=progress,
                     )
-                if config.resume:
+                if resumes:
                     run.resume()
         yield run

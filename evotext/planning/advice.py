@@ -85,6 +85,8 @@ def _single(work: Work) -> Iterator[tuple[str, str, Work]]:
             yield f"algorithm.micro_rows={rows}", "time", replace(work, micro_rows=rows)
     if work.family == "gradient" and not work.checkpointing:
         yield "algorithm.gradient_checkpointing=true", "time", replace(work, checkpointing=True)
+    if work.family == "es" and work.devices > 1 and not work.shares_update:
+        yield "algorithm.update=shared", "messages of the weights' size", replace(work, shares_update=True)
     if work.moments and work.family != "scored":
         yield (
             "algorithm.optimizer._target_=torch.optim.SGD",

@@ -66,6 +66,7 @@ def work_of(
             masters=algorithm["narrow_weights"] == "masters",
             noise=noise(algorithm),
             anchored=str(algorithm["decay"]["_target_"]).endswith("Anchored"),
+            shares_update=algorithm["update"] == "shared",
             **shared,
         )
     if name == "ScoredES":

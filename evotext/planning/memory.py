@@ -9,6 +9,7 @@ an allocator keeps, episodes as text.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from evotext.distributed.ownership import most_owned
 from evotext.planning.rollouts import FLOAT, rollout_bytes
 from evotext.planning.shape import Shape
 from evotext.planning.sharded import gathered_for_rollouts, sharded_update, standing_shards
@@ -68,13 +69,17 @@ def standing(shape: Shape, work: Work) -> dict[str, int]:
         moved += trunks
     narrow = work.element < FLOAT and work.masters
     small = small_space(shape, work.noise) if work.family == "scored" else 0
+    sampled = 0 if work.family == "gradient" else sampled_start(shape, work)
+    if work.shares_update:  # of parameters, which go whole, the device that has most
+        most = most_owned(shape.tensors, work.devices)
+        moved, sampled = (-(-size * most // sum(shape.tensors)) for size in (moved, sampled))
     return {
         "weights": weights,
         "copies of the start": (work.references * shape.parameters + (moved if work.anchored else 0)) * work.element,
         "float32 masters": moved * FLOAT if narrow else 0,
         "optimizer moments": work.moments * FLOAT * (small or moved),
         "coordinates of the step": small * FLOAT,
-        "sample of the start": 0 if work.family == "gradient" else sampled_start(shape, work),
+        "sample of the start": sampled,
     }
 
 

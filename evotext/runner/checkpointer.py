@@ -60,23 +60,17 @@ class Checkpointer:
 
     @property
     def due(self) -> bool:
-        """Whether the last checkpoint is old enough for a new one."""
-        due = time.monotonic() - self._saved_at >= self._checkpointing.seconds
-        # All put together or write what is saved, when the first of them says so.
-        return collectives.any_of(due and collectives.rank() == 0) if self._divided else due
-
-    @property
-    def _divided(self) -> bool:
-        return self._parts.divided or self._sharding is not None
+        """Whether the last checkpoint is old enough for a new one, by the first process's clock."""
+        old = time.monotonic() - self._saved_at >= self._checkpointing.seconds
+        return collectives.any_of(collectives.rank() == 0 and old)
 
     def save(self, state: RunState) -> None:
         """Write a checkpoint of the present state, unless there is one. Raise CheckpointError if it cannot be written."""
         if not self._checkpointing.keep or self._saved_generation == state.generation:
             return
         first = collectives.rank() == 0
-        if not first and not self._divided:
-            return
         self._saved_at, self._saved_generation = time.monotonic(), state.generation
+        # Processes that share the model, or the update, put together what is saved.
         weights, algorithm = self._collector.model.whole_weights(), self._learner.state_dict()
         if not first and self._sharding is None:
             return

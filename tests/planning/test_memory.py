@@ -53,6 +53,18 @@ def test_what_stays_is_counted_by_hand() -> None:
     assert standing(SHAPE, work(adapter_rank=2))["optimizer moments"] == 8 * 2 * 2 * (2 * 16 + 2 * 12 + 3 * 32)
 
 
+def test_a_shared_update_divides_the_state_by_whole_parameters() -> None:
+    n = SHAPE.parameters
+    for devices in (2, 3):
+        own = standing(SHAPE, work(element=2, shares_update=True, devices=devices))
+        assert own["weights"] == 2 * n
+        assert n / devices <= own["float32 masters"] / 4 < n / devices + SHAPE.largest
+        assert own["optimizer moments"] == 2 * own["float32 masters"]
+    # Beyond as many devices as there are parameters, the largest one bounds it.
+    assert standing(SHAPE, work(shares_update=True, devices=1000))["optimizer moments"] == 8 * SHAPE.largest
+    assert standing(SHAPE, work(shares_update=True))["optimizer moments"] == 8 * n
+
+
 def test_a_batch_of_rollouts_is_counted_by_hand() -> None:
     assert cache_bytes(SHAPE, ROLLOUTS, 6, 4) == 2 * 2 * 4 * 6 * 5 * 4
     assert forward_bytes(SHAPE, 4) == 4 * (4 * 8 + 3 * 24)
