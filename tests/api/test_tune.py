@@ -300,7 +300,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"folder": "a", "resume": "b"}, "folder: expected none beside resume"),
     ({"folder": "/proc/x"}, "folder: expected one that can be written, got '/proc/x'"),
     ({"resume": "nowhere"}, "resume: expected the folder of a run, got 'nowhere'"),
-    ({"device": "gpu"}, "device: expected auto, cpu, cuda or cuda:N, got 'gpu'"),
+    ({"device": "gpu"}, "device: expected auto, cpu, cuda, xpu, mps or one with its number, as cuda:0, got 'gpu'"),
     (
         {"algorithm": {"name": "eggroll", "optimizer": {"_target_": "os.system"}}},
         "algorithm.optimizer._target_: expected",
