@@ -53,6 +53,7 @@ def evaluate(config: DictConfig) -> None:
         "split": evaluator.split,
         "success": evaluation.success,
         "return": evaluation.mean_return,
+        "reward_parts": dict(evaluation.reward_parts),
         "mean_length": evaluation.mean_tokens,
         "faults": dict(evaluation.faults),
         "samples": evaluator.samples,
@@ -103,7 +104,8 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
 def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> None:
     """Print a table of the figures and a few episodes."""
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
-    for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode"):
+    parts = evaluation.reward_parts
+    for column in ("episodes", "instances", "decoding", "success", "return", *parts, "tokens an episode"):
         table.add_column(column, justify="right")
     table.add_row(
         f"{evaluation.episodes:,}",
@@ -111,6 +113,7 @@ def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> N
         str(record["decoding"]),
         "unknown" if evaluation.success is None else f"{evaluation.success:.3f}",
         f"{evaluation.mean_return:.3f}",
+        *(f"{mean:.3f}" for mean in parts.values()),
         f"{evaluation.mean_tokens:.1f}",
     )
     Console().print(table)
