@@ -1,5 +1,6 @@
 """`replay=RUN_DIR` and `resume=RUN_DIR`: the same run again, or its rest, from its folder's record of its start."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -76,7 +77,7 @@ def leave_in(words: Iterable[str]) -> list[str]:
 
 def quoted_path(path: Path) -> str:
     """Return a path as a value in Hydra's grammar, whatever characters are in it: none of them is an interpolation."""
-    return quoted(str(path).replace("${", "\\${"))
+    return quoted(re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", str(path)))
 
 
 def warn_of_changes(config: DictConfig, folder: Path) -> None:

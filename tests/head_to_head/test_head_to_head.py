@@ -130,6 +130,14 @@ def test_runs_share_the_cores_that_the_command_may_use(monkeypatch: pytest.Monke
     assert usable_cores() == 3
 
 
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+def test_a_run_that_did_not_end_well_is_run_again(status: Status, tmp_path: Path) -> None:
+    job = _tuning(tmp_path)[0]
+    _finish(job, 0.5, status=status)
+    assert record(job) is None
+    assert best([job]) == {}
+
+
 def test_finished_jobs_are_not_run_again_but_changed_ones_are(tmp_path: Path) -> None:
     jobs = _tuning(tmp_path)
     _finish(jobs[0], 0.5)
