@@ -122,6 +122,10 @@ class GRPOLearner:
             sampler_cap=hyper.sampler_cap,
         )
 
+    def follow(self, spent: float) -> None:
+        """Take note of the share of the budget that is spent."""
+        self.training.spent = spent
+
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of Q fresh instances, or as many as a gathered batch still misses, each answered by G rows."""
         prompts = self._hyper.prompts if self._gathered is None else self._gathered.missing

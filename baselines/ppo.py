@@ -141,6 +141,10 @@ class PPOLearner:
             target_kl=hyper.target_kl,
         )
 
+    def follow(self, spent: float) -> None:
+        """Take note of the share of the budget that is spent."""
+        self.training.spent = spent
+
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of N episodes, each of its own fresh instance."""
         episodes = self._hyper.episodes

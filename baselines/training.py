@@ -13,6 +13,7 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.optimization.schedules import Schedule
 from evotext.types import Cost, Credit, Outcome, UpdateReport
 from evotext.validation import PositiveFloat, PositiveInt, checked_record
 
@@ -36,7 +37,7 @@ class TrainingSettings:
     gradient_checkpointing: bool
     max_grad_norm: PositiveFloat | None
     optimizer: OptimizerFactory
-    learning_rate_schedule: Callable[[int], float]
+    learning_rate_schedule: Schedule
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
@@ -68,6 +69,8 @@ class Training:
         if settings.gradient_checkpointing:
             check_checkpointable(model.network)
         self.settings, self.device, self.seed, self.tokens_seen = settings, model.device, seed, 0
+        self.spent = 0.0
+        """Share of the budget before this generation."""
         self.policy = policy or Scorer(model.network, checkpoints=settings.gradient_checkpointing)
         self.reference = Scorer(copy.deepcopy(model.network).requires_grad_(False)) if reference else None
         self.micro = MicroBatches(settings.micro_rows)
@@ -80,7 +83,7 @@ class Training:
 
     def begin(self, generation: int) -> float:
         """Set the learning rate of a generation; return the time, for `report`."""
-        self.stepper.learning_rate.follow(generation)
+        self.stepper.learning_rate.follow(generation, self.spent)
         return time.perf_counter()
 
     def parts(self, learns_B: Tensor, generation: int) -> list[list[Tensor]]:

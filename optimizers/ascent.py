@@ -1,6 +1,6 @@
 """Takes steps uphill by any torch.optim optimizer, one parameter at a time, so that only one direction is in memory."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights, NarrowWeights
+from evotext.optimization.schedules import Schedule
 
 from .decay import Decay, NoDecay
 
@@ -29,7 +30,7 @@ class Ascent:
         parameters: Mapping[str, nn.Parameter],
         factory: OptimizerFactory,
         *,
-        schedule: Callable[[int], float] | None = None,
+        schedule: Schedule | None = None,
         decay: Decay | None = None,
         narrow: NarrowWeights = "masters",
         seed: int = 0,

@@ -31,6 +31,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
+from evotext.optimization.schedules import Schedule
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import MinP, NonNegativeFloat, PositiveFloat, PositiveInt, TopP, checked_record
 
@@ -65,8 +66,8 @@ class EvolutionStrategy:
     needs_adapter: bool
     narrow_weights: NarrowWeights
     optimizer: OptimizerFactory
-    sigma_schedule: Callable[[int], float]
-    learning_rate_schedule: Callable[[int], float]
+    sigma_schedule: Schedule
+    learning_rate_schedule: Schedule
     decay: Decay
     resampling: Resampling
     racing: Racing
@@ -120,7 +121,7 @@ class EvolutionStrategyLearner:
             raise ValueError(
                 "needs_adapter: expected a model with adapters, got one without; use adapter=lora, or set it to false"
             )
-        self._hyper, self._seed = hyper, seed
+        self._hyper, self._seed, self._spent = hyper, seed, 0.0
         self._network = PerturbedNetwork(model.network, exclude=hyper.exclude)
         self._chosen: tuple[int, ...] | None = None
         self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
@@ -139,6 +140,10 @@ class EvolutionStrategyLearner:
             narrow=hyper.narrow_weights,
             seed=seed,
         )
+
+    def follow(self, spent: float) -> None:
+        """Take note of the share of the budget that is spent."""
+        self._spent = spent
 
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of every member on the Q instances of its block, rows ordered by member."""
@@ -179,7 +184,7 @@ class EvolutionStrategyLearner:
         if self._race_is_due:
             return self._choose(batch)
         self._chosen = None
-        self._ascent.learning_rate.follow(generation)
+        self._ascent.learning_rate.follow(generation, self._spent)
         sigma = self._sigma(generation)
         returns = self._by_member(batch)
         weight_P = self._hyper.fitness_shaping(returns).flatten()
@@ -221,7 +226,7 @@ class EvolutionStrategyLearner:
         return UpdateReport(outcome=Outcome.HELD, metrics={"racing/informative": share})
 
     def _sigma(self, generation: int) -> float:
-        return self._largest * self._hyper.sigma_schedule(generation)
+        return self._largest * self._hyper.sigma_schedule(generation, self._spent)
 
     def _by_member(self, batch: Trajectories) -> Tensor:
         """Return returns (P, Q), or (G, P, Q) of the blocks with instances of their own that the budget had room for."""

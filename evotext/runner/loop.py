@@ -10,7 +10,7 @@ import torch
 from evotext.distributed import collectives
 from evotext.distributed.exchange import joint_cost
 from evotext.models.language_model import LanguageModel
-from evotext.protocols import Algorithm, Tracker
+from evotext.protocols import Algorithm, FollowsBudget, Tracker
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.environment_calls import BrokenEnvironment
 from evotext.run_folder import names as folder_names
@@ -127,6 +127,8 @@ class Run:
                         if self._evaluator.samples:
                             self._evaluate(progress, sampled=True)
                         break
+                    if isinstance(self._learner, FollowsBudget):
+                        self._learner.follow(self._fraction)
                     plan = self._learner.ask(self._at.generation)
                     if not self._has_room(plan):
                         self._at.full = self._budget.limit
