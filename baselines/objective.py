@@ -37,15 +37,15 @@ class Rows:
 
     actions: Actions
     """The actions, with the log-probabilities in the ratios' denominator."""
-    advantage_B: Tensor
-    """The advantage of each row (float64)."""
+    advantage_BN: Tensor
+    """The advantage of each action (float64), 0 where there is none."""
     counts_B: Tensor
     """True for the rows that the loss is made of."""
 
     def at(self, row_K: Tensor) -> "Rows":
         """Return these rows."""
         return Rows(
-            actions=self.actions.rows_at(row_K), advantage_B=self.advantage_B[row_K], counts_B=self.counts_B[row_K]
+            actions=self.actions.rows_at(row_K), advantage_BN=self.advantage_BN[row_K], counts_B=self.counts_B[row_K]
         )
 
 

@@ -54,7 +54,7 @@ class PolicyUpdate:
     def __call__(self, rows: Rows, *, generation: int, figures: Figures) -> Steps:
         """Take all steps that the rows are good for."""
         counts_B = rows.counts_B
-        learns_B = counts_B & ((rows.advantage_B != 0) | (self.penalty > 0)) & rows.actions.mask_BN.any(1)
+        learns_B = counts_B & ((rows.advantage_BN != 0).any(1) | (self.penalty > 0)) & rows.actions.mask_BN.any(1)
         epochs = self.training.parts(learns_B, generation)
         rows, correction_BN = self._with_old_logprobs(rows, [part_K[learns_B[part_K]] for part_K in epochs[0]], figures)
 
@@ -109,7 +109,7 @@ class PolicyUpdate:
         scores = self.training.policy.score(part, self.temperature)
         logprob_KN, mask, count = scores.logprob_BN, part.mask_BN, float(part.mask_BN.sum())
         weight_KN = weight_BN[row_K, : mask.shape[1]].to(logprob_KN.dtype)
-        advantage_KN = rows.advantage_B[row_K, None].to(logprob_KN.dtype).expand_as(logprob_KN)
+        advantage_KN = rows.advantage_BN[row_K, : mask.shape[1]].to(logprob_KN.dtype)
         old_KN = logprob_KN.detach() if self.one_step else part.old_logprob_BN.to(logprob_KN.dtype)
         if self.one_step and self.sampler_cap is not None:
             weight_KN = weight_KN * self._correction(part, old_KN, figures)
