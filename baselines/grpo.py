@@ -101,7 +101,7 @@ class GRPO(TrainingSettings):
             )
 
     def start(self, model: LanguageModel, seed: int) -> "GRPOLearner":
-        """Build the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
+        """Build the optimizer, and with a KL penalty a reference (`Training`)."""
         return GRPOLearner(self, model, seed)
 
 

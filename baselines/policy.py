@@ -10,6 +10,7 @@ rows go through the network's own forward pass, which is right for every family 
 Shapes: B rows, K rows in a chunk, T tokens, N actions, M actions in a chunk, V vocabulary, D hidden size.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from evotext.models.flops import ForwardFlops
+from evotext.models.language_model import Adapter
 from evotext.policy.actions import Actions
 from evotext.policy.output_head import chosen, entropies, head_explains_logits, head_logits, log_probabilities
 from evotext.types import Cost
@@ -52,13 +54,22 @@ class Scorer:
     shares: whether rows that begin alike share the computation of their beginning (found out likewise).
     checkpoints: whether layers are computed again in the backward pass; rows then share nothing.
     entropies: whether every action has its entropy, with a gradient; otherwise some have theirs, evenly spaced and without.
+    disabled: an adapter of the network that it scores without.
     """
 
-    def __init__(self, network: PreTrainedModel, *, checkpoints: bool = False, entropies: bool = False) -> None:
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        *,
+        checkpoints: bool = False,
+        entropies: bool = False,
+        disabled: Adapter | None = None,
+    ) -> None:
         self.network, self.checkpoints, self.entropies = network, checkpoints, entropies
         self.by_head = head_explains_logits(network)
         self.shares = self.by_head and not checkpoints and network_shares(network)
-        self._forward_flops, self._spent = ForwardFlops(network), Cost()
+        self._disabled = disabled
+        self._forward_flops, self._spent = ForwardFlops(network, without_trained=disabled is not None), Cost()
 
     def spent(self) -> Cost:
         """Return the cost since the last call: every `score`, and a backward pass of those with gradients."""
@@ -71,9 +82,10 @@ class Scorer:
         positions = actions.tokens_BT.numel() if openings is None else openings.positions
         predicted = int(actions.mask_BN.sum()) if self.by_head else positions
         self._spent += cost_of_pass(self._forward_flops, positions, predicted)
-        if self.by_head:
-            return self._by_head(actions, temperature, openings)
-        return self._by_whole_rows(actions, temperature)
+        with nullcontext() if self._disabled is None else self._disabled.disabled():
+            if self.by_head:
+                return self._by_head(actions, temperature, openings)
+            return self._by_whole_rows(actions, temperature)
 
     def _by_head(self, actions: Actions, temperature: float, openings: Openings | None) -> Scores:
         with checkpointed_layers(self.network, self.checkpoints):

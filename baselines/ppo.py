@@ -101,7 +101,7 @@ class PPO(TrainingSettings):
         return KLController(self.kl_coefficient, target=self.kl_target, horizon=self.kl_horizon)
 
     def start(self, model: LanguageModel, seed: int) -> "PPOLearner":
-        """Build the critic and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
+        """Build the critic and the optimizer, and with a KL penalty a reference (`Training`)."""
         return PPOLearner(self, model, seed)
 
 

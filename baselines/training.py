@@ -51,7 +51,8 @@ class TrainingSettings:
 class Training:
     """A policy in training.
 
-    policy: its scorer; None makes one. reference: whether a frozen copy of the starting weights is kept.
+    policy: its scorer; None makes one. reference: whether the starting weights score, too: a frozen copy of them, or the network
+    without its adapter where there is one.
     groups: parameters to train besides the policy's, each group with its options as torch.optim takes them.
     Raises ValueError for a network whose layers cannot be computed again, if they are to be.
     """
@@ -72,7 +73,8 @@ class Training:
         self.spent = 0.0
         """Share of the budget before this generation."""
         self.policy = policy or Scorer(model.network, checkpoints=settings.gradient_checkpointing)
-        self.reference = Scorer(copy.deepcopy(model.network).requires_grad_(False)) if reference else None
+        self.reference = _reference(model) if reference else None
+        self._keeps_copy = reference and model.adapter is None
         self.micro = MicroBatches(settings.micro_rows)
         self.stepper = Stepper(
             settings.optimizer,
@@ -152,13 +154,20 @@ class Training:
         )
 
     def state_dict(self) -> dict[str, object]:
-        """Return the optimizer's state, the reference's weights, if there is one, and the count of tokens."""
-        reference = None if self.reference is None else self.reference.network.state_dict()
+        """Return the optimizer's state, the reference's weights, if they are kept, and the count of tokens."""
+        reference = self.reference.network.state_dict() if self.reference is not None and self._keeps_copy else None
         return {"steps": self.stepper.state_dict(), "reference": reference, "tokens_seen": self.tokens_seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""
         self.stepper.load_state_dict(state["steps"])
-        if self.reference is not None:
+        if self.reference is not None and self._keeps_copy:
             self.reference.network.load_state_dict(state["reference"])
         self.tokens_seen = int(state["tokens_seen"])
+
+
+def _reference(model: LanguageModel) -> Scorer:
+    """Return a scorer of the policy that the model starts as. An adapter adds nothing at first."""
+    if model.adapter is None:
+        return Scorer(copy.deepcopy(model.network).requires_grad_(False))
+    return Scorer(model.network, disabled=model.adapter)

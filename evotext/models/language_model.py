@@ -1,5 +1,6 @@
 """A causal language model with its tokenizer and chat format, which every algorithm tunes and the engine runs."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,9 @@ class Adapter(Protocol):
 
     def merged(self) -> PreTrainedModel:
         """Return an ordinary network of the original shape that computes the same."""
+
+    def disabled(self) -> AbstractContextManager[None]:
+        """Let the network compute without its adapter within the block, in which no gradients are taken."""
 
 
 @dataclass(frozen=True, kw_only=True)

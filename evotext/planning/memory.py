@@ -62,10 +62,11 @@ def standing(shape: Shape, work: Work) -> dict[str, int]:
         weights += trunks * work.element
         moved += trunks
     narrow = work.element < FLOAT and work.masters
+    references = 0 if adapters else work.references  # without its adapter the network is what it was at the start
     small = small_space(shape, work.noise) if work.family == "scored" else 0
     return {
         "weights": weights,
-        "copies of the start": (work.references * shape.parameters + (moved if work.anchored else 0)) * work.element,
+        "copies of the start": (references * shape.parameters + (moved if work.anchored else 0)) * work.element,
         "float32 masters": moved * FLOAT if narrow else 0,
         "optimizer moments": work.moments * FLOAT * (small or moved),
         "coordinates of the step": small * FLOAT,
