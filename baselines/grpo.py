@@ -60,6 +60,7 @@ class GRPO(TrainingSettings):
     dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None
     old_logprobs: OldLogprobs
     sampler_cap: PositiveFloat | None
+    sampler_unit: Literal["token", "sequence"]
     kl_coefficient: NonNegativeFloat
     kl_estimator: KLEstimator
     kl_in: Literal["loss", "reward"]
@@ -128,6 +129,7 @@ class GRPOLearner:
             max_tokens=hyper.max_tokens,
             old_logprobs=hyper.old_logprobs,
             sampler_cap=hyper.sampler_cap,
+            sampler_unit=hyper.sampler_unit,
         )
 
     def follow(self, spent: float) -> None:

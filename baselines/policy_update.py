@@ -17,7 +17,7 @@ from evotext.policy.actions import Actions
 
 from .inner_loop import Figures
 from .losses import Normalisation, token_weights
-from .objective import Objective, Rows, truncated_ratio
+from .objective import Objective, Rows, sampler_log_ratio
 from .rollout_metrics import add_gap
 from .stepper import Steps
 from .training import Training, Work
@@ -40,6 +40,7 @@ class PolicyUpdate:
     max_tokens: int
     old_logprobs: OldLogprobs
     sampler_cap: float | None
+    sampler_unit: Literal["token", "sequence"]
 
     @property
     def one_step(self) -> bool:
@@ -94,14 +95,23 @@ class PolicyUpdate:
         for row_K in parts:
             self.training.micro.run(row_K, actions.length_B, work, figures)
         collectives.all_reduce([old_BN])
-        correction_BN = None if self.sampler_cap is None else self._correction(actions, old_BN, figures)
+        correction_BN = None
+        if self.sampler_cap is not None and parts:
+            row_K, correction_BN = (
+                torch.cat(list(parts)),
+                torch.ones_like(old_BN),
+            )  # nothing was computed for other rows
+            correction_BN[row_K] = self._correction(actions.rows_at(row_K), old_BN[row_K], figures)
         return dataclasses.replace(rows, actions=dataclasses.replace(actions, old_logprob_BN=old_BN)), correction_BN
 
     def _correction(self, part: Actions, trainer_KN: Tensor, figures: Figures) -> Tensor:
         assert self.sampler_cap is not None
-        ratio_KN = truncated_ratio(trainer_KN, part.old_logprob_BN, part.mask_BN, self.sampler_cap)
-        figures.mean([("sampling/importance_ratio", float(ratio_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
-        return ratio_KN
+        ratio_KN = sampler_log_ratio(trainer_KN, part.old_logprob_BN, part.mask_BN, self.sampler_unit).exp()
+        capped_KN = ratio_KN.clamp(max=self.sampler_cap)
+        ratio, capped = ratio_KN[part.mask_BN], capped_KN[part.mask_BN]
+        shares = {"importance_ratio": capped.mean(), "importance_capped": (ratio > self.sampler_cap).double().mean()}
+        figures.mean([(f"sampling/{name}", float(share)) for name, share in shares.items()], float(len(ratio)))
+        return capped_KN
 
     def _accumulate(self, rows: Rows, weight_BN: Tensor, figures: Figures, untouched: bool, row_K: Tensor) -> None:
         """Add the gradient of some rows."""

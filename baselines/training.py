@@ -51,8 +51,8 @@ class TrainingSettings:
 class Training:
     """A policy in training.
 
-    policy: its scorer; None makes one. reference: whether the starting weights score, too: a frozen copy of them, or the network
-    without its adapter where there is one.
+    policy: its scorer; None makes one. reference: whether the starting weights score, too: a frozen copy of them, or
+    the network without its adapter where there is one.
     groups: parameters to train besides the policy's, each group with its options as torch.optim takes them.
     Raises ValueError for a network whose layers cannot be computed again, if they are to be.
     """
