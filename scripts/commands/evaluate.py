@@ -24,7 +24,10 @@ from evotext.run_folder.configuration import read_config, read_yaml
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.faults import listed
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
+from evotext.runner.retention import retention
 from evotext.runner.summary import device_name, versions
+
+from .retained import other_tasks, retention_table, starting_model
 
 
 def evaluate(config: DictConfig) -> None:
@@ -35,7 +38,9 @@ def evaluate(config: DictConfig) -> None:
         rows = rows_at_once(config.rows, device)
         evaluator: Evaluator = build(config, "evaluation")
         source, task = model_and_task(config)
+        tasks = other_tasks(config, source.outline()) if config.retention else []
         model = fitting_model(config, source, task, device)
+        start = starting_model(config, device) if tasks else model
     collector = Collector(model, task, rows=rows, graphs=config.cuda_graphs)
     evaluation = evaluator.measure(collector, sampled=True)
     for note in collector.take_notes():
@@ -65,6 +70,11 @@ def evaluate(config: DictConfig) -> None:
         "versions": versions(),
         "device": device_name(device),
     }
+    retained = None
+    if tasks:
+        with configuration():
+            retained = retention(start, model, tasks, evaluator, rows=rows, graphs=config.cuda_graphs)
+        record["retention"] = retained.model_dump()
     out = Path(config.out or Path(config.run or ".") / names.EVALUATION)
     with configuration():
         try:
@@ -73,6 +83,8 @@ def evaluate(config: DictConfig) -> None:
         except OSError as error:
             raise ValueError(f"out: expected a file that can be written, got {str(out)!r}: {error.strerror}") from error
     show(record, evaluation, evaluator.instances)
+    if retained is not None:
+        Console().print(retention_table(retained))
     print(out)
 
 
