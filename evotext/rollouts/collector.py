@@ -18,6 +18,7 @@ from evotext.models.out_of_memory import FittingRows
 from evotext.rollouts.captured_step import CudaGraphs
 from evotext.rollouts.environment_calls import EnvironmentCalls
 from evotext.rollouts.episodes import Batch, Episode
+from evotext.rollouts.shared_calls import SharedCalls
 from evotext.rollouts.task import TextTask
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
@@ -51,9 +52,10 @@ class Collector:
         """The rows that the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
-        self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
+        self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" and not model.parts.divided else None
         """Records decode steps; None where none are."""
-        self._calls = EnvironmentCalls(task.step_seconds, task.workers)
+        calls = EnvironmentCalls(task.step_seconds, task.workers)
+        self._calls = SharedCalls(calls, model.parts.group) if model.parts.divided else calls
 
     def collect(self, plan: RolloutPlan) -> Trajectories:
         """Run every row of the plan to its end. Raise what an environment raises if the task is strict."""
@@ -63,8 +65,8 @@ class Collector:
         done: list[Episode] = []
         env_seconds, flops, steps = 0.0, 0.0, 0
         batches = list(self._batches(plan))
-        shares = [batches[process :: collectives.world_size()] for process in range(collectives.world_size())]
-        for rows in shares[collectives.rank()]:
+        shares = [batches[share :: collectives.shares()] for share in range(collectives.shares())]
+        for rows in shares[collectives.share()]:
             for batch in self._run(plan, rows):
                 done += batch.episodes
                 env_seconds, flops, steps = (
@@ -105,6 +107,11 @@ class Collector:
             batch.run()
             return batch
 
+        if (
+            self.model.parts.divided
+        ):  # where one process has no memory left, the others wait for it: there is no going on
+            yield whole()
+            return
         if len(rows) <= self.fitting.now:
             finished = self.fitting.attempt(len(rows), whole, self.model.device)
             if finished is not None:
@@ -123,8 +130,8 @@ class Collector:
         """Yield the row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
         members = plan.members or tuple(range(len(plan.instances)))
         limit = self.rows
-        if self.even and collectives.world_size() > 1:
-            limit = even_batch(len(members), members.count(members[0]), collectives.world_size(), most=limit)
+        if self.even and collectives.shares() > 1:
+            limit = even_batch(len(members), members.count(members[0]), collectives.shares(), most=limit)
         runs: list[list[int]] = []
         for row, member in enumerate(members):
             if runs and members[runs[-1][-1]] == member and len(runs[-1]) < limit:

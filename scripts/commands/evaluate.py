@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +14,7 @@ from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_model
 from evotext.cli.messages import one_line
 from evotext.cli.targets import build, check_targets
+from evotext.distributed import collectives, torchrun
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.source import ModelSource
 from evotext.rollouts.collector import Collector
@@ -31,7 +32,12 @@ from .retained import other_tasks, retention_table, starting_model
 
 
 def evaluate(config: DictConfig) -> None:
-    """Run one evaluation, from configuration to table and JSON."""
+    """Run one evaluation, from configuration to table and JSON; of several processes the first one shows and writes them."""
+    with collectives.joined():
+        _evaluate(config)
+
+
+def _evaluate(config: DictConfig) -> None:
     with configuration():
         prepare_torch(config.threads)
         device = choose_device(config.device)
@@ -43,6 +49,8 @@ def evaluate(config: DictConfig) -> None:
         start = starting_model(config, device) if tasks else model
     collector = Collector(model, task, rows=rows, graphs=config.cuda_graphs)
     evaluation = evaluator.measure(collector, sampled=True)
+    if torchrun.rank() != 0:
+        return
     for note in collector.take_notes():
         print(note, file=sys.stderr)
     for fault in evaluation.fault_examples:
@@ -99,7 +107,10 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
     of_run = OmegaConf.create(dict(recorded))
     named = any(word.startswith("env") for word in HydraConfig.get().overrides.task)
     path = str(weights.resolve())
-    source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None)
+    parallel: Literal["tensor"] | None = "tensor" if OmegaConf.select(of_run, "model.parallel") == "tensor" else None
+    source = HuggingFaceModel(
+        path=path, dtype="float32", trust_remote_code=False, parallel=parallel, parallel_size=None
+    )
     if named:
         return source, build(config, "env")
     if (folder / names.HYDRA / names.OBJECTS).exists() and "env" in str(read_yaml(folder, names.OBJECTS)):

@@ -19,6 +19,7 @@ from omegaconf import open_dict
 
 from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
+from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.run_folder.schema import Keep
@@ -89,16 +90,17 @@ def small_run(
     wrap: Callable[[Any, LanguageModel], Any] = lambda learner, model: learner,
     evaluator: Evaluator | None = None,
     keep_weights: Keep = "last",
+    source: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Run:
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
 
-    settings: of the algorithm. task, fault: of `toy_environments`. more: of `Run`.
+    settings: of the algorithm. task, fault: of `toy_environments`. source: of a `HuggingFaceModel`. more: of `Run`.
     """
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
     made, adapter = small_algorithm(algorithm, settings)
-    model = adapter.attach(small_starting_model())
+    model = adapter.attach(small_starting_model() if source is None else loaded_model(**source))
     first = collectives.rank() == 0
     return Run(
         algorithm=Starting(lambda model, seed: wrap(made.start(model, seed), model)),
@@ -119,6 +121,13 @@ def small_run(
 def small_starting_model() -> LanguageModel:
     """What every small run tunes."""
     return with_frequent_ends(small_model("llama", torch.float32))
+
+
+def loaded_model(path: Path, size: int | None) -> LanguageModel:
+    """What was saved in the folder, held together by groups of so many processes."""
+    parallel = {"parallel": None if size is None else "tensor", "parallel_size": size}
+    source = HuggingFaceModel(path=str(path), dtype="float32", trust_remote_code=False, **parallel)
+    return with_frequent_ends(source.load(torch.device("cpu")))
 
 
 def let_go(run: Run) -> None:
