@@ -3,10 +3,9 @@
 Shapes: B rows, K rows of a part, N actions (a row's policy tokens, padded on the right).
 """
 
-import copy
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -38,6 +37,7 @@ class TrainingSettings:
     max_grad_norm: PositiveFloat | None
     optimizer: OptimizerFactory
     learning_rate_schedule: Schedule
+    shardable: ClassVar[Literal[True]] = True
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
@@ -74,8 +74,8 @@ class Training:
         """Share of the budget before this generation."""
         self.policy = policy or Scorer(model.network, checkpoints=settings.gradient_checkpointing)
         self.reference = _reference(model) if reference else None
-        self._keeps_copy = reference and model.adapter is None
-        self.micro = MicroBatches(settings.micro_rows)
+        self._keeps_copy = reference and _keeps_copy(model)
+        self.micro = MicroBatches(settings.micro_rows, in_step=model.sharding is not None)
         self.stepper = Stepper(
             settings.optimizer,
             [{"params": model.trained_parameters}, *groups],
@@ -166,8 +166,13 @@ class Training:
         self.tokens_seen = int(state["tokens_seen"])
 
 
+def _keeps_copy(model: LanguageModel) -> bool:
+    """Whether the reference has weights of its own. An adapter adds nothing at first; a divided one cannot be switched off."""
+    return model.adapter is None or model.sharding is not None
+
+
 def _reference(model: LanguageModel) -> Scorer:
-    """Return a scorer of the policy that the model starts as. An adapter adds nothing at first."""
-    if model.adapter is None:
-        return Scorer(copy.deepcopy(model.network).requires_grad_(False))
+    """Return a scorer of the policy that the model starts as."""
+    if _keeps_copy(model):
+        return Scorer(model.copied(frozen=True))
     return Scorer(model.network, disabled=model.adapter)

@@ -28,7 +28,7 @@ def returns_from_turns(actions: Actions, return_B: Tensor, discount: float) -> T
     """
     turn_BN, mask_BN = actions.turn_BN.cpu(), actions.mask_BN.cpu()
     reward_BS = torch.zeros(actions.rows, int(turn_BN.max()) + 1, dtype=torch.float64)
-    reward_BS.scatter_add_(1, turn_BN, actions.reward_BN.cpu().where(mask_BN, 0.0))
+    reward_BS.scatter_add_(1, turn_BN, actions.reward_BN.cpu().double().where(mask_BN, 0.0))
     last_B1 = turn_BN.where(mask_BN, 0).amax(1, keepdim=True)
     reward_BS.scatter_add_(1, last_B1, (return_B.double() - reward_BS.sum(1))[:, None])
     for turn in range(reward_BS.shape[1] - 2, -1, -1):

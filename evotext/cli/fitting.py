@@ -3,7 +3,8 @@
 import torch
 from omegaconf import DictConfig
 
-from evotext.cli.errors import configuration
+from evotext.cli.errors import ConfigError, configuration
+from evotext.cli.sharding import is_wanted
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import ModelSource, Outline
 from evotext.rollouts.task import TextTask
@@ -23,6 +24,8 @@ def fitting_outline(config: DictConfig, source: ModelSource, task: TextTask) -> 
 
 def fitting_model(config: DictConfig, source: ModelSource, task: TextTask, device: torch.device) -> LanguageModel:
     """Load the model that `config.model` describes. Raise ConfigError if there is none or if prompts are too long for it."""
+    if is_wanted(config):
+        raise ConfigError("model.parallel: expected null, got 'fsdp', which divides a model while it is trained")
     fitting_outline(config, source, task)
     return loaded(config, source, device)
 

@@ -54,7 +54,7 @@ class StartingPolicy:
 
         network: the later model; None: the collector's, as it is now.
         """
-        log_ratio_BT = (self._score(network or self._network) - self._logprob_BT)[self._written_BT].double()
+        log_ratio_BT = (self._score(network or self._network) - self._logprob_BT)[self._written_BT].cpu().double()
         value = float((log_ratio_BT.expm1() - log_ratio_BT).mean()) if log_ratio_BT.numel() else 0.0
         return value, Cost(flops=self._flops)
 

@@ -9,6 +9,7 @@ import torch
 
 from evotext.distributed import collectives
 from evotext.distributed.exchange import joint_cost
+from evotext.distributed.sharding import own_part
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm, FollowsBudget, Tracker
 from evotext.rollouts.collector import Collector
@@ -46,8 +47,7 @@ class Run:
 
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
     Raises what the algorithm's `start` raises for a model that it cannot tune.
-    names: of `algorithm`, `env` and `model` in the records.
-    checkpointing: when checkpoints are written. Only the first of several processes writes anything.
+    names: of `algorithm`, `env`, `model` in the records. checkpointing: when checkpoints are written. Only the first process writes.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
     sample_every: so many generations apart a few training episodes are recorded; 0: never.
@@ -201,7 +201,8 @@ class Run:
         for note in report.notes:
             progress.say(note)
         finite = self._weights_are_finite()
-        collectives.check_same(dict(self.model.network.named_parameters()), f"generation {at.generation + 1}")
+        if self.model.sharding is None:
+            collectives.check_same(dict(self.model.network.named_parameters()), f"generation {at.generation + 1}")
         update = joint_cost(report.cost)
         at.cost = at.cost + batch.cost + update
         at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
@@ -244,7 +245,10 @@ class Run:
         return due
 
     def _weights_are_finite(self) -> bool:
-        finite = bool(torch.stack([p.detach().isfinite().all() for p in self.model.network.parameters()]).all())
+        parts = [own_part(p.detach()) for p in self.model.network.parameters()]
+        finite = bool(torch.stack([part.isfinite().all() for part in parts]).all())
+        if self.model.sharding is not None:
+            return not collectives.any_of(not finite)
         return self.model.parts.all_agree(finite)
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:

@@ -40,7 +40,7 @@ def distances(start: LanguageModel, tuned: LanguageModel) -> tuple[float, float]
         )
     square = torch.zeros(2, dtype=torch.float64)
     for name, old in before.items():
-        old_weight, new_weight = old.double().cpu(), after[name].double().cpu()
+        old_weight, new_weight = old.cpu().double(), after[name].cpu().double()
         square += torch.stack([old_weight.square().sum(), (new_weight - old_weight).square().sum()])
     norm, drift = square.sqrt().tolist()
     return norm, drift

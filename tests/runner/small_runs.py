@@ -19,6 +19,7 @@ from omegaconf import open_dict
 
 from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
+from evotext.distributed.sharding import RolloutWeights
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
@@ -33,7 +34,8 @@ from tests.rollouts.test_collector import chatter, with_frequent_ends
 from tests.small_models import small_model
 
 CONF = Path(__file__).parents[2] / "conf"
-ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
+# Published recipes are other algorithms' code with other numbers.
+ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml") if not file.stem.endswith("_published"))
 # Set where an algorithm has such a key.
 SMALL = {
     "population": 6,
@@ -47,7 +49,7 @@ SMALL = {
 }
 SMALL_FOR: dict[str, dict[str, Any]] = {"mezo": {"population": 2, "prompts": 6}}
 SAME = ("status", "budget", "eval", "dropped_generations", "faults", "evaluation_faults")
-"""Of a summary, whether or not the run was stopped."""
+"""Parts of a summary that are the same whether or not the run was stopped."""
 EPISODES = 12  # of a generation, whatever the algorithm
 
 
@@ -90,17 +92,24 @@ def small_run(
     wrap: Callable[[Any, LanguageModel], Any] = lambda learner, model: learner,
     evaluator: Evaluator | None = None,
     keep_weights: Keep = "last",
+    rollout_weights: RolloutWeights | None = None,
+    dtype: torch.dtype = torch.float32,
+    family: str = "llama",
     source: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Run:
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
 
     settings: of the algorithm. task, fault: of `toy_environments`. source: of a `HuggingFaceModel`. more: of `Run`.
+    rollout_weights: of a model that is divided over the processes; None: it is not.
     """
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
     made, adapter = small_algorithm(algorithm, settings)
-    model = adapter.attach(small_starting_model() if source is None else loaded_model(**source))
+    model = small_starting_model(dtype, family) if source is None else loaded_model(**source)
+    model = adapter.attach(model)
+    if rollout_weights:
+        model = model.sharded(torch.device("cpu"), rollout_weights)
     first = collectives.rank() == 0
     return Run(
         algorithm=Starting(lambda model, seed: wrap(made.start(model, seed), model)),
@@ -118,9 +127,9 @@ def small_run(
     )
 
 
-def small_starting_model() -> LanguageModel:
-    """What every small run tunes."""
-    return with_frequent_ends(small_model("llama", torch.float32))
+def small_starting_model(dtype: torch.dtype = torch.float32, family: str = "llama") -> LanguageModel:
+    """The model that every small run tunes."""
+    return with_frequent_ends(small_model(family, dtype))
 
 
 def loaded_model(path: Path, size: int | None) -> LanguageModel:

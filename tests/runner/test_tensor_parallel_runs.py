@@ -1,6 +1,8 @@
 """Runs whose model several processes hold together: the single process's records, files and checkpoints."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.runner.small_runs import ended, lines_of, run_to_the_end, small_starting_model, start, together
+from tests.runner.small_runs import CONF, ended, lines_of, run_to_the_end, small_starting_model, start, together
 
 BATCHES = {"generations": 3, "rows": 4}
 
@@ -72,3 +74,34 @@ def test_another_number_of_processes_goes_on(
         run = together(processes, run_to_the_end, *words) if processes > 1 else [start(run_to_the_end, *words)]
         assert ended(*run) == [0] * processes
     check_alike(tmp_path, alone, kinds=("train",))
+
+
+@pytest.mark.slow
+def test_torchrun_trains_and_evaluates_a_divided_model(tmp_path: Path, model: Path) -> None:
+    """As a user types it: two groups of two, then two processes that measure what they have tuned."""
+    words = {
+        "train": [
+            *("algorithm=eggroll", "algorithm.population=8", "algorithm.prompts=2", "env=gym", "env.max_new_tokens=5"),
+            *("env.id=tests.rollouts.toy_environments:toy/Chatter-v0", "model=hf", f"model.path={model}"),
+            *(
+                "model.dtype=float32",
+                "model.parallel=tensor",
+                "model.parallel_size=2",
+                "budget=updates",
+                "budget.limit=2",
+            ),
+            *("evaluation.episodes=4", "evaluation.points=1", f"hydra.run.dir={tmp_path / 'run'}"),
+        ],
+        "evaluate": [f"run={tmp_path / 'run'}", "evaluation.episodes=4", f"out={tmp_path / 'found.json'}"],
+    }
+    for processes, command in ((4, "train"), (2, "evaluate")):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+        torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]  # a free port
+        asked = [*words[command], "device=cpu", "threads=1"]
+        done = subprocess.run(
+            [*torchrun, f"scripts/{command}.py", *asked], cwd=CONF.parent, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["processes"]) == ("completed", 4)
+    assert json.loads((tmp_path / "found.json").read_text())["return"] == summary["eval"]["return_after"]
