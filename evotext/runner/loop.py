@@ -47,7 +47,7 @@ class Run:
 
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
     Raises what the algorithm's `start` raises for a model that it cannot tune.
-    names: of `algorithm`, `env`, `model` in the records. checkpointing: when checkpoints are written. Only the first process writes.
+    names: of `algorithm`, `env`, `model` in the records. checkpointing: when checkpoints are written. Process 0 alone writes.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
     sample_every: so many generations apart a few training episodes are recorded; 0: never.
