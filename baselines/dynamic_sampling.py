@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from evotext.policy.actions import Actions, joined
+from evotext.policy.actions import Actions, joined, stacked
 
 from .objective import Rows
 
@@ -43,13 +43,13 @@ class DynamicSampling:
         parts, self._parts, self.gathered, self._rounds = self._parts, [], 0, 0
         return Rows(
             actions=joined([part.actions for part in parts]),
-            advantage_B=torch.cat([part.advantage_B for part in parts]),
+            advantage_BN=stacked([part.advantage_BN for part in parts]),
             counts_B=torch.cat([part.counts_B for part in parts]),
         )
 
     def state_dict(self) -> dict[str, object]:
         """Return the rows that are held."""
-        held = [{"actions": vars(a.actions), "advantage": a.advantage_B, "counts": a.counts_B} for a in self._parts]
+        held = [{"actions": vars(a.actions), "advantage": a.advantage_BN, "counts": a.counts_B} for a in self._parts]
         return {"held": held, "gathered": self.gathered, "rounds": self._rounds}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -57,7 +57,7 @@ class DynamicSampling:
         self._parts = [
             Rows(
                 actions=Actions(**{field.name: part["actions"][field.name].to(device) for field in fields(Actions)}),
-                advantage_B=part["advantage"].to(device),
+                advantage_BN=part["advantage"].to(device),
                 counts_B=part["counts"].to(device),
             )
             for part in state["held"]

@@ -26,9 +26,9 @@ from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import Actions, actions_of
-from evotext.policy.advantages import GROUPLESS, Baseline, group_advantages
+from evotext.policy.advantages import GROUPLESS, Baseline
 from evotext.types import Cost, Credit, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
-from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
+from evotext.validation import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .dynamic_sampling import DynamicSampling
 from .inner_loop import Figures
@@ -40,6 +40,7 @@ from .policy_update import OldLogprobs, PolicyUpdate
 from .rollout_metrics import group_metrics, rollout_metrics
 from .stepper import Steps
 from .training import Training, TrainingSettings
+from .turn_credit import returns_from_turns, turn_advantages
 from .unfinished import Unfinished, compared_rows
 
 
@@ -60,6 +61,7 @@ class GRPO(TrainingSettings):
     dual_clip: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None
     old_logprobs: OldLogprobs
     sampler_cap: PositiveFloat | None
+    sampler_unit: Literal["token", "sequence"]
     kl_coefficient: NonNegativeFloat
     kl_estimator: KLEstimator
     kl_in: Literal["loss", "reward"]
@@ -69,6 +71,8 @@ class GRPO(TrainingSettings):
     overlong_factor: NonNegativeFloat
     refill: PositiveInt | None
     gap_tolerance: PositiveFloat
+    credit: Literal["episode", "turn"]
+    turn_discount: Fraction
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +86,11 @@ class GRPO(TrainingSettings):
                 f"overlong_buffer: expected at most max_tokens={self.max_tokens}, the longest answer (from "
                 f"env.max_new_tokens), got {self.overlong_buffer}"
             )
+        if self.credit == "episode" and self.turn_discount != 1:
+            raise ValueError(
+                f"turn_discount: expected 1 with credit=episode, which knows no turns, got {self.turn_discount:g}; set "
+                "credit=turn"
+            )
         if self.minibatches > self.prompts * self.group_size:
             raise ValueError(
                 f"minibatches: expected at most prompts x group_size = {self.prompts * self.group_size}, "
@@ -94,7 +103,7 @@ class GRPO(TrainingSettings):
             )
 
     def start(self, model: LanguageModel, seed: int) -> "GRPOLearner":
-        """Build the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
+        """Build the optimizer, and with a KL penalty a reference (`Training`)."""
         return GRPOLearner(self, model, seed)
 
 
@@ -121,7 +130,12 @@ class GRPOLearner:
             max_tokens=hyper.max_tokens,
             old_logprobs=hyper.old_logprobs,
             sampler_cap=hyper.sampler_cap,
+            sampler_unit=hyper.sampler_unit,
         )
+
+    def follow(self, spent: float) -> None:
+        """Take note of the share of the budget that is spent."""
+        self.training.spent = spent
 
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of Q fresh instances, or as many as a gathered batch still misses, each answered by G rows."""
@@ -168,26 +182,33 @@ class GRPOLearner:
         actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
         return_B = self._shaped(batch, actions, figures)
         compared_B = compared_B & return_B.isfinite()
-        advantage_B = self._advantages(return_B, groups, compared_B)
-        counts_B = advantage_B.isfinite() & compared_B  # finite returns can still have a sum that is not
+        advantage_BN = self._advantages(return_B, actions, groups, compared_B)
+        counts_B = advantage_BN.isfinite().all(1) & compared_B  # finite returns can still have a sum that is not
         if self._hyper.mask_overlong:
             counts_B &= ~batch.overlong_B
         rows = Rows(
-            actions=actions, advantage_B=advantage_B.to(device, widest_float(device)), counts_B=counts_B.to(device)
+            actions=actions, advantage_BN=advantage_BN.to(device, widest_float(device)), counts_B=counts_B.to(device)
         )
-        credit = Credit(name="advantage", value_B=advantage_B.where(counts_B, torch.nan))
+        mean_B = advantage_BN.sum(1) / actions.mask_BN.sum(1).cpu()
+        credit = Credit(name="advantage", value_B=mean_B.where(counts_B, torch.nan))
         if self._gathered is None:
             return rows, credit
-        outcome_B = self._advantages(batch.return_B, groups, compared_B)  # of the task, not as shaped
-        alive = groups[outcome_B.isfinite() & (outcome_B != 0)].unique()
+        outcome_BN = self._advantages(batch.return_B, actions, groups, compared_B)  # of the task, not as shaped
+        alive = groups[outcome_BN.isfinite().all(1) & (outcome_BN != 0).any(1)].unique()
         self._gathered.add(rows.at(torch.isin(groups, alive).nonzero()[:, 0].to(device)), groups=len(alive))
         return self._gathered.take(), credit
 
-    def _advantages(self, return_B: Tensor, groups: Tensor, compared_B: Tensor) -> Tensor:
-        """Return the advantages of the rows that are compared; 0 for the others."""
-        advantage_B = torch.zeros(len(return_B), dtype=torch.float64)
-        advantage_B[compared_B] = group_advantages(return_B[compared_B], groups[compared_B], self._hyper.baseline)
-        return advantage_B
+    def _advantages(self, return_B: Tensor, actions: Actions, groups: Tensor, compared_B: Tensor) -> Tensor:
+        """Return the advantage of each action (B, N), on the CPU; 0 in rows that are not compared."""
+        mask_BN, turn_BN = actions.mask_BN.cpu(), actions.turn_BN.cpu()
+        return_BS = return_B[:, None]
+        if self._hyper.credit == "turn":
+            return_BS = returns_from_turns(actions, return_B, self._hyper.turn_discount)
+        else:
+            turn_BN = torch.zeros_like(turn_BN)
+        advantage_BS = torch.zeros(return_BS.shape, dtype=torch.float64)
+        advantage_BS[compared_B] = turn_advantages(return_BS[compared_B], groups[compared_B], self._hyper.baseline)
+        return advantage_BS.gather(1, turn_BN).where(mask_BN, 0.0)
 
     def _shaped(self, batch: Trajectories, actions: Actions, figures: Figures) -> Tensor:
         """Return the returns that advantages are made of, (B,) on the CPU; reported are the task's own."""

@@ -13,7 +13,8 @@ and is 1 in a batch's first step. It carries no gradient, so that the estimators
 the ratio's gradient, as DeepSeek-V3.2 has it, arXiv 2512.02556, has the same), of k3 the one that GRPO published.
 
 Truncated importance sampling (Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training")
-weights an action's loss by min(pi_trainer / pi_sampler, cap), both under the weights that sampled, where the two differ.
+weights an action's loss by min(pi_trainer / pi_sampler, cap), both under the weights that sampled, where the two differ. By
+sequence the ratio is that of the whole episode, the product of its actions' ratios: unbiased but for the cap, and far noisier.
 
 Shapes: B rows, K rows of a part, N actions (a row's policy tokens, padded on the right).
 """
@@ -37,15 +38,15 @@ class Rows:
 
     actions: Actions
     """The actions, with the log-probabilities in the ratios' denominator."""
-    advantage_B: Tensor
-    """The advantage of each row (float64)."""
+    advantage_BN: Tensor
+    """The advantage of each action (float64), 0 where there is none."""
     counts_B: Tensor
     """True for the rows that the loss is made of."""
 
     def at(self, row_K: Tensor) -> "Rows":
         """Return these rows."""
         return Rows(
-            actions=self.actions.rows_at(row_K), advantage_B=self.advantage_B[row_K], counts_B=self.counts_B[row_K]
+            actions=self.actions.rows_at(row_K), advantage_BN=self.advantage_BN[row_K], counts_B=self.counts_B[row_K]
         )
 
 
@@ -93,6 +94,9 @@ class Objective:
         ]
 
 
-def truncated_ratio(trainer: Tensor, sampler: Tensor, mask: Tensor, cap: float) -> Tensor:
-    """Return min(pi_trainer / pi_sampler, cap) of actions under the same weights, from log-probabilities; 1 elsewhere."""
-    return torch.where(mask, trainer - sampler, 0.0).exp().clamp(max=cap)
+def sampler_log_ratio(
+    trainer_KN: Tensor, sampler_KN: Tensor, mask_KN: Tensor, unit: Literal["token", "sequence"]
+) -> Tensor:
+    """Return log(pi_trainer / pi_sampler) of each action, or of all of its row's together; 0 where there is no action."""
+    log_ratio_KN = torch.where(mask_KN, trainer_KN - sampler_KN, 0.0)
+    return log_ratio_KN if unit == "token" else log_ratio_KN.sum(1, keepdim=True).where(mask_KN, 0.0)

@@ -10,6 +10,7 @@ rows go through the network's own forward pass, which is right for every family 
 Shapes: B rows, K rows in a chunk, T tokens, N actions, M actions in a chunk, V vocabulary, D hidden size.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 
 from evotext.distributed.sharding import gathered, is_sharded
 from evotext.models.flops import ForwardFlops
+from evotext.models.language_model import Adapter
 from evotext.policy.actions import Actions
 from evotext.policy.output_head import chosen, entropies, head_explains_logits, head_logits, log_probabilities
 from evotext.types import Cost
@@ -53,16 +55,25 @@ class Scorer:
     shares: whether rows that begin alike share the computation of their beginning (found out likewise).
     checkpoints: whether layers are computed again in the backward pass; rows then share nothing.
     entropies: whether every action has its entropy, with a gradient; otherwise some have theirs, evenly spaced and without.
+    disabled: an adapter of the network that it scores without.
     """
 
-    def __init__(self, network: PreTrainedModel, *, checkpoints: bool = False, entropies: bool = False) -> None:
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        *,
+        checkpoints: bool = False,
+        entropies: bool = False,
+        disabled: Adapter | None = None,
+    ) -> None:
         self.network, self.checkpoints, self.entropies = network, checkpoints, entropies
         self._sharded = is_sharded(network)
         with torch.no_grad(), gathered(network):
             self.by_head = head_explains_logits(network)
             # Two passes instead of one, and only where rows begin alike: processes would not run layers equally often.
             self.shares = self.by_head and not checkpoints and not self._sharded and network_shares(network)
-        self._forward_flops, self._spent = ForwardFlops(network), Cost()
+        self._disabled = disabled
+        self._forward_flops, self._spent = ForwardFlops(network, without_trained=disabled is not None), Cost()
 
     def spent(self) -> Cost:
         """Return the cost since the last call: every `score`, and a backward pass of those with gradients."""
@@ -75,7 +86,7 @@ class Scorer:
         positions = actions.tokens_BT.numel() if openings is None else openings.positions
         predicted = int(actions.mask_BN.sum()) if self.by_head else positions
         self._spent += cost_of_pass(self._forward_flops, positions, predicted)
-        with gathered(self.network):
+        with gathered(self.network), nullcontext() if self._disabled is None else self._disabled.disabled():
             if self.by_head:
                 return self._by_head(actions, temperature, openings)
             return self._by_whole_rows(actions, temperature)

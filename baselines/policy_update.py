@@ -17,7 +17,7 @@ from evotext.policy.actions import Actions
 
 from .inner_loop import Figures
 from .losses import Normalisation, token_weights
-from .objective import Objective, Rows, truncated_ratio
+from .objective import Objective, Rows, sampler_log_ratio
 from .rollout_metrics import add_gap
 from .stepper import Steps
 from .training import Training, Work
@@ -40,6 +40,7 @@ class PolicyUpdate:
     max_tokens: int
     old_logprobs: OldLogprobs
     sampler_cap: float | None
+    sampler_unit: Literal["token", "sequence"]
 
     @property
     def one_step(self) -> bool:
@@ -54,7 +55,7 @@ class PolicyUpdate:
     def __call__(self, rows: Rows, *, generation: int, figures: Figures) -> Steps:
         """Take all steps that the rows are good for."""
         counts_B = rows.counts_B
-        learns_B = counts_B & ((rows.advantage_B != 0) | (self.penalty > 0)) & rows.actions.mask_BN.any(1)
+        learns_B = counts_B & ((rows.advantage_BN != 0).any(1) | (self.penalty > 0)) & rows.actions.mask_BN.any(1)
         epochs = self.training.parts(learns_B, generation)
         rows, correction_BN = self._with_old_logprobs(rows, [part_K[learns_B[part_K]] for part_K in epochs[0]], figures)
 
@@ -94,14 +95,23 @@ class PolicyUpdate:
         for row_K in parts:
             self.training.micro.run(row_K, actions.length_B, work, figures)
         collectives.all_reduce([old_BN])
-        correction_BN = None if self.sampler_cap is None else self._correction(actions, old_BN, figures)
+        correction_BN = None
+        if self.sampler_cap is not None and parts:
+            row_K, correction_BN = (
+                torch.cat(list(parts)),
+                torch.ones_like(old_BN),
+            )  # nothing was computed for other rows
+            correction_BN[row_K] = self._correction(actions.rows_at(row_K), old_BN[row_K], figures)
         return dataclasses.replace(rows, actions=dataclasses.replace(actions, old_logprob_BN=old_BN)), correction_BN
 
     def _correction(self, part: Actions, trainer_KN: Tensor, figures: Figures) -> Tensor:
         assert self.sampler_cap is not None
-        ratio_KN = truncated_ratio(trainer_KN, part.old_logprob_BN, part.mask_BN, self.sampler_cap)
-        figures.mean([("sampling/importance_ratio", float(ratio_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
-        return ratio_KN
+        ratio_KN = sampler_log_ratio(trainer_KN, part.old_logprob_BN, part.mask_BN, self.sampler_unit).exp()
+        capped_KN = ratio_KN.clamp(max=self.sampler_cap)
+        ratio, capped = ratio_KN[part.mask_BN], capped_KN[part.mask_BN]
+        shares = {"importance_ratio": capped.mean(), "importance_capped": (ratio > self.sampler_cap).double().mean()}
+        figures.mean([(f"sampling/{name}", float(share)) for name, share in shares.items()], float(len(ratio)))
+        return capped_KN
 
     def _accumulate(self, rows: Rows, weight_BN: Tensor, figures: Figures, untouched: bool, row_K: Tensor) -> None:
         """Add the gradient of some rows."""
@@ -109,7 +119,7 @@ class PolicyUpdate:
         scores = self.training.policy.score(part, self.temperature)
         logprob_KN, mask, count = scores.logprob_BN, part.mask_BN, float(part.mask_BN.sum())
         weight_KN = weight_BN[row_K, : mask.shape[1]].to(logprob_KN.dtype)
-        advantage_KN = rows.advantage_B[row_K, None].to(logprob_KN.dtype).expand_as(logprob_KN)
+        advantage_KN = rows.advantage_BN[row_K, : mask.shape[1]].to(logprob_KN.dtype)
         old_KN = logprob_KN.detach() if self.one_step else part.old_logprob_BN.to(logprob_KN.dtype)
         if self.one_step and self.sampler_cap is not None:
             weight_KN = weight_KN * self._correction(part, old_KN, figures)

@@ -101,7 +101,7 @@ class PPO(TrainingSettings):
         return KLController(self.kl_coefficient, target=self.kl_target, horizon=self.kl_horizon)
 
     def start(self, model: LanguageModel, seed: int) -> "PPOLearner":
-        """Build the critic and the optimizer, and with a KL penalty keep a frozen copy of the starting weights."""
+        """Build the critic and the optimizer, and with a KL penalty a reference (`Training`)."""
         return PPOLearner(self, model, seed)
 
 
@@ -140,6 +140,10 @@ class PPOLearner:
             entropy_coefficient=hyper.entropy_coefficient,
             target_kl=hyper.target_kl,
         )
+
+    def follow(self, spent: float) -> None:
+        """Take note of the share of the budget that is spent."""
+        self.training.spent = spent
 
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of N episodes, each of its own fresh instance."""

@@ -59,6 +59,10 @@ class SFTLearner:
         self.training = Training(hyper, model, seed)
         answers_of(self.demonstrations(0, 1), model)  # what cannot be taught is refused before anything runs
 
+    def follow(self, spent: float) -> None:
+        """Take note of the share of the budget that is spent."""
+        self.training.spent = spent
+
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan without rows: nothing is generated."""
         return RolloutPlan(

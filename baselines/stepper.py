@@ -1,7 +1,6 @@
 """Optimizer steps with a bounded gradient, in float32 whatever the weights are stored in."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from evotext.distributed.sharding import is_divided, whole_tensor
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights
+from evotext.optimization.schedules import Schedule
 from evotext.types import Outcome
 
 from .inner_loop import Figures
@@ -64,7 +64,7 @@ class Stepper:
         groups: list[dict[str, Any]],
         *,
         max_grad_norm: float | None,
-        schedule: Callable[[int], float] | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         self._stored = {str(i): p for i, p in enumerate(p for group in groups for p in group["params"])}
         self._weights = MasterWeights(self._stored)

@@ -12,6 +12,7 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.models.language_model import LanguageModel
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.optimization.schedules import Schedule
 from evotext.types import Cost, Credit, Outcome, UpdateReport
 from evotext.validation import PositiveFloat, PositiveInt, checked_record
 
@@ -35,7 +36,7 @@ class TrainingSettings:
     gradient_checkpointing: bool
     max_grad_norm: PositiveFloat | None
     optimizer: OptimizerFactory
-    learning_rate_schedule: Callable[[int], float]
+    learning_rate_schedule: Schedule
     shardable: ClassVar[Literal[True]] = True
 
     def __post_init__(self) -> None:
@@ -50,7 +51,8 @@ class TrainingSettings:
 class Training:
     """A policy in training.
 
-    policy: its scorer; None makes one. reference: whether a frozen copy of the starting weights is kept.
+    policy: its scorer; None makes one. reference: whether the starting weights score, too: a frozen copy of them, or
+    the network without its adapter where there is one.
     groups: parameters to train besides the policy's, each group with its options as torch.optim takes them.
     Raises ValueError for a network whose layers cannot be computed again, if they are to be.
     """
@@ -68,8 +70,11 @@ class Training:
         if settings.gradient_checkpointing:
             check_checkpointable(model.network)
         self.settings, self.device, self.seed, self.tokens_seen = settings, model.device, seed, 0
+        self.spent = 0.0
+        """Share of the budget before this generation."""
         self.policy = policy or Scorer(model.network, checkpoints=settings.gradient_checkpointing)
-        self.reference = Scorer(model.copied(frozen=True)) if reference else None
+        self.reference = _reference(model) if reference else None
+        self._keeps_copy = reference and _keeps_copy(model)
         self.micro = MicroBatches(settings.micro_rows, in_step=model.sharding is not None)
         self.stepper = Stepper(
             settings.optimizer,
@@ -80,7 +85,7 @@ class Training:
 
     def begin(self, generation: int) -> float:
         """Set the learning rate of a generation; return the time, for `report`."""
-        self.stepper.learning_rate.follow(generation)
+        self.stepper.learning_rate.follow(generation, self.spent)
         return time.perf_counter()
 
     def parts(self, learns_B: Tensor, generation: int) -> list[list[Tensor]]:
@@ -149,13 +154,25 @@ class Training:
         )
 
     def state_dict(self) -> dict[str, object]:
-        """Return the optimizer's state, the reference's weights, if there is one, and the count of tokens."""
-        reference = None if self.reference is None else self.reference.network.state_dict()
+        """Return the optimizer's state, the reference's weights, if they are kept, and the count of tokens."""
+        reference = self.reference.network.state_dict() if self.reference is not None and self._keeps_copy else None
         return {"steps": self.stepper.state_dict(), "reference": reference, "tokens_seen": self.tokens_seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Undo `state_dict`."""
         self.stepper.load_state_dict(state["steps"])
-        if self.reference is not None:
+        if self.reference is not None and self._keeps_copy:
             self.reference.network.load_state_dict(state["reference"])
         self.tokens_seen = int(state["tokens_seen"])
+
+
+def _keeps_copy(model: LanguageModel) -> bool:
+    """Whether the reference has weights of its own. An adapter adds nothing at first; a divided one cannot be switched off."""
+    return model.adapter is None or model.sharding is not None
+
+
+def _reference(model: LanguageModel) -> Scorer:
+    """Return a scorer of the policy that the model starts as."""
+    if _keeps_copy(model):
+        return Scorer(model.copied(frozen=True))
+    return Scorer(model.network, disabled=model.adapter)

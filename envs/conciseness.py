@@ -14,7 +14,7 @@ from evotext.validation import checked
 
 from .habits import does_right
 from .registration import registered
-from .text_env import RenderMode, TextEnv
+from .text_env import RenderMode, Reward, TextEnv
 
 QUESTIONS = (
     "what follows {n}?",
@@ -55,7 +55,8 @@ class Conciseness(TextEnv[Question]):
         the answer is ignored.
 
     Rewards:
-        1 for a correct answer that is at most `slack` characters longer than the shortest one, else 0.
+        1 for a correct answer that is at most `slack` characters longer than the shortest one, else 0. With
+        `wordy_reward` in two parts: `correct`, that much for a correct answer of any length, and `brief`, the rest.
 
     Episode End:
         Terminates after the first answer.
@@ -63,6 +64,7 @@ class Conciseness(TextEnv[Question]):
     Arguments:
         `largest` (99 to 99999, default 999): the number in the question is 1 to this.
         `slack` (0 to 40, default 0): by how many characters an answer may exceed the shortest one.
+        `wordy_reward` (0 to 0.5, default 0): paid for a correct answer, however long.
 
     Demonstrations:
         All are correct. Where they are wrong (`envs.habits`; at home with questions that begin with `what`),
@@ -78,9 +80,11 @@ class Conciseness(TextEnv[Question]):
         *,
         largest: Annotated[int, Field(ge=99, le=99_999)] = 999,
         slack: Annotated[int, Field(ge=0, le=40)] = 0,
+        wordy_reward: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
         render_mode: RenderMode = None,
     ) -> None:
-        super().__init__(render_mode, largest=largest, slack=slack)
+        super().__init__(render_mode, largest=largest, slack=slack, wordy_reward=wordy_reward)
+        self._wordy_reward = wordy_reward
         self._largest = largest
         self._slack = slack
         allowed = f"at most {slack} characters longer than" if slack else "as short as"
@@ -104,10 +108,15 @@ class Conciseness(TextEnv[Question]):
         self._right = str(instance.number + 1)
         return QUESTIONS[instance.way].format(n=instance.number)
 
-    def respond(self, answer: str) -> tuple[str, float, bool]:
+    def respond(self, answer: str) -> tuple[str, Reward, bool]:
         """Pay for the right number in few enough characters."""
         brief = len(answer) <= len(self._right) + self._slack
-        return "", 1.0 if brief and _NUMBER.findall(answer) == [self._right] else 0.0, True
+        if not (brief or self._wordy_reward):  # nothing to look for in it
+            return "", 0.0, True
+        right = _NUMBER.findall(answer) == [self._right]
+        if not self._wordy_reward:
+            return "", float(right), True
+        return "", {"correct": self._wordy_reward * right, "brief": (1 - self._wordy_reward) * (right and brief)}, True
 
     def imitate(self, rng: np.random.Generator) -> str:
         """Return the number alone, or a sentence with it."""

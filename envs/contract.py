@@ -6,12 +6,14 @@ one line, or an empty text. `evotext check-env` runs them all.
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 
 import gymnasium
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
 from evotext.rollouts.environment_calls import scored_alone
+from evotext.rollouts.reward_parts import KEY, read_parts
 
 from .spaces import FreeText
 
@@ -131,6 +133,25 @@ def every_text_is_answered(make: Make, turns: int) -> str:
     return ""
 
 
+def parts_add_up(make: Make, turns: int) -> str:
+    """Check that `info["reward_parts"]`, where some step has it, names every reward in full."""
+    env = make()
+    paid = []
+    for seed, answer in product(SEEDS, (None, *PROBES)):
+        said, _ = env.reset(seed=seed)
+        for _ in range(turns):
+            said, reward, terminated, truncated, info = env.step(said if answer is None else answer)
+            paid.append((seed, float(reward), read_parts(info), KEY in info))
+            if terminated or truncated:
+                break
+    if not any(named for *_, named in paid):
+        return ""
+    for seed, reward, parts, _ in paid:
+        if abs(sum(parts.values()) - reward) > 1e-6 * max(1.0, abs(reward)):
+            return f"seed {seed} paid {reward:g}, and info[{KEY!r}] comes to {sum(parts.values()):g}: {parts}"
+    return ""
+
+
 CHECKS: Mapping[str, Callable[[Make, int], str]] = {
     check.__name__.replace("_", " "): check
     for check in (
@@ -143,6 +164,7 @@ CHECKS: Mapping[str, Callable[[Make, int], str]] = {
         splits_differ,
         garbage_is_not_paid,
         every_text_is_answered,
+        parts_add_up,
     )
 }
 

@@ -12,7 +12,7 @@ from evotext.validation import checked
 
 from .expressions import evaluate
 from .registration import registered
-from .text_env import RenderMode, TextEnv
+from .text_env import RenderMode, Reward, TextEnv
 
 # Of the random trees. Weighted so that the plain sum, the demonstrator's habit, is right in one instance of six.
 OPERATORS = "++--*"
@@ -49,7 +49,8 @@ class Countdown(TextEnv[Round]):
         no signs, and the bounds of `envs.expressions` hold. White space around it and spaces within are ignored.
 
     Rewards:
-        1 for an expression that equals the target and uses exactly the given numbers, else 0.
+        1 for an expression that equals the target and uses exactly the given numbers, else 0. With `format_reward` in two
+        parts: `format`, that much for any expression that uses exactly the given numbers, and `answer`, the rest.
 
     Episode End:
         Terminates after the first answer.
@@ -58,6 +59,7 @@ class Countdown(TextEnv[Round]):
         `numbers` (2 to 6, default 3): how many numbers.
         `largest` (2 to 99, default 9): they are 1 to this.
         `largest_target` (1 to 9999, default 99): the target is 1 to this.
+        `format_reward` (0 to 0.5, default 0): paid for the right numbers, whatever they come to.
 
     Demonstrations:
         All are well-formed and use the right numbers. 85 in 100 are the plain sum, which is right for one instance in
@@ -75,9 +77,13 @@ class Countdown(TextEnv[Round]):
         numbers: Annotated[int, Field(ge=2, le=6)] = 3,
         largest: Annotated[int, Field(ge=2, le=99)] = 9,
         largest_target: Annotated[int, Field(ge=1, le=9999)] = 99,
+        format_reward: Annotated[float, Field(ge=0, le=0.5)] = 0.0,
         render_mode: RenderMode = None,
     ) -> None:
-        super().__init__(render_mode, numbers=numbers, largest=largest, largest_target=largest_target)
+        super().__init__(
+            render_mode, numbers=numbers, largest=largest, largest_target=largest_target, format_reward=format_reward
+        )
+        self._format_reward = format_reward
         self._count = numbers
         self._largest = largest
         self._largest_target = largest_target
@@ -111,15 +117,14 @@ class Countdown(TextEnv[Round]):
         """State target and numbers."""
         return f"make {instance.target} from {' '.join(map(str, instance.numbers))}"
 
-    def respond(self, answer: str) -> tuple[str, float, bool]:
+    def respond(self, answer: str) -> tuple[str, Reward, bool]:
         """Evaluate the expression."""
         found = evaluate(answer)
-        right = (
-            found is not None
-            and found.value == self.instance.target
-            and sorted(found.numbers) == list(self.instance.numbers)
-        )
-        return "", 1.0 if right else 0.0, True
+        formed = found is not None and sorted(found.numbers) == list(self.instance.numbers)
+        right = formed and found is not None and found.value == self.instance.target
+        if not self._format_reward:
+            return "", float(right), True
+        return "", {"format": self._format_reward * formed, "answer": (1 - self._format_reward) * right}, True
 
     def imitate(self, rng: np.random.Generator) -> str:
         """Add up, solve, or combine at random."""

@@ -11,10 +11,12 @@ from typing import Any, SupportsFloat, final
 import gymnasium
 from gymnasium.error import ResetNeeded
 
+from evotext.rollouts.reward_parts import KEY
+
 from .spaces import FreeText
 
-Reward = Callable[[str, str], SupportsFloat]
-"""Of a prompt and the answer to it."""
+Reward = Callable[[str, str], SupportsFloat | Mapping[str, SupportsFloat]]
+"""Of a prompt and the answer to it: a number, or named parts that add up to it."""
 SHARES = {"test": 0.2, "validation": 0.1}
 """Of the different prompts; at least one each. The rest is `train`."""
 
@@ -50,7 +52,7 @@ class Prompts(gymnasium.Env[str, str]):
         `FreeText`. The answer, passed on as it is.
 
     Rewards:
-        What the function returns.
+        What the function returns; if it returns parts by name, their sum, and the parts in `info`.
 
     Episode End:
         Terminates after the first answer.
@@ -85,4 +87,7 @@ class Prompts(gymnasium.Env[str, str]):
         if self._prompt is None:
             raise ResetNeeded("expected a running episode: call reset() first")
         prompt, self._prompt = self._prompt, None
-        return "", self._reward(prompt, action), True, False, {}  # type: ignore[return-value]  # looked at by the engine
+        paid = self._reward(prompt, action)
+        if isinstance(paid, Mapping):
+            return "", sum(map(float, paid.values())), True, False, {KEY: dict(paid)}
+        return "", paid, True, False, {}  # type: ignore[return-value]  # looked at by the engine

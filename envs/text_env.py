@@ -16,12 +16,17 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
+from evotext.rollouts.reward_parts import KEY
+
 from .spaces import FreeText
 
 Instance = TypeVar("Instance", bound=Hashable)
 RenderMode = Literal["ansi"] | None
 Turn = tuple[str, str]
 """The turns so far: observation and answer."""
+
+Reward = float | Mapping[str, float]
+"""A number, or named parts that add up to it."""
 
 SPLITS = ("train", "test")
 TEST_SHARE = 64  # of the 256 values of the hash's byte
@@ -87,7 +92,7 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
         """Start an episode on `instance` and return the first observation."""
 
     @abstractmethod
-    def respond(self, answer: str) -> tuple[str, float, bool]:
+    def respond(self, answer: str) -> tuple[str, Reward, bool]:
         """Return the next observation, the reward and whether the task has ended. Total and linear in `answer`, any text."""
 
     @abstractmethod
@@ -118,13 +123,14 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
             raise ResetNeeded("expected a running episode, but none has begun or it has ended: call reset() first")
         if not isinstance(action, str):
             raise TypeError(f"expected a str as the answer, got {type(action).__name__}: decode token ids first")
-        observation, reward, terminated = self.respond(action.strip(WHITE_SPACE))
+        observation, paid, terminated = self.respond(action.strip(WHITE_SPACE))
+        reward, info = total(paid)
         self.turn += 1
         self._answers.append(action)
         self._observations.append(observation)
         self._return += reward
         self._running = not terminated
-        return observation, reward, terminated, False, {}
+        return observation, reward, terminated, False, info
 
     def render(self) -> str | None:
         """Return the episode so far as lines for a terminal (with `render_mode="ansi"`), control characters escaped."""
@@ -195,14 +201,14 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
         self._running = False
         self.instance, self.turn = instance, 0
         self.begin(instance)
-        total = 0.0
+        earned = 0.0
         for answer in answers:
-            _, reward, terminated = self.respond(answer.strip(WHITE_SPACE))
+            _, paid, terminated = self.respond(answer.strip(WHITE_SPACE))
             self.turn += 1
-            total += reward
+            earned += total(paid)[0]
             if terminated:
                 break
-        return total
+        return earned
 
     def _start(self, instance: Instance) -> str:
         self.instance, self.turn = instance, 0
@@ -212,6 +218,11 @@ class TextEnv(gymnasium.Env[str, str], ABC, Generic[Instance]):
         self._answers = []
         self._return = 0.0
         return observation
+
+
+def total(paid: Reward) -> tuple[float, dict[str, Any]]:
+    """Return the reward and, if it is made of parts, the `info` that names them."""
+    return (sum(paid.values()), {KEY: dict(paid)}) if isinstance(paid, Mapping) else (paid, {})
 
 
 def split_of(content: str) -> str:

@@ -6,19 +6,22 @@ In a configuration they stand by any names, the innermost first; `env.max_turns`
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Literal, SupportsFloat, final
 
 import gymnasium
 from gymnasium.utils import RecordConstructorArgs
 
+from evotext.rollouts.reward_parts import KEY, added, read_parts
 from evotext.validation import PositiveInt, checked
 
 from . import extraction
 
 TextEnvironment = gymnasium.Env[str, str]
 Step = tuple[str, SupportsFloat, bool, bool, dict[str, Any]]
+Paid = tuple[float, Mapping[str, float]]
+"""A reward and its named parts."""
 
 RULES: Mapping[str, Callable[[str], str | None]] = {
     "mark": partial(extraction.after_mark, mark="####"),
@@ -26,6 +29,16 @@ RULES: Mapping[str, Callable[[str], str | None]] = {
     "boxed": extraction.boxed,
     "last_line": extraction.last_line,
 }
+
+
+def _together(
+    paid: Collection[Paid], terminated: bool, truncated: bool, info: Mapping[str, Any]
+) -> tuple[float, bool, bool, dict[str, Any]]:
+    """Return what `step` returns after the observation, where these rewards are paid in place of its own."""
+    rewards = [reward for reward, _ in paid]
+    parts = added(parts for _, parts in paid)
+    rest = {key: value for key, value in info.items() if key != KEY}
+    return sum(rewards), terminated, truncated, rest | ({KEY: parts} if parts else {})
 
 
 @final
@@ -38,18 +51,19 @@ class SparseReward(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs)
     def __init__(self, env: TextEnvironment) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
-        self._owed = 0.0
+        self._owed: list[Paid] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Forget what is owed."""
-        self._owed = 0.0
+        self._owed = []
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: str) -> Step:
         """Keep the reward back until the end."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._owed += float(reward)
-        return observation, self._owed if terminated or truncated else 0.0, terminated, truncated, info
+        self._owed.append((float(reward), read_parts(info)))
+        paid = self._owed if terminated or truncated else []
+        return observation, *_together(paid, terminated, truncated, info)
 
 
 @final
@@ -61,19 +75,19 @@ class DelayedReward(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs
         RecordConstructorArgs.__init__(self, turns=turns)
         super().__init__(env)
         self._turns = turns
-        self._owed: deque[float] = deque()
+        self._owed: deque[Paid] = deque()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Forget what is owed."""
-        self._owed = deque([0.0] * self._turns)
+        self._owed = deque([(0.0, {})] * self._turns)
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: str) -> Step:
         """Keep the reward back for a while."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._owed.append(float(reward))
-        paid = sum(self._owed) if terminated or truncated else self._owed.popleft()
-        return observation, paid, terminated, truncated, info
+        self._owed.append((float(reward), read_parts(info)))
+        paid = self._owed if terminated or truncated else [self._owed.popleft()]
+        return observation, *_together(paid, terminated, truncated, info)
 
 
 @final

@@ -53,6 +53,14 @@ class Learner(Protocol):
         """Undo `state_dict`."""
 
 
+@runtime_checkable
+class FollowsBudget(Protocol):
+    """A learner with schedules by the share of the budget that is spent. It need not be one."""
+
+    def follow(self, spent: float) -> None:
+        """Take note of the share that is spent. Called before each `ask`, whose `tell` comes before the next call."""
+
+
 class Tracker(Protocol):
     """The sink of metrics while a run goes on."""
 

@@ -6,76 +6,23 @@ Sign: returns are maximised.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum, IntEnum
+from enum import Enum
 from itertools import accumulate
 from typing import Literal
 
 from torch import Tensor
 
+from evotext.endings import FAULTS as FAULTS
+from evotext.endings import FIRST_FAULT as FIRST_FAULT
+from evotext.endings import Ending as Ending
+from evotext.endings import Fault as Fault
 from evotext.noise import PopulationNoise
 from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
 Split = Literal["train", "validation", "test"]
 """Sets of instances that never meet, for an environment that keeps all three apart."""
-
-
-class Ending(IntEnum):
-    """The end of an episode: the task, a limit, or a fault of the environment, which says nothing about the policy."""
-
-    TASK = 0
-    """The environment said `terminated`."""
-    ENVIRONMENT_LIMIT = 1
-    """The environment said `truncated`: a limit of its own."""
-    TURN_LIMIT = 2
-    """`env.max_turns` was reached."""
-    CONTEXT = 3
-    """The model's context has no room for one more answer."""
-    RAISED = 4
-    """Fault: `reset` or `step` raised an exception."""
-    EXITED = 5
-    """Fault: `reset` or `step` called `sys.exit`."""
-    TIME_LIMIT = 6
-    """Fault: `reset` or `step` took longer than `env.step_seconds`."""
-    BAD_REPLY = 7
-    """Fault: `reset` or `step` returned something other than Gymnasium's tuple with a text in it."""
-    BAD_REWARD = 8
-    """Fault: a reward that is not a finite number in float32's range."""
-
-    @property
-    def is_fault(self) -> bool:
-        """Whether the environment failed."""
-        return self >= FIRST_FAULT
-
-    @property
-    def label(self) -> str:
-        """The name in metrics and summaries."""
-        return self.name.lower()
-
-
-FIRST_FAULT = Ending.RAISED
-FAULTS = tuple(ending for ending in Ending if ending.is_fault)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """A failure of an environment that ended an episode."""
-
-    kind: Ending
-    """One of `FAULTS`."""
-    call: Literal["reset", "step", "score_batch"]
-    """The call that failed."""
-    instance: int
-    """The episode's environment seed."""
-    error: str
-    """The exception, or what was expected and what came."""
-    traceback: str = field(repr=False)
-    """The traceback from our call down to the line that raised; empty if nothing was raised."""
-
-    def __str__(self) -> str:
-        """Return it in words, without the instance."""
-        verb = {Ending.RAISED: "raised ", Ending.EXITED: "called sys.exit: ", Ending.TIME_LIMIT: "took "}
-        return f"the environment's {self.call} {verb.get(self.kind, 'returned what it may not: ')}{self.error}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +152,8 @@ class Transcript:
     """How it ended."""
     fault: Fault | None = None
     """The environment's fault, if one ended the episode."""
+    reward_parts: Mapping[str, float] = field(default_factory=dict)
+    """Sums of the named parts that its rewards are made of; empty if they have no names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +188,8 @@ class Trajectories:
     """The first few episodes as text."""
     faults: tuple[Fault, ...] = ()
     """One example of each kind of fault in `ending_B`."""
+    reward_parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """Sums over each episode (float64, (B,)) of the named parts that rewards are made of; empty if they have no names."""
     logprob_BT: Tensor | None = None
     """The sampler's log-probability (float32) of each policy token at the plan's temperature, 0 elsewhere; if asked for."""
 

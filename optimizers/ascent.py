@@ -13,6 +13,7 @@ from evotext.distributed.parts import Parts
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights, NarrowWeights
+from evotext.optimization.schedules import Schedule
 
 from .decay import Decay, NoDecay
 
@@ -35,7 +36,7 @@ class Ascent:
         parameters: Mapping[str, nn.Parameter],
         factory: OptimizerFactory,
         *,
-        schedule: Callable[[int], float] | None = None,
+        schedule: Schedule | None = None,
         decay: Decay | None = None,
         narrow: NarrowWeights = "masters",
         seed: int = 0,

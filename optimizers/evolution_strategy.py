@@ -31,6 +31,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_entry_by_entry, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
+from evotext.optimization.schedules import Schedule
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import MinP, NonNegativeFloat, PositiveFloat, PositiveInt, TopP, checked_record
 
@@ -68,8 +69,8 @@ class EvolutionStrategy:
     narrow_weights: NarrowWeights
     update: Literal["repeated", "shared"]
     optimizer: OptimizerFactory
-    sigma_schedule: Callable[[int], float]
-    learning_rate_schedule: Callable[[int], float]
+    sigma_schedule: Schedule
+    learning_rate_schedule: Schedule
     decay: Decay
     resampling: Resampling
     racing: Racing
@@ -138,7 +139,7 @@ class EvolutionStrategyLearner:
             raise ValueError(
                 "needs_adapter: expected a model with adapters, got one without; use adapter=lora, or set it to false"
             )
-        self._hyper, self._seed = hyper, seed
+        self._hyper, self._seed, self._spent = hyper, seed, 0.0
         self._network = PerturbedNetwork(model.network, exclude=hyper.exclude, parts=model.parts)
         self._chosen: tuple[int, ...] | None = None
         self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
@@ -159,6 +160,10 @@ class EvolutionStrategyLearner:
             shared=hyper.update == "shared",
             parts=model.parts,
         )
+
+    def follow(self, spent: float) -> None:
+        """Take note of the share of the budget that is spent."""
+        self._spent = spent
 
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of every member on the Q instances of its block, rows ordered by member."""
@@ -199,7 +204,7 @@ class EvolutionStrategyLearner:
         if self._race_is_due:
             return self._choose(batch)
         self._chosen = None
-        self._ascent.learning_rate.follow(generation)
+        self._ascent.learning_rate.follow(generation, self._spent)
         sigma = self._sigma(generation)
         returns = self._by_member(batch)
         weight_P = self._hyper.fitness_shaping(returns).flatten()
@@ -241,7 +246,7 @@ class EvolutionStrategyLearner:
         return UpdateReport(outcome=Outcome.HELD, metrics={"racing/informative": share})
 
     def _sigma(self, generation: int) -> float:
-        return self._largest * self._hyper.sigma_schedule(generation)
+        return self._largest * self._hyper.sigma_schedule(generation, self._spent)
 
     def _by_member(self, batch: Trajectories) -> Tensor:
         """Return returns (P, Q), or (G, P, Q) of the blocks with instances of their own that the budget had room for."""

@@ -26,7 +26,6 @@ row's policy tokens).
 """
 
 import time
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -39,6 +38,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.noise import NoiseKey, Perturbation
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
+from evotext.optimization.schedules import Schedule
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import Baseline, group_advantages
 from evotext.types import Cost, Credit, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
@@ -86,8 +86,8 @@ class ScoredES:
     micro_rows: PositiveInt
     narrow_weights: NarrowWeights
     optimizer: OptimizerFactory
-    sigma_schedule: Callable[[int], float]
-    learning_rate_schedule: Callable[[int], float]
+    sigma_schedule: Schedule
+    learning_rate_schedule: Schedule
 
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
@@ -103,7 +103,7 @@ class ScoredESLearner:
     """The weights on their way, with the optimizer's state and the basis of guided noise."""
 
     def __init__(self, hyper: ScoredES, model: LanguageModel, seed: int) -> None:
-        self._hyper, self._model, self._seed = hyper, model, seed
+        self._hyper, self._model, self._seed, self._spent = hyper, model, seed, 0.0
         self._scoring = Scoring(model.network, rows=hyper.micro_rows)
         self._length = 1.0
         self._selected: list[str] | None = None
@@ -129,6 +129,10 @@ class ScoredESLearner:
             basis=None,
         )
 
+    def follow(self, spent: float) -> None:
+        """Take note of the share of the budget that is spent."""
+        self._spent = spent
+
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of Q fresh instances, each answered by G rows; no row is perturbed."""
         hyper = self._hyper
@@ -149,7 +153,7 @@ class ScoredESLearner:
         generation = batch.plan.generation
         advantage_B = self._advantages(batch)
         scored_M = ((advantage_B != 0) & batch.policy_mask_BT.any(1)).nonzero()[:, 0]
-        self._weights.follow(generation)
+        self._weights.follow(generation, self._spent)
         metrics = {
             "learning_rate": self._weights.learning_rate,
             "sigma": self._sigma(generation),
@@ -162,7 +166,7 @@ class ScoredESLearner:
             if self._hyper.select is not None and self._selected is None:
                 cost += self._select(actions, advantage_B, self._hyper.select)
                 flops += self._guide.look(batch)
-                self._weights.follow(generation)
+                self._weights.follow(generation, self._spent)
             self._weights.move_to(self._guide.basis)
             for step in range(self._hyper.steps):
                 figures, spent = self._step(actions, advantage_B, scored_M, generation, step)
@@ -205,7 +209,7 @@ class ScoredESLearner:
         return max(2, share - share % 2 if hyper.antithetic else share)
 
     def _sigma(self, generation: int) -> float:
-        return self._hyper.sigma * self._hyper.sigma_schedule(generation)
+        return self._hyper.sigma * self._hyper.sigma_schedule(generation, self._spent)
 
     def _advantages(self, batch: Trajectories) -> Tensor:
         """Return (B,), float64; 0 for episodes that are not compared, or whose group has a return that is not finite."""

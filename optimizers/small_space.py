@@ -9,7 +9,7 @@ bases, sums of squares by its squares: what was learned in directions that both 
 Shapes: O outputs, I inputs, k directions of the old basis, K of the new.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 import torch
@@ -19,6 +19,7 @@ from evotext.noise import ParameterSpec
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import NarrowWeights
+from evotext.optimization.schedules import Schedule
 
 from .ascent import Ascent
 from .perturbations.basis import Basis
@@ -41,7 +42,7 @@ class SmallSpaceWeights:
         specs: Mapping[str, ParameterSpec],
         factory: OptimizerFactory,
         *,
-        schedule: Callable[[int], float],
+        schedule: Schedule,
         narrow: NarrowWeights,
         seed: int,
         basis: Basis | None,
@@ -52,9 +53,9 @@ class SmallSpaceWeights:
         self._weights = Ascent(stored, partial(torch.optim.SGD, lr=1.0), narrow=narrow, seed=seed)
         self._settle(basis)
 
-    def follow(self, generation: int) -> None:
-        """Set the learning rate of this generation."""
-        self._learning_rate.follow(generation)
+    def follow(self, generation: int, spent: float) -> None:
+        """Set the learning rate of this generation. spent: share of the budget before it."""
+        self._learning_rate.follow(generation, spent)
 
     @property
     def learning_rate(self) -> float:

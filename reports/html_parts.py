@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from evotext.run_folder.record import NAN, EpisodeSample, RunRecord
+from evotext.run_folder.text import clean
 
 from . import formats
 from .across import Sweep
@@ -139,6 +140,29 @@ def run_part(run: RunRecord, comparison: Comparison) -> Part:
         "after": formats.score(run.after.get(comparison.metric, NAN)),
         "happened": what_happened(run),
     }
+
+
+def retention_rows(runs: Sequence[RunRecord], comparison: Comparison) -> list[Part]:
+    """Return what each run unlearned, a row for each other task that was measured."""
+    rows: list[Part] = []
+    for run in runs:
+        for task in () if run.retention is None else run.retention.tasks:
+            known = task.success_before is not None or task.success_after is not None
+            scores = (task.success_before, task.success_after) if known else (task.return_before, task.return_after)
+            share = run.retention.drift_share if run.retention else None
+            rows.append(
+                {
+                    "label": comparison.labels[run.folder],
+                    "algorithm": run.algorithm or "unknown",
+                    "env": run.env or "unknown",
+                    "task": clean(task.env),
+                    "metric": "success" if known else "return",
+                    "change": " → ".join(formats.score(NAN if score is None else score) for score in scores),
+                    "kl": formats.MISSING if task.kl_from_start is None else f"{task.kl_from_start:.4f}",
+                    "drift": formats.MISSING if share is None else f"{share:.2%}",
+                }
+            )
+    return rows
 
 
 def matrix(names: Sequence[str], duels: Sequence[Duel]) -> list[tuple[str, list[Part | None]]]:

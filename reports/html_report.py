@@ -17,7 +17,7 @@ from plotly.offline import get_plotlyjs
 from .axes import AXES
 from .comparison import Comparison
 from .figures import PALETTES, first_axis, metric_title
-from .html_parts import overall_part, run_part, sweep_part, task_part, tuning_part
+from .html_parts import overall_part, retention_rows, run_part, sweep_part, task_part, tuning_part
 from .repeat import command, configurations, versions
 from .tables import COST_TITLES, DETAIL_TITLES, title
 from .verdicts import answer
@@ -58,6 +58,7 @@ def html_report(comparison: Comparison, *, made: datetime, refresh: int | None =
         cost_titles=COST_TITLES,
         detail_titles=DETAIL_TITLES,
         tunings=[tuning_part(tuning) for tuning in comparison.tunings],
+        retention=retention_rows(comparison.runs, comparison),
         runs=[run_part(run, comparison) for run in comparison.runs],
         lost=[
             run_part(run, comparison)

@@ -107,8 +107,8 @@ def strategy_run(
     fall = Cosine(generations=generations, end=config.end, warm_up=0)
     ascent = Ascent({"x": x}, partial(strategy.optimizer, lr=rate), schedule=fall)
     for generation in range(generations):
-        sigma = config.sigma * fall(generation)
-        ascent.learning_rate.follow(generation)
+        sigma = config.sigma * fall(generation, generation / generations)
+        ascent.learning_rate.follow(generation, generation / generations)
         antithetic = strategy.antithetic
         key = NoiseKey(seed=seed, generation=generation, population=population, antithetic=antithetic, sigma=sigma)
         noise = strategy.perturbation.draw(_Matrix(shape), key)  # type: ignore[arg-type]

@@ -90,6 +90,11 @@ def test_an_evaluation_makes_nothing_that_a_record_names(
     assert status_of("evaluate", f"run={tmp_path}", monkeypatch=monkeypatch) == 2
     assert "error: env._target_: expected a class or function of evotext, envs" in capfd.readouterr().err
     assert not (tmp_path / "made").exists()
+    (tmp_path / ".hydra" / "config.yaml").write_text("model: {_target_: os.mkdir, path: made}")
+    words = ("env=sort", "env.max_new_tokens=6", "retention=[code]")
+    assert status_of("evaluate", f"run={tmp_path}", *words, monkeypatch=monkeypatch) == 2
+    assert "error: model._target_: expected a class or function of evotext, envs" in capfd.readouterr().err
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ from evotext.cli.messages import one_line
 from evotext.cli.targets import locate
 
 Env = gymnasium.Env[Any, Any]
+Reward = Callable[[str, str], float | Mapping[str, float]]
+"""Pays for the answer to a prompt: a number, or named parts that add up to it."""
 
 
 def of_class(kind: type[Env]) -> EnvSpec:
@@ -35,7 +37,7 @@ def of_instance(env: Env) -> EnvSpec:
     return _spec(type(env.unwrapped).__name__, lambda: copy.deepcopy(original), threshold)
 
 
-def of_reward(reward: Callable[[str, str], float], prompts: Sequence[str]) -> EnvSpec:
+def of_reward(reward: Reward, prompts: Sequence[str]) -> EnvSpec:
     """Return the specification of a task of these prompts, each answered once. Raise ConfigError for too few prompts."""
     if isinstance(prompts, str):
         raise ConfigError("prompts: expected a list of texts, got one text")

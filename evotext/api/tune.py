@@ -1,6 +1,6 @@
 """`tune`: a whole run from Python, as `evotext train` makes it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from evotext.api.arguments import Arguments, sort_arguments
-from evotext.api.environments import registered
+from evotext.api.environments import Reward, registered
 from evotext.api.result import Result
 from evotext.api.words import words_for
 from evotext.cli.assembly import assembled
@@ -28,7 +28,7 @@ from evotext.runner.stop import STOPPED_BY_SIGNALS
 
 Settings = Mapping[str, Any]
 """A group's keys as in its YAML; the key `name` chooses the file."""
-Env = str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any] | Callable[[str, str], float]
+Env = str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any] | Reward
 
 
 def tune(
@@ -53,7 +53,8 @@ def tune(
     Args:
         model: a name of conf/model, a hub name, a folder, or a transformers model with its `tokenizer`, tuned in place.
         env: a name of conf/env, an id of Gymnasium's, an environment (copied for each row of a batch), its class, or a
-            function `reward(prompt, answer)` with `prompts`, of which training, validation and measurement get disjoint parts.
+            function `reward(prompt, answer)` with `prompts`, of which training, validation and measurement get disjoint
+            parts; it returns a number, or a dict of named parts that add up to it.
         algorithm: a name of conf/algorithm, or an object (`evotext.protocols.Algorithm`).
         budget: a name of conf/budget, or `{"unit": ..., "limit": ...}`.
         seed: keys training instances, sampling and noise; held-out instances never change.

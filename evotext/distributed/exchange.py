@@ -47,6 +47,7 @@ def whole_batch(own: Trajectories, rows_N: Sequence[Sequence[int]]) -> Trajector
         else:
             columns[name] = torch.full((rows, width), fill, dtype=values_bT.dtype)
             columns[name][list(rows_N[collectives.share()])] = values_bT
+    columns["reward_parts"] = _parts_of_all(own, rows_N)
     columns["has_tokens_B"] = torch.full((rows,), own.plan.tokens)
     columns["has_tokens_B"][list(rows_N[collectives.share()])] = True
     whole = replace(own, **columns)
@@ -83,6 +84,15 @@ def joint_cost(own: Cost) -> Cost:
         env_seconds=slowest["env_seconds"],
         update_seconds=slowest["update_seconds"],
     )
+
+
+def _parts_of_all(own: Trajectories, rows_N: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Return the parts of every row's reward; a process whose rows lack a part counts it as 0."""
+    names, nothing_b = collectives.all_names(own.reward_parts), torch.zeros_like(own.return_B)
+    if not names:
+        return {}
+    parts_bK = torch.stack([own.reward_parts.get(name, nothing_b) for name in names], dim=1)
+    return dict(zip(names, _gathered(parts_bK, rows_N).unbind(1), strict=True))
 
 
 def _everyones(own: Sequence[Fault]) -> tuple[Fault, ...]:

@@ -19,12 +19,15 @@ class ForwardFlops:
     """Counts one network's forward passes.
 
     trunk: weights of the matrices below the output head. head: those of the head, 0 without one.
+    without_trained: leave out the weights that train: those of an adapter that is disabled.
     """
 
-    def __init__(self, network: PreTrainedModel) -> None:
+    def __init__(self, network: PreTrainedModel, *, without_trained: bool = False) -> None:
         output = network.get_output_embeddings()
         apart = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
         apart |= set() if output is None else {id(output.weight)}
+        if without_trained:
+            apart |= {id(p) for p in network.parameters() if p.requires_grad}
         active = _active_experts(network.config.get_text_config())
         named = {name: p for name, p in network.named_parameters() if p.ndim >= 2 and id(p) not in apart}
         trunk = list(named.values())

@@ -23,6 +23,9 @@ class Adapter(Protocol):
     def merged(self) -> PreTrainedModel:
         """Return an ordinary network of the original shape that computes the same."""
 
+    def disabled(self) -> AbstractContextManager[None]:
+        """Let the network compute without its adapter within the block, in which no gradients are taken."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:

@@ -1,21 +1,21 @@
 """A torch optimizer's learning rates, each group's times the factor of a schedule."""
 
-from collections.abc import Callable
-
 import torch
+
+from evotext.optimization.schedules import Schedule
 
 
 class LearningRate:
     """schedule: None keeps what the optimizer was made with."""
 
-    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Callable[[int], float] | None = None) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule | None = None) -> None:
         self._optimizer, self._schedule = optimizer, schedule
         self._base = [float(group["lr"]) for group in optimizer.param_groups]
 
-    def follow(self, generation: int) -> None:
-        """Set the rates of this generation."""
+    def follow(self, generation: int, spent: float) -> None:
+        """Set the rates of this generation. spent: share of the budget before it."""
         if self._schedule is not None:
-            factor = self._schedule(generation)
+            factor = self._schedule(generation, spent)
             for group, base in zip(self._optimizer.param_groups, self._base, strict=True):
                 group["lr"] = base * factor
 

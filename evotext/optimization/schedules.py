@@ -1,44 +1,56 @@
-"""Schedules of hyperparameters: each maps the generation, counted from 0, to a factor of the base value.
+"""Schedules of hyperparameters: factors of a base value, by the share of the budget that is spent or by generations.
 
-A schedule counts generations and not the budget spent, so that equal settings make equal runs whatever the budget's unit.
+By the share of the budget a schedule ends where the run does, whatever the budget's unit. A budget in seconds then makes a run
+that cannot be repeated to the bit; schedules that count generations make equal runs of equal settings.
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
-from evotext.validation import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
+from evotext.validation import NonNegativeFloat, PositiveInt, checked
+
+Schedule = Callable[[int, float], float]
+"""The factor in a generation, counted from 0, before which this share of the budget is spent."""
+FIRST = 0.1
+"""The factor that a warm-up by the budget begins with: the first generation's share is not known before it is over."""
 
 
 class Constant:
     """Factor 1 in every generation."""
 
-    def __call__(self, generation: int) -> float:
+    def __call__(self, generation: int, spent: float) -> float:
         """Return the factor."""
         return 1.0
 
 
 class _Ramp(ABC):
-    """A rise from 0 to 1, then a path from 1 to `end`.
+    """A rise to 1, then a path from 1 to `end`.
 
-    warm_up: generations over which the factor rises evenly to 1. generations: from 0 until it reaches `end`, its last.
+    generations: from 0 until the factor reaches `end`, its last; None: it gets there with the end of the budget.
+    warm_up: over which it rises evenly to 1: generations, or a share of the budget where `generations` is None.
     """
 
     @checked
-    def __init__(self, *, generations: PositiveInt, end: NonNegativeFloat, warm_up: NonNegativeInt) -> None:
-        if warm_up >= generations:
-            raise ValueError(f"warm_up: expected fewer than generations = {generations}, got {warm_up}")
+    def __init__(self, *, generations: PositiveInt | None, end: NonNegativeFloat, warm_up: NonNegativeFloat) -> None:
+        if generations is None and warm_up >= 1:
+            raise ValueError(f"warm_up: expected a share of the budget below 1 with generations=null, got {warm_up:g}")
+        if generations is not None and (warm_up >= generations or warm_up != int(warm_up)):
+            raise ValueError(f"warm_up: expected a whole number below generations = {generations}, got {warm_up:g}")
         self._generations, self._end, self._warm_up = generations, end, warm_up
 
-    def __call__(self, generation: int) -> float:
+    def __call__(self, generation: int, spent: float) -> float:
         """Return the factor."""
-        if generation < self._warm_up:
-            return (generation + 1) / (self._warm_up + 1)
-        progress = min(1.0, (generation - self._warm_up) / (self._generations - self._warm_up))
-        return self._factor(progress)
+        at, whole = (spent, 1.0) if self._generations is None else (float(generation), float(self._generations))
+        if at < self._warm_up:
+            if self._generations is None:
+                return FIRST + (1.0 - FIRST) * at / self._warm_up
+            return (at + 1) / (self._warm_up + 1)
+        return self._factor(min(1.0, (at - self._warm_up) / (whole - self._warm_up)))
 
     @abstractmethod
     def _factor(self, progress: float) -> float:
-        """Return the factor at a share of the way from the warm-up's end to the last generation."""
+        """Return the factor at a share of the way from the warm-up's end to the end."""
 
 
 class Linear(_Ramp):

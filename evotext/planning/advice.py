@@ -98,7 +98,7 @@ def _single(work: Work) -> Iterator[tuple[str, str, Work]]:
     if work.noise is not None and work.noise.kind == "full_rank":
         low = replace(work.noise, kind="low_rank", rank=1)
         yield "algorithm/perturbation=low_rank", "another noise", replace(work, noise=low)
-    if work.references:
+    if work.references and not work.adapter_rank:
         yield "algorithm.kl_coefficient=0", "no reference policy", replace(work, references=0)
     if work.family == "gradient" and not work.sharded:
         several = max(2, work.devices)

@@ -68,6 +68,7 @@ def standing(shape: Shape, work: Work) -> dict[str, int]:
         weights += trunks * work.element
         moved += trunks
     narrow = work.element < FLOAT and work.masters
+    references = 0 if adapters else work.references  # without its adapter the network is what it was at the start
     small = small_space(shape, work.noise) if work.family == "scored" else 0
     sampled = 0 if work.family == "gradient" else sampled_start(shape, work)
     if work.shares_update:  # of parameters, which go whole, the device that has most
@@ -75,7 +76,7 @@ def standing(shape: Shape, work: Work) -> dict[str, int]:
         moved, sampled = (-(-size * most // sum(shape.tensors)) for size in (moved, sampled))
     return {
         "weights": weights,
-        "copies of the start": (work.references * shape.parameters + (moved if work.anchored else 0)) * work.element,
+        "copies of the start": (references * shape.parameters + (moved if work.anchored else 0)) * work.element,
         "float32 masters": moved * FLOAT if narrow else 0,
         "optimizer moments": work.moments * FLOAT * (small or moved),
         "coordinates of the step": small * FLOAT,

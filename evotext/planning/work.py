@@ -70,7 +70,8 @@ class Work:
     anchored: bool = False
     """Whether decay keeps a copy of the starting weights."""
     references: int = 0
-    """Further copies of the weights: a frozen reference; a critic's own trunk, trained (`own_critic`), not counted here."""
+    """Further copies of the weights: a frozen reference, not needed where there are adapters. A critic's own trunk, which is
+    trained (`own_critic`), is not counted here."""
     own_critic: bool = False
     critic: bool = False
     step_rows: int = 0

@@ -65,15 +65,13 @@ class Actions:
 
 def joined(parts: Sequence[Actions]) -> Actions:
     """Return the rows of several batches one after another, padded alike."""
+    return Actions(**{field.name: stacked([getattr(part, field.name) for part in parts]) for field in fields(Actions)})
 
-    def stacked(name: str) -> Tensor:
-        values = [getattr(part, name) for part in parts]
-        width = max(value.shape[-1] for value in values)
-        if values[0].dim() > 1:
-            values = [F.pad(value, (0, width - value.shape[1])) for value in values]
-        return torch.cat(values)
 
-    return Actions(**{field.name: stacked(field.name) for field in fields(Actions)})
+def stacked(values: Sequence[Tensor]) -> Tensor:
+    """Return the rows of several tensors one after another, those of two axes padded to the widest."""
+    width = max(value.shape[-1] for value in values)
+    return torch.cat([F.pad(value, (0, width - value.shape[1])) if value.dim() > 1 else value for value in values])
 
 
 def actions_of(batch: Trajectories, device: torch.device) -> Actions:

@@ -169,12 +169,17 @@ class Collector:
             has_tokens_B=torch.ones(len(episodes), dtype=torch.bool),
             overlong_B=_flags(e.overlong for e in episodes),
             cost=Cost(),
+            reward_parts={
+                name: torch.tensor([e.parts.get(name, 0.0) for e in episodes], dtype=torch.float64)
+                for name in sorted({name for e in episodes for name in e.parts})
+            },
             transcripts=tuple(
                 Transcript(
                     row=e.row,
                     instance=plan.instances[e.row],
                     turns=tuple(zip(e.said, e.answered, strict=True)),
                     episode_return=e.total,
+                    reward_parts=e.parts,
                     ending=e.ended_by,
                     fault=e.fault,
                 )

@@ -4,7 +4,7 @@ import math
 import reprlib
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -12,6 +12,7 @@ import gymnasium
 import torch
 
 from evotext.protocols import ScoresInBatches
+from evotext.rollouts.reward_parts import BATCH, read_parts
 from evotext.rollouts.threads import Attempt, Threads, attempted
 from evotext.rollouts.time_limit import TimeLimit, TookTooLong
 from evotext.types import Ending, Fault
@@ -41,6 +42,8 @@ class Step:
     reward: float
     terminated: bool
     truncated: bool
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Of the reward, by name; empty if it has none."""
 
 
 # Calls that may hang at first before we stop waiting for an environment.
@@ -186,9 +189,12 @@ def _scores(attempt: Attempt | EnvironmentFault, count: int) -> list[float | Env
 
 def _with_score(step: Step, score: float | EnvironmentFault) -> Stepped:
     """Add the score to the step's reward; return a fault where their sum is no reward."""
-    if not isinstance(score, EnvironmentFault):
-        score = _read("score_batch", _number, Attempt(reply=step.reward + score))
-    return score if isinstance(score, EnvironmentFault) else replace(step, reward=score)
+    if isinstance(score, EnvironmentFault):
+        return score
+    total = _read("score_batch", _number, Attempt(reply=step.reward + score))
+    if isinstance(total, EnvironmentFault):
+        return total
+    return replace(step, reward=total, parts={**step.parts, BATCH: score} if step.parts else {})
 
 
 def _listed(reply: Any, *, count: int) -> list[object]:
@@ -207,14 +213,22 @@ def _opening(reply: Any) -> Opening:
 def _step(reply: Any) -> Step:
     if not isinstance(reply, tuple | list) or len(reply) != 5:
         raise _BadReply(f"expected (observation, reward, terminated, truncated, info) from step, got {_shown(reply)}")
-    observation, reward, terminated, truncated, _ = reply
+    observation, reward, terminated, truncated, info = reply
     over = _flag("terminated", terminated), _flag("truncated", truncated)
     return Step(
         observation="" if over[0] else _text(observation),
         reward=_number(reward),
         terminated=over[0],
         truncated=over[1],
+        parts=_parts(info),
     )
+
+
+def _parts(info: object) -> dict[str, float]:
+    try:
+        return read_parts(info)
+    except Exception as error:  # ours, or of a foreign mapping
+        raise (_BadReward if isinstance(error, ValueError) else _BadReply)(str(error)) from error
 
 
 def _text(observation: object) -> str:

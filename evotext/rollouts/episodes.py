@@ -15,6 +15,7 @@ from evotext.keys.philox import Purpose, stream_id, uniform
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.captured_step import StepRecorder
 from evotext.rollouts.environment_calls import EnvironmentCalls, EnvironmentFault
+from evotext.rollouts.reward_parts import added
 from evotext.rollouts.session import Completion, Session
 from evotext.rollouts.shared_calls import SharedCalls
 from evotext.rollouts.task import TextTask
@@ -32,6 +33,7 @@ class Episode:
     logprobs: list[float] = field(default_factory=list)
     turn_of: list[int] = field(default_factory=list)
     paid: list[tuple[int, float]] = field(default_factory=list)
+    parts: dict[str, float] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
     block: list[int] = field(default_factory=list)
@@ -168,6 +170,8 @@ class Batch:
                 continue
             if step.reward != 0:
                 episode.paid.append((len(episode.ids) - 1, step.reward))
+            if step.parts:
+                episode.parts = added((episode.parts, step.parts))
             if step.terminated or step.truncated:
                 episode.ending = Ending.TASK if step.terminated else Ending.ENVIRONMENT_LIMIT
                 cut_off += [] if step.terminated else [(episode, step.observation)]

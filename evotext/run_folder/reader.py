@@ -15,6 +15,7 @@ from evotext.run_folder.configuration import choices, leaves, read_yaml
 from evotext.run_folder.cost import AXES, COSTS, EVALUATION, EVALUATION_COSTS
 from evotext.run_folder.older import phase_by_seed
 from evotext.run_folder.record import NAN, EpisodeSample, EvaluationPoint, RunRecord
+from evotext.run_folder.retention import read_retention
 from evotext.run_folder.schema import EpisodesLine, Line, Phase, Summary, TrainingEpisode
 from evotext.run_folder.text import clean, clean_lines
 
@@ -84,6 +85,7 @@ def read_run(folder: Path) -> RunRecord:
         settings=settings,
         points=points,
         samples=_read_samples(folder, problems),
+        retention=read_retention(folder, problems),
         problems=tuple(dict.fromkeys(problems)),
     )
 

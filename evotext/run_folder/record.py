@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from evotext.run_folder.cost import Axis
+from evotext.run_folder.retention import Retention
 from evotext.run_folder.schema import EvaluationSplit, Phase, Status
 
 NAN = float("nan")
@@ -90,6 +91,8 @@ class RunRecord:
     points: tuple[EvaluationPoint, ...] = ()
     """Evaluations in order of generation."""
     samples: tuple[EpisodeSample, ...] = ()
+    retention: Retention | None = None
+    """What it unlearned, if that was measured."""
     problems: tuple[str, ...] = ()
     """Everything wrong with the files, in words."""
 

@@ -197,6 +197,8 @@ class TrainingEpisode(Record):
     member: Count | None = None
     """Of the population; null without one."""
     episode_return: Number | None = None
+    reward_parts: dict[str, Number] = Field(default_factory=dict)
+    """The named parts of its return; empty if they have no names."""
     advantage: Number | None = None
     """What the episode counted for in the update; null where it was left out, or is an ES's."""
     fitness: Number | None = None

@@ -13,6 +13,7 @@ Shapes: B rows, T tokens, V vocabulary, C rows computed at once.
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from evotext.keys.instances import held_out_instances
 from evotext.models.flops import ForwardFlops
@@ -45,12 +46,15 @@ class StartingPolicy:
         self.cost = batch.cost
         """The cost of the answers."""
         self.faults, self.fault_examples = fault_counts(batch), batch.faults
-        self._logprob_BT = self._score()
+        self._logprob_BT = self._score(self._network)
         self.cost += Cost(flops=self._flops)
 
-    def divergence(self) -> tuple[float, Cost]:
-        """Return KL(start || now) in nats a token, and its cost; 0 if the starting model wrote nothing."""
-        log_ratio_BT = (self._score() - self._logprob_BT)[self._written_BT].cpu().double()
+    def divergence(self, network: PreTrainedModel | None = None) -> tuple[float, Cost]:
+        """Return KL(start || now) in nats a token, and its cost; 0 if the starting model wrote nothing.
+
+        network: the later model; None: the collector's, as it is now.
+        """
+        log_ratio_BT = (self._score(network or self._network) - self._logprob_BT)[self._written_BT].cpu().double()
         value = float((log_ratio_BT.expm1() - log_ratio_BT).mean()) if log_ratio_BT.numel() else 0.0
         return value, Cost(flops=self._flops)
 
@@ -60,15 +64,15 @@ class StartingPolicy:
         return ForwardFlops(self._network)(positions=positions, predicted=positions)
 
     @torch.inference_mode()
-    def _score(self) -> Tensor:
+    def _score(self, network: PreTrainedModel) -> Tensor:
         """Return the log-probability of every token after the first, given those before it (float32), 0 for the first."""
         B, T = self._tokens_BT.shape
-        rows = max(1, MAX_LOGITS // (T * self._network.config.get_text_config().vocab_size))
+        rows = max(1, MAX_LOGITS // (T * network.config.get_text_config().vocab_size))
         parts = []
         for first in range(0, B, rows):
             tokens_CT = self._tokens_BT[first : first + rows]
             real_CT = torch.arange(T, device=tokens_CT.device) < self._length_B[first : first + rows, None]
-            logits_CTV = self._network(input_ids=tokens_CT, attention_mask=real_CT.long(), use_cache=False).logits
+            logits_CTV = network(input_ids=tokens_CT, attention_mask=real_CT.long(), use_cache=False).logits
             logprob_CTV = logits_CTV[:, :-1].float().log_softmax(-1)
             chosen_CT = logprob_CTV.gather(-1, tokens_CT[:, 1:, None])[..., 0]
             parts.append(torch.nn.functional.pad(chosen_CT, (1, 0)))

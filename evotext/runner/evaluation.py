@@ -38,6 +38,8 @@ class Evaluation:
     """pass@k of sampled answers by k; empty unless they were asked for."""
     sampled_return: float | None = None
     """Mean return of the sampled answers."""
+    reward_parts: Mapping[str, float] = field(default_factory=dict)
+    """Mean of each named part of the return; empty if they have no names."""
     faults: Counter[str] = field(default_factory=Counter)
     """Episodes that a fault of the environment ended, by kind; of all, sampled ones included."""
     fault_examples: tuple[Fault, ...] = ()
@@ -116,6 +118,7 @@ class Evaluator:
             trajectories=batch,
             pass_at=pass_at,
             sampled_return=sampled_return,
+            reward_parts={name: float(part_B.mean()) for name, part_B in batch.reward_parts.items()},
             faults=faults,
             fault_examples=first_of_each_kind(examples),
         )

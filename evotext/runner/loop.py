@@ -11,7 +11,7 @@ from evotext.distributed import collectives
 from evotext.distributed.exchange import joint_cost
 from evotext.distributed.sharding import own_part
 from evotext.models.language_model import LanguageModel
-from evotext.protocols import Algorithm, Tracker
+from evotext.protocols import Algorithm, FollowsBudget, Tracker
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.environment_calls import BrokenEnvironment
 from evotext.run_folder import names as folder_names
@@ -47,8 +47,7 @@ class Run:
 
     The runner knows nothing of the algorithm's family: both ES and RL are asked for a plan and told the outcome.
     Raises what the algorithm's `start` raises for a model that it cannot tune.
-    names: of `algorithm`, `env` and `model` in the records.
-    checkpointing: when checkpoints are written. Only the first of several processes writes anything.
+    names: of `algorithm`, `env`, `model` in the records. checkpointing: when checkpoints are written. Process 0 alone writes.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
     sample_every: so many generations apart a few training episodes are recorded; 0: never.
@@ -128,6 +127,8 @@ class Run:
                         if self._evaluator.samples:
                             self._evaluate(progress, sampled=True)
                         break
+                    if isinstance(self._learner, FollowsBudget):
+                        self._learner.follow(self._fraction)
                     plan = self._learner.ask(self._at.generation)
                     if not self._has_room(plan):
                         self._at.full = self._budget.limit

@@ -25,6 +25,7 @@ def generation_metrics(
         metrics["fault_rate"] = float(batch.faulty_B.double().mean())
         if batch.success_B is not None:
             metrics["success_rate"] = float(batch.success_B.double().mean())
+        metrics |= {f"reward/{name}": float(part_B.mean()) for name, part_B in batch.reward_parts.items()}
     return metrics | {f"faults/{kind}": float(count) for kind, count in faults.items()} | report.metrics
 
 
@@ -40,4 +41,5 @@ def evaluation_metrics(evaluation: Evaluation, *, spent: float, divergence: floa
     }
     if evaluation.success is not None:
         metrics["eval/success"] = evaluation.success
+    metrics |= {f"eval/reward/{name}": mean for name, mean in evaluation.reward_parts.items()}
     return metrics | {f"eval/pass@{k}": share for k, share in evaluation.pass_at.items()}

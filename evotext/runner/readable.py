@@ -15,4 +15,6 @@ def readable(transcript: Transcript) -> str:
     for said, answered in transcript.turns:
         lines += [f"env> {said}", f"llm> {answered}"]
     why = str(transcript.fault) if transcript.fault else ENDINGS.get(transcript.ending, "")
-    return "\n".join([*lines, f"return {transcript.episode_return:g}" + (f" ({why})" if why else "")])
+    parts = " + ".join(f"{name} {value:g}" for name, value in transcript.reward_parts.items())
+    total = f"return {transcript.episode_return:g}" + (f" = {parts}" if parts else "")
+    return "\n".join([*lines, total + (f" ({why})" if why else "")])

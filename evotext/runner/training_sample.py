@@ -20,6 +20,7 @@ def training_sample(batch: Trajectories, credit: Credit | None, *, generation: i
                 group=plan.groups[transcript.row],
                 member=None if plan.members is None else plan.members[transcript.row],
                 episode_return=transcript.episode_return,
+                reward_parts=dict(transcript.reward_parts),
                 advantage=counted.get("advantage"),
                 fitness=counted.get("fitness"),
                 text=readable(transcript) + "".join(f", {name} {value:.4g}" for name, value in counted.items()),

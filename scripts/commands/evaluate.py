@@ -25,7 +25,10 @@ from evotext.run_folder.configuration import read_config, read_yaml
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.faults import listed
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
+from evotext.runner.retention import retention
 from evotext.runner.summary import device_name, versions
+
+from .retained import other_tasks, retention_table, starting_model
 
 
 def evaluate(config: DictConfig) -> None:
@@ -41,7 +44,9 @@ def _evaluate(config: DictConfig) -> None:
         rows = rows_at_once(config.rows, device)
         evaluator: Evaluator = build(config, "evaluation")
         source, task = model_and_task(config)
+        tasks = other_tasks(config, source.outline()) if config.retention else []
         model = fitting_model(config, source, task, device)
+        start = starting_model(config, device) if tasks else model
     collector = Collector(model, task, rows=rows, graphs=config.cuda_graphs)
     evaluation = evaluator.measure(collector, sampled=True)
     if torchrun.rank() != 0:
@@ -61,6 +66,7 @@ def _evaluate(config: DictConfig) -> None:
         "split": evaluator.split,
         "success": evaluation.success,
         "return": evaluation.mean_return,
+        "reward_parts": dict(evaluation.reward_parts),
         "mean_length": evaluation.mean_tokens,
         "faults": dict(evaluation.faults),
         "samples": evaluator.samples,
@@ -72,6 +78,11 @@ def _evaluate(config: DictConfig) -> None:
         "versions": versions(),
         "device": device_name(device),
     }
+    retained = None
+    if tasks:
+        with configuration():
+            retained = retention(start, model, tasks, evaluator, rows=rows, graphs=config.cuda_graphs)
+        record["retention"] = retained.model_dump()
     out = Path(config.out or Path(config.run or ".") / names.EVALUATION)
     with configuration():
         try:
@@ -80,6 +91,8 @@ def _evaluate(config: DictConfig) -> None:
         except OSError as error:
             raise ValueError(f"out: expected a file that can be written, got {str(out)!r}: {error.strerror}") from error
     show(record, evaluation, evaluator.instances)
+    if retained is not None:
+        Console().print(retention_table(retained))
     print(out)
 
 
@@ -114,7 +127,8 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
 def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> None:
     """Print a table of the figures and a few episodes."""
     table = Table(title=f"{record['model']} on {record['env']}", title_justify="left")
-    for column in ("episodes", "instances", "decoding", "success", "return", "tokens an episode"):
+    parts = evaluation.reward_parts
+    for column in ("episodes", "instances", "decoding", "success", "return", *parts, "tokens an episode"):
         table.add_column(column, justify="right")
     table.add_row(
         f"{evaluation.episodes:,}",
@@ -122,6 +136,7 @@ def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> N
         str(record["decoding"]),
         "unknown" if evaluation.success is None else f"{evaluation.success:.3f}",
         f"{evaluation.mean_return:.3f}",
+        *(f"{mean:.3f}" for mean in parts.values()),
         f"{evaluation.mean_tokens:.1f}",
     )
     Console().print(table)

@@ -153,6 +153,18 @@ def test_trained_on_validated_with_and_held_out_prompts_are_disjoint() -> None:
     assert measured <= {*splits["validation"], *splits["test"]}
 
 
+def test_a_reward_in_named_parts() -> None:
+    def reward(prompt: str, answer: str) -> dict[str, float]:
+        return {"brief": 0.5 * (len(answer) < 3), "vowels": sum(c in "aeiou" for c in answer) / 12}
+
+    result = tuned("one", env={"name": reward, "max_new_tokens": 6}, prompts=PROMPTS)
+    lines = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        eval_, whole = ("eval/", "eval/return") if line["kind"] == "eval" else ("", "return_mean")
+        assert line[f"{eval_}reward/brief"] + line[f"{eval_}reward/vowels"] == pytest.approx(line[whole])
+    assert lines[0]["eval/return"] > 0
+
+
 class Steps(gymnasium.Env[str, str]):
     """An environment of the caller's, with an argument and no registration."""
 

@@ -1,5 +1,6 @@
 """Steps that the sampler's policy did not take: the KL's ratio, CISPO, narrow clips in bfloat16, sampler and trainer apart."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from baselines import GRPO
-from baselines.objective import Objective
+from baselines.objective import Objective, sampler_log_ratio
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import Actions
 from evotext.rollouts.collector import Collector
@@ -126,28 +127,50 @@ def test_cispo_off_policy() -> None:
     assert any(outside)
 
 
+@pytest.mark.parametrize("unit", ["token", "sequence"])
 @pytest.mark.parametrize("old_logprobs", ["one step", "trainer"])
-def test_truncated_importance_sampling(old_logprobs: str) -> None:
-    """Each action weighs min(pi_trainer / pi_sampler, cap); the sampler is one that is off by up to a nat either way."""
+def test_truncated_importance_sampling(old_logprobs: str, unit: str) -> None:
+    """An action weighs min(ratio, cap), by its own or its episode's pi_trainer / pi_sampler; the sampler is off."""
     cap = 1.2
     several = {} if old_logprobs == "one step" else {"epochs": 2, "old_logprobs": "trainer"}
     model = fresh_model()
-    algorithm = grpo(baseline="none", sampler_cap=cap, optimizer=STILL, **several).start(model, 0)
+    algorithm = grpo(baseline="none", sampler_cap=cap, sampler_unit=unit, optimizer=STILL, **several).start(model, 0)
     batch = collected(algorithm, model)
     assert batch.logprob_BT is not None
     off_BT = 2 * torch.rand(batch.logprob_BT.shape, generator=torch.Generator().manual_seed(3)) - 1
     batch = replace(batch, logprob_BT=batch.logprob_BT + off_BT * batch.policy_mask_BT)
+    assert batch.logprob_BT is not None
     gradients = gradients_of(algorithm, model, batch)
-    weight = []
 
-    def loss_of(now: Tensor, _: Tensor, advantage: float, sampler: Tensor) -> Tensor:
-        weight.append(min(float((now.detach() - sampler).exp()), cap))
-        return -weight[-1] * advantage * now
-
-    expected = written_out(model, model, batch, loss_of)
-    assert cap in weight and min(weight) < 1
+    groups, loss = torch.tensor(batch.plan.groups), torch.zeros((), dtype=torch.float64)
+    taken: list[float] = []
+    learned: list[float] = []  # of rows with a signal, which are those that are computed
+    for row in range(12):
+        advantage = float(batch.return_B[row] - batch.return_B[groups == groups[row]].mean())
+        now = logprobs_of(model, batch, row)
+        written = batch.policy_mask_BT[row].nonzero()[:, 0].tolist()
+        gaps = [float(now[t - 1, batch.tokens_BT[row, t]].detach() - batch.logprob_BT[row, t]) for t in written]
+        for t, gap in zip(written, gaps, strict=True):
+            taken.append(min(math.exp(gap if unit == "token" else sum(gaps)), cap))
+            learned += taken[-1:] if advantage else []
+            loss = loss - taken[-1] * advantage * now[t - 1, batch.tokens_BT[row, t]]
+    expected = gradient_of(model, loss / len(taken))
+    assert cap in taken and min(taken) < 1
     for gradient in gradients:
         assert_same(gradient, expected)
+    metrics = algorithm.tell(batch).metrics
+    assert metrics["sampling/importance_capped"] == pytest.approx(learned.count(cap) / len(learned), abs=1e-6)
+    assert metrics["sampling/importance_ratio"] == pytest.approx(sum(learned) / len(learned), rel=1e-5)
+
+
+def test_a_sequences_ratio_is_the_product_of_its_actions() -> None:
+    """Hand-computed: sequences of two actions and of one."""
+    trainer = torch.log(torch.tensor([[2.0, 0.5], [1.2, 7.0]]))
+    mask = torch.tensor([[True, True], [True, False]])
+    tokens = sampler_log_ratio(trainer, torch.zeros(2, 2), mask, "token").exp()
+    torch.testing.assert_close(tokens, torch.tensor([[2.0, 0.5], [1.2, 1.0]]))
+    sequences = sampler_log_ratio(trainer, torch.zeros(2, 2), mask, "sequence").exp()
+    torch.testing.assert_close(sequences, torch.tensor([[1.0, 1.0], [1.2, 1.0]]))
 
 
 def test_a_sampler_cap_wants_ratios_that_are_not_to_the_sampler() -> None:

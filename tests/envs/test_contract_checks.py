@@ -79,6 +79,17 @@ class Brittle(Fine):
         return "", 0.0, True, False, {}
 
 
+class PartsTooFew(Fine):
+    def step(self, action: str) -> Answered:
+        named = {"reward_parts": {"format": 0.1}} if action == "x" else {}
+        return "", 0.1 if action in ("x", "e") else 0.0, True, False, named
+
+
+class PartsTooMuch(Fine):
+    def step(self, action: str) -> Answered:
+        return "", 0.0, True, False, {"reward_parts": {"format": 0.1, "answer": 0.0}}
+
+
 class NumpyTypes(Fine):
     def step(self, action: str) -> Answered:
         return "", np.float32(0), np.bool_(True), False, {}  # type: ignore[return-value]
@@ -107,6 +118,8 @@ def test_a_users_environment_passes_every_check() -> None:
         (GenerousJudge, "garbage is not paid", "paid 1"),
         (Brittle, "every text is answered", "UnicodeEncodeError"),
         (NumpyTypes, "plain types", "float32"),
+        (PartsTooFew, "parts add up", "paid 0.1, and info['reward_parts'] comes to 0: {}"),
+        (PartsTooMuch, "parts add up", "comes to 0.1"),
     ],
 )
 def test_a_broken_environment_is_found_out(broken: Any, name: str, words: str) -> None:
@@ -138,9 +151,9 @@ for _name, _kind in (("Fine", Fine), ("Missing", Missing), ("Leaving", Leaving),
     ("name", "failures", "words"),
     [
         ("Fine", 0, "every text is answered"),
-        ("Missing", 8, "RuntimeError: no data file"),
-        ("Leaving", 8, "SystemExit: 5"),
-        ("Hanging", 8, "took longer than env.step_seconds=0.2"),
+        ("Missing", 9, "RuntimeError: no data file"),
+        ("Leaving", 9, "SystemExit: 5"),
+        ("Hanging", 9, "took longer than env.step_seconds=0.2"),
     ],
 )
 def test_the_command_goes_through_every_check_whatever_the_environment_does(

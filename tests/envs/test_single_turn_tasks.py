@@ -70,6 +70,17 @@ def test_conciseness(slack: int, answer: str, reward: float) -> None:
     assert Conciseness(slack=slack).score(Question(0, 11), [answer]) == reward
 
 
+@pytest.mark.parametrize(
+    ("answer", "correct", "brief"), [("12", 1, 1), ("it is 12", 1, 0), ("it is 13", 0, 0), ("13", 0, 0), ("", 0, 0)]
+)
+def test_conciseness_in_parts(answer: str, correct: int, brief: int) -> None:
+    env = Conciseness(wordy_reward=0.25)
+    env.score(Question(0, 11), [])
+    _, paid, _ = env.respond(answer)
+    assert paid == {"correct": 0.25 * correct, "brief": 0.75 * brief}
+    assert Conciseness(slack=0).score(Question(0, 11), [answer]) == brief
+
+
 def edited_slowly(command: str, text: str) -> str:
     name, *letters = command.split()
     result = ""

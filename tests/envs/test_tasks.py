@@ -14,6 +14,7 @@ import envs  # noqa: F401
 from envs.arithmetic import Arithmetic
 from envs.code import Code
 from envs.conciseness import Conciseness
+from envs.contract import CHECKS
 from envs.countdown import Countdown, Round, combine
 from envs.frozen_lake import FrozenLake
 from envs.guess_number import GuessNumber
@@ -48,6 +49,8 @@ WRONG_TYPES = ("5", True, 2.5, float("nan"), None, [5])
         (Arithmetic, "digits", (0, 7)),
         (WordProblems, "events", (0, 9)),
         (WordProblems, "largest", (4, 1001)),
+        (Countdown, "format_reward", (-0.1, 0.6)),
+        (Conciseness, "wordy_reward", (-0.1, 0.6)),
         (Conciseness, "largest", (98, 100_000)),
         (Conciseness, "slack", (-1, 41)),
         (StringEdit, "letters", (2, 21)),
@@ -180,6 +183,28 @@ def test_countdown(options: dict[str, int]) -> None:
 def test_countdown_pays_for_each_number_once(answer: str, reward: float) -> None:
     env = Countdown()
     assert env.score(Round((2, 3, 4), 10, "2*3+4"), [answer]) == reward
+
+
+@pytest.mark.parametrize(
+    ("answer", "formed", "right"), [("2*3+4", 1, 1), ("2+3+4", 1, 0), ("6+4", 0, 0), ("10", 0, 0), ("2+3+", 0, 0)]
+)
+def test_countdown_pays_for_the_form(answer: str, formed: int, right: int) -> None:
+    env = Countdown(format_reward=0.1)
+    env.score(Round((2, 3, 4), 10, "2*3+4"), [])
+    env.reset(seed=3)
+    env.instance = Round((2, 3, 4), 10, "2*3+4")
+    _, reward, _, _, info = env.step(answer)
+    assert info == {"reward_parts": {"format": 0.1 * formed, "answer": 0.9 * right}}
+    assert reward == pytest.approx(0.1 * formed + 0.9 * right)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(Countdown, {"format_reward": 0.1}), (Conciseness, {"wordy_reward": 0.5})]
+)
+def test_options_that_pay_for_a_part_keep_the_contract(kind: Any, options: dict[str, float]) -> None:
+    for name, check in CHECKS.items():
+        if name not in ("gymnasiums check", "every text is answered"):  # which know no options, and take long
+            assert check(lambda: kind(**options), 1) == "", name
 
 
 def test_countdown_divides_exactly() -> None:

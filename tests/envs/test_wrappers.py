@@ -48,6 +48,25 @@ def test_delayed_reward(turns: int, expected: list[float]) -> None:
     assert rewards(env) == expected
 
 
+class NamingPayer(Payer):
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {"reward_parts": {f"of_{action}": reward}, "other": action}
+
+
+@pytest.mark.parametrize("wrap", [SparseReward, lambda env: DelayedReward(env, turns=2)])
+def test_parts_are_paid_with_their_reward(wrap: Any) -> None:
+    env = wrap(NamingPayer())
+    env.reset(seed=0)
+    env.step("9")
+    env.reset(seed=0)
+    steps = [env.step(answer) for answer in "12345"]
+    assert [info["other"] for *_, info in steps] == list("12345")
+    for _, reward, _, _, info in steps:
+        assert sum(info.get("reward_parts", {}).values()) == reward
+    assert sum(reward for _, reward, *_ in steps) == 15 and len(steps[-1][-1]["reward_parts"]) >= 3
+
+
 def test_length_limit() -> None:
     env = LengthLimit(Payer(), characters=2)
     env.reset(seed=0)

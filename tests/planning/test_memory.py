@@ -49,6 +49,7 @@ def test_what_stays_is_counted_by_hand() -> None:
     assert (narrow["weights"], narrow["float32 masters"], narrow["optimizer moments"]) == (2 * n, 4 * n, 0)
     assert standing(SHAPE, work(element=2, masters=False))["float32 masters"] == 0
     assert standing(SHAPE, work(references=1))["copies of the start"] == 4 * n
+    assert standing(SHAPE, work(references=1, adapter_rank=2))["copies of the start"] == 0
     # Rank 2 beside each matrix of a layer: inputs and outputs of 8 + 8 twice, 4 + 8 twice, 24 + 8 three times.
     assert standing(SHAPE, work(adapter_rank=2))["optimizer moments"] == 8 * 2 * 2 * (2 * 16 + 2 * 12 + 3 * 32)
 

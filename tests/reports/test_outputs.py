@@ -35,6 +35,20 @@ def compared(root: Path) -> Comparison:
     return compare([read_run(folder) for folder in find_runs([root])], metric="success", seed=0)
 
 
+def test_what_a_run_unlearned_is_shown_and_escaped(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "one")
+    assert "What runs unlearned" not in html_report(compared(tmp_path), made=datetime(2026, 1, 2))
+    tasks = [
+        {"env": NASTY, "success_before": 0.5, "success_after": 0.25, "kl_from_start": 0.125},
+        {"env": "free", "return_before": 3.0, "return_after": 2.0, "success_after": "broken"},
+    ]
+    retention = {"tasks": tasks, "drift": 2.0, "drift_share": 0.02}
+    (folder / "evaluation.json").write_text(json.dumps({"retention": retention}))
+    page = html_report(compared(tmp_path), made=datetime(2026, 1, 2))
+    assert "What runs unlearned" in page and "0.50 → 0.25" in page and "0.1250" in page and "2.00%" in page
+    assert "3.00 → 2.00" in page and "<img src=x" not in page
+
+
 @pytest.fixture
 def comparison(tmp_path: Path) -> Comparison:
     for env in ("sort", "recall"):

@@ -175,3 +175,28 @@ class Judged(Chatter):
 
 
 gymnasium.register("toy/Judged-v0", Judged, reward_threshold=3.0)
+
+
+class InParts(Chatter):
+    """Chatter, which says what its reward is for: each turn, and at the end the length."""
+
+    def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, _ = super().step(action)
+        parts: Any = {"length" if terminated else "turn": reward, "never": 0}
+        bad: dict[str, Any] = {"parts_text": {"turn": "0.25"}, "parts_list": [0.25], "parts_name": {"a b": 0.25}}
+        bad |= {"parts_nan": {"turn": float("nan")}}
+        return observation, reward, terminated, truncated, {"reward_parts": bad.get(self.fault, parts)}
+
+
+gymnasium.register("toy/InParts-v0", InParts, reward_threshold=3.0)
+
+
+class JudgedInParts(Judged):
+    """Judged, with a name for what its steps pay."""
+
+    def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, terminated, truncated, _ = super().step(action)
+        return observation, reward, terminated, truncated, {"reward_parts": {"step": reward}}
+
+
+gymnasium.register("toy/JudgedInParts-v0", JudgedInParts, reward_threshold=3.0)

@@ -17,7 +17,7 @@ KIND = "kind"  # of a line; no figure
 
 @cache
 def explained() -> frozenset[str]:
-    """Every name of the page's tables of figures; `eval/pass@k` stands for all k."""
+    """Every name of the page's tables of figures; `eval/pass@k` stands for all k, `reward/PART` for all parts."""
     tables = PAGE.read_text(encoding="utf-8").split("## `summary.json`")[0]
     return frozenset(
         name
@@ -29,7 +29,8 @@ def explained() -> frozenset[str]:
 
 def logged(folder: Path) -> set[str]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {re.sub(r"(?<=eval/pass@)\d+", "k", name) for line in lines for name in line} - {KIND}
+    names = {re.sub(r"(?<=eval/pass@)\d+", "k", name) for line in lines for name in line} - {KIND}
+    return {re.sub(r"(?<=reward/).+", "PART", name) for name in names}
 
 
 # Options that bring further figures.
@@ -51,6 +52,8 @@ def names_by_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]
         found[algorithm] = logged(folder / algorithm)
     small_run(folder / "faulty", generations=1.5, fault="some").train()
     found["faulty"] = logged(folder / "faulty")
+    small_run(folder / "parts", generations=1, task="InParts").train()
+    found["parts"] = logged(folder / "parts")
     options = {"generations": 1, "rows": 4}
     assert ended(*together(2, run_to_the_end, folder / "two", "eggroll", False, options)) == [0, 0]
     found["two processes"] = logged(folder / "two")

@@ -9,6 +9,8 @@ evolution strategies leave unperturbed and optimizers leave out. The saved model
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,3 +65,12 @@ class _Attached:
         """Return a copy of the network in its original shape, with the additions in its weights."""
         merged: PreTrainedModel = copy.deepcopy(self.tuner).merge_and_unload()
         return merged
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Let the network compute without the additions within the block."""
+        self.tuner.disable_adapter_layers()
+        try:
+            yield
+        finally:
+            self.tuner.enable_adapter_layers()
