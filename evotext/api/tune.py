@@ -28,7 +28,7 @@ from evotext.runner.stop import STOPPED_BY_SIGNALS
 
 Settings = Mapping[str, Any]
 """A group's keys as in its YAML; the key `name` chooses the file."""
-Env = str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any] | Callable[[str, str], float]
+Env = str | Sequence[str] | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any] | Callable[[str, str], float]
 
 
 def tune(
@@ -51,8 +51,9 @@ def tune(
     Whatever is left out is as `evotext train` has it, whose configuration this is; None means left out.
 
     model: a name of conf/model, a hub name, a folder, or a transformers model with its `tokenizer`, which is tuned in place.
-    env: a name of conf/env, an id of Gymnasium's, an environment (copied for each row of a batch), its class, or a function
-        `reward(prompt, answer)` with `prompts`, of which training, validation and measurement get disjoint parts.
+    env: a name of conf/env or a list of them, an id of Gymnasium's, an environment (copied for each row of a batch), its
+        class, or a function `reward(prompt, answer)` with `prompts`, of which training, validation and measurement get
+        disjoint parts.
     algorithm: a name of conf/algorithm, or an object (`evotext.protocols.Algorithm`).
     budget: a name of conf/budget, or `{"unit": ..., "limit": ...}`.
     folder: of the run; None: a new one in `runs/`, as the command makes it.

@@ -52,7 +52,7 @@ def plan(config: DictConfig) -> None:
         task, evaluator = build(config, "env"), build(config, "evaluation")
         source: ModelSource = build(config, "model")
         build(config, "algorithm")  # refuses what training would
-    outline, prompt = fitting_outline(config, source, task)
+    outline, prompt = fitting_outline(config, source, task, evaluator)
     with configuration():
         shape, work = planned(
             config,
