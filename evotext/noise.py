@@ -16,6 +16,8 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from evotext.distributed.parts import Part
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParameterSpec:
@@ -25,13 +27,20 @@ class ParameterSpec:
     """`matrix`: linear layers, embeddings and heads (an embedding is V x D). `vector`: biases and norm scales.
     `experts`: the matrices of a mixture's experts, one for each."""
     shape: tuple[int, ...]
-    """(O, I) of a matrix, (N,) of a vector, (E, O, I) of E experts."""
+    """(O, I) of a matrix, (N,) of a vector, (E, O, I) of E experts; of the part that this process holds."""
     index: int
     """Position in the model's sorted list of parameters, excluded ones counted: part of the noise's key."""
     dtype: torch.dtype
     """Type of the stored weights; noise is drawn in float32 and cast to it."""
     device: torch.device
     """The device that holds the weights."""
+    part: Part | None = None
+    """The part of the whole parameter that this is, where several processes hold it together; its noise is that part's."""
+
+    @property
+    def whole_shape(self) -> tuple[int, ...]:
+        """The shape of the whole parameter."""
+        return self.shape if self.part is None else self.part.whole_shape(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,14 @@ class Algorithm(Protocol):
         """
 
 
+@runtime_checkable
+class TunesParts(Protocol):
+    """An algorithm that can tune a model of which each process holds a part (`model.parallel=tensor`). It need not be one."""
+
+    def check_parts(self) -> None:
+        """Raise ValueError for hyperparameters under which it cannot."""
+
+
 class Learner(Protocol):
     """Decides which episodes to run and turns their returns into new weights."""
 

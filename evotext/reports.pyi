@@ -2,8 +2,10 @@
 
 from reports import comparison as comparison
 from reports import figures as figures
+from reports import formats as formats
 from reports import head_to_head as head_to_head
 from reports import html_report as html_report
+from reports import latex as latex
 from reports import markdown as markdown
 from reports import picture as picture
 from reports import statistics as statistics

@@ -29,7 +29,7 @@ from torch import Tensor
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
-from evotext.optimization.factory import OptimizerFactory, check_optimizer
+from evotext.optimization.factory import OptimizerFactory, check_entry_by_entry, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import MinP, NonNegativeFloat, PositiveFloat, PositiveInt, TopP, checked_record
@@ -37,6 +37,8 @@ from evotext.validation import MinP, NonNegativeFloat, PositiveFloat, PositiveIn
 from .ascent import Ascent
 from .decay import Decay
 from .guide import Guide
+from .perturbations.full_rank import FullRank
+from .perturbations.low_rank import LowRank
 from .perturbed import PerturbedNetwork
 from .population import fitness_metrics, member_credit, population_plan
 from .pseudo_gradient import PseudoGradient
@@ -107,6 +109,17 @@ class EvolutionStrategy:
         """How many blocks of members there are, each with instances of its own."""
         return 1 if self.members_per_instance is None else self.population // self.members_per_instance
 
+    def check_parts(self) -> None:
+        """Raise ValueError for settings that need whole weights in each process (`TunesParts`)."""
+        if not isinstance(self.perturbation, LowRank | FullRank):
+            raise ValueError(
+                "perturbation: expected low_rank or full_rank with model.parallel=tensor, got "
+                f"{type(self.perturbation).__name__}, which reads whole layers"
+            )
+        if self.narrow_weights == "stochastic":
+            raise ValueError("narrow_weights: expected masters with model.parallel=tensor, got stochastic")
+        check_entry_by_entry(self.optimizer)
+
     def start(self, model: LanguageModel, seed: int) -> "EvolutionStrategyLearner":
         """Find out how each parameter is perturbed. Raise ValueError for one that cannot be and is not excluded."""
         return EvolutionStrategyLearner(self, model, seed)
@@ -121,14 +134,15 @@ class EvolutionStrategyLearner:
                 "needs_adapter: expected a model with adapters, got one without; use adapter=lora, or set it to false"
             )
         self._hyper, self._seed = hyper, seed
-        self._network = PerturbedNetwork(model.network, exclude=hyper.exclude)
+        self._network = PerturbedNetwork(model.network, exclude=hyper.exclude, parts=model.parts)
+        self._parts = model.parts
         self._chosen: tuple[int, ...] | None = None
         self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
         moved = {name: parameter for name, parameter in model.network.named_parameters() if name in specs}
         self._largest = hyper.sigma_share if hyper.sigma == "auto" else hyper.sigma
         # Of the weights that a run starts with: a resumed one starts with them, too.
-        self._scales = own_scales(moved) if hyper.sigma == "auto" else {}
+        self._scales = own_scales(moved, model.parts) if hyper.sigma == "auto" else {}
         for name, spec in specs.items():
             _check_spacing(name, spec, self._largest * self._scales.get(name, 1.0))
         self._ascent = Ascent(
@@ -138,6 +152,7 @@ class EvolutionStrategyLearner:
             decay=hyper.decay,
             narrow=hyper.narrow_weights,
             seed=seed,
+            parts=model.parts,
         )
 
     def ask(self, generation: int) -> RolloutPlan:
@@ -235,7 +250,10 @@ class EvolutionStrategyLearner:
         absent = self._hyper.population - len(weight_P)
         weight_all_P = torch.nn.functional.pad(weight_P, (0, absent))
         gradient = PseudoGradient(
-            lambda weight_P: self._in_weights(noise.combine(weight_P)), weight_all_P, 1.0 / (len(weight_P) * sigma)
+            lambda weight_P: self._in_weights(noise.combine(weight_P)),
+            weight_all_P,
+            1.0 / (len(weight_P) * sigma),
+            self._parts,
         )
         change = self._ascent.step((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
         return gradient.figures | {"update_norm": change}

@@ -3,19 +3,27 @@
 Matrices of a wider layer have smaller weights, and those of another model others; a share of them means the same everywhere.
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from evotext.distributed.parts import Parts
 
 # A parameter that starts near zero, as a bias or an adapter's second matrix, has at least this share of the scale of all.
 LEAST = 0.1
 
 
 @torch.no_grad()
-def own_scales(weights: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the root mean square of each, but no less than a tenth of that of all together. All are positive."""
-    squares = {name: float(weight.double().square().sum()) for name, weight in weights.items()}
-    together = (sum(squares.values()) / sum(weight.numel() for weight in weights.values())) ** 0.5
+def own_scales(weights: Mapping[str, Tensor], parts: Parts | None = None) -> dict[str, float]:
+    """Return the root mean square of each, but no less than a tenth of that of all together. All are positive.
+
+    parts: of the parameters that this process holds; the scales are those of whole ones.
+    """
+    held = parts or Parts()
+    squares = held.total_of_each({name: float(weight.double().square().sum()) for name, weight in weights.items()})
+    counts = {name: math.prod(held.whole_shape(name, weight)) for name, weight in weights.items()}
+    together = (sum(squares.values()) / sum(counts.values())) ** 0.5
     least = LEAST * together or 1.0  # nothing but zeros: any scale is as good
-    return {name: max((square / weights[name].numel()) ** 0.5, least) for name, square in squares.items()}
+    return {name: max((square / counts[name]) ** 0.5, least) for name, square in squares.items()}

@@ -19,14 +19,12 @@ import numpy as np
 from evotext.run_folder.record import Metric
 
 from .curves import Band
+from .searches import Searched, by_search, estimate_of, improvement_of, p_value_of
 from .statistics import (
     FEWEST_RUNS,
     Array,
     Estimate,
-    estimate,
     performance_profile,
-    permutation_p_value,
-    probability_of_improvement,
 )
 from .tasks import Duel, Task
 
@@ -107,13 +105,13 @@ def overall_of(tasks: Sequence[Task], sweeps: Sequence[Sweep], metric: Metric, s
     ]
     left_out += [f"{task.name}: not a fair comparison" for task in chosen if task.unfair]
     chosen = [task for task in chosen if not task.unfair and any(c.counted for c in task.contestants)]
-    scores: dict[str, dict[str, list[float]]] = {}
+    scores: dict[str, Searched] = {}
     for name in dict.fromkeys(c.name for task in chosen for c in task.contestants):
         runs = {
-            task.name: [run.after[metric] for run in c.counted]
+            task.name: by_search(c.counted, [run.after[metric] for run in c.counted])
             for task in chosen
             for c in task.contestants
-            if c.name == name and len(c.counted) >= FEWEST_RUNS
+            if c.name == name and c.seeds >= FEWEST_RUNS
         }
         missing = [task.name for task in chosen if task.name not in runs]
         if missing:
@@ -123,7 +121,8 @@ def overall_of(tasks: Sequence[Task], sweeps: Sequence[Sweep], metric: Metric, s
     if len(chosen) < 2 or len(scores) < 2:
         return None
     profiles = [
-        Profile(name=name, score=estimate(runs, seed=seed), above=_profile(runs, seed)) for name, runs in scores.items()
+        Profile(name=name, score=estimate_of(runs, seed=seed), above=_profile(runs, seed))
+        for name, runs in scores.items()
     ]
     profiles.sort(key=lambda profile: -profile.score.value)
     return Overall(
@@ -134,7 +133,7 @@ def overall_of(tasks: Sequence[Task], sweeps: Sequence[Sweep], metric: Metric, s
     )
 
 
-def _duels(profiles: Sequence[Profile], scores: Mapping[str, Mapping[str, list[float]]], seed: int) -> tuple[Duel, ...]:
+def _duels(profiles: Sequence[Profile], scores: Mapping[str, Searched], seed: int) -> tuple[Duel, ...]:
     pairs = list(itertools.combinations(profiles, 2))
     duels = []
     for x, y in pairs:
@@ -143,15 +142,16 @@ def _duels(profiles: Sequence[Profile], scores: Mapping[str, Mapping[str, list[f
             Duel(
                 first=x.name,
                 second=y.name,
-                improvement=probability_of_improvement(scores[x.name], scores[y.name], seed=seed),
-                p_value=permutation_p_value(scores[x.name], scores[y.name], seed=seed),
+                improvement=improvement_of(scores[x.name], scores[y.name], seed=seed),
+                p_value=p_value_of(scores[x.name], scores[y.name], seed=seed),
                 apart=x.score.interval[0] > y.score.interval[1],
             )
         )
     return tuple(duels)
 
 
-def _profile(runs: Mapping[str, list[float]], seed: int) -> Band:
+def _profile(scores: Searched, seed: int) -> Band:
+    runs = {task: [score for part in parts for score in part] for task, parts in scores.items()}
     share, interval = performance_profile(runs, THRESHOLDS, seed=seed)
     low, high = interval if interval is not None else (None, None)
     return Band(cost=THRESHOLDS, score=share, low=low, high=high, runs=sum(map(len, runs.values())))

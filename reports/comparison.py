@@ -18,7 +18,9 @@ from evotext.run_folder.record import NAN, Metric, RunRecord
 from evotext.run_folder.text import clean
 
 from .across import Overall, Sweep, overall_of, sweeps_of
+from .equal import sheets_of
 from .fairness import differences_that_matter, differences_to_know, faults, not_counted, unequal_tuning
+from .sheets import Sheet
 from .statistics import holm
 from .tasks import Duel, Task, contestant_of, duels_of
 from .tuning import Tuning, is_trial, tunings_of
@@ -38,6 +40,8 @@ class Comparison:
     """The comparison over several tasks."""
     tunings: tuple[Tuning, ...]
     """The tuning of hyperparameters."""
+    sheets: Mapping[str, tuple[Sheet, ...]]
+    """Further tables of each task, by its name."""
     runs: tuple[RunRecord, ...]
     """All of them but tuning's trials, in the order found."""
     unnamed: tuple[RunRecord, ...]
@@ -59,7 +63,11 @@ def compare(runs: Sequence[RunRecord], *, metric: Metric | None, seed: int) -> C
     task_names = _names(named, lambda run: run.env, lambda run: _task_settings(run))
     tasks = []
     for task_name, members in _grouped(named, task_names).items():
-        names = _names(members, lambda run: run.algorithm, lambda run: run.settings_of("algorithm"))
+        # Searches may have chosen other settings of one contestant: names tell apart those within each.
+        names: dict[Path, str] = {}
+        for draw in {run.draw for run in members}:
+            searched = [run for run in members if run.draw == draw]
+            names |= _names(searched, lambda run: run.algorithm, lambda run: run.settings_of("algorithm"))
         groups = _grouped(members, names)
         notes: list[str] = []
         contestants = tuple(contestant_of(name, groups[name], metric, seed, notes) for name in groups)
@@ -89,6 +97,7 @@ def compare(runs: Sequence[RunRecord], *, metric: Metric | None, seed: int) -> C
         sweeps=sweeps_of(tasks),
         overall=overall,
         tunings=tunings_of(trials, named, metric),
+        sheets={task.name: sheets_of(task, metric, seed=seed) for task in tasks},
         runs=tuple(runs),
         unnamed=tuple(run for run in runs if not (run.algorithm and run.env)),
         labels=labels,

@@ -16,7 +16,9 @@ SAME_START = 0.02
 # The last generation may not fit the budget, or may have longer episodes than expected: contestants may differ by this factor.
 SAME_SPENDING = 1.1
 # Settings that are named or flagged elsewhere, or of no consequence to scores.
-_EXPECTED_TO_DIFFER = ("algorithm", "env", "model", "budget", "seed", "tracker", "hydra", "resume", "replay", "debug")
+_EXPECTED_TO_DIFFER = (
+    *("algorithm", "env", "model", "budget", "seed", "draw", "tracker", "hydra", "resume", "replay", "debug"),
+)
 
 
 def differences_that_matter(groups: Groups) -> list[str]:

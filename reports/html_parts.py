@@ -50,6 +50,7 @@ def task_part(task: Task, number: int, comparison: Comparison) -> Part:
         "ks": sorted({k for c in task.contestants for k in c.passes}),
         "duels": _duels(task.duels),
         "matrix": matrix(names, task.duels),
+        "sheets": comparison.sheets[task.name],
     }
 
 
@@ -112,8 +113,7 @@ def sweep_part(sweep: Sweep, identity: str, comparison: Comparison) -> Part:
 def tuning_part(tuning: Tuning) -> Part:
     """Return the trials of one algorithm on one environment."""
     return {
-        "algorithm": tuning.algorithm,
-        "env": tuning.env,
+        "title": tuning.title,
         "keys": list(tuning.trials[0].values),
         "trials": [
             {

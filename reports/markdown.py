@@ -8,6 +8,7 @@ from .across import Sweep
 from .comparison import Comparison
 from .figures import metric_title
 from .repeat import command
+from .sheets import Sheet
 from .tables import COST_TITLES, change_cell, cost_cell, shown_cost, title, what_happened
 from .tasks import Duel, Task
 from .tuning import Tuning
@@ -25,6 +26,7 @@ def markdown(comparison: Comparison, picture: str) -> str:
         lines += [f"* Note: {_plain(note)}" for note in task.notes]
         lines += [""] if task.unfair or task.notes else []
         lines += _results(task, comparison) + _by_task(task) + _passes(task) + _duels(task.duels)
+        lines += [line for sheet in comparison.sheets[task.name] for line in _sheet(sheet)]
     lines += [line for tuning in comparison.tunings for line in _tuning(tuning)]
     missing = [run for run in comparison.runs if run.status != "completed" or run.reason or run.problems]
     if missing:
@@ -45,6 +47,12 @@ def _results(task: Task, comparison: Comparison) -> list[str]:
         cells = [_plain(c.name), str(len(c.counted)), before, after, *(cost_cell(c, key) for key in COST_TITLES)]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _sheet(sheet: Sheet) -> list[str]:
+    lines = [f"### {_plain(sheet.title)}", "", _plain(sheet.note), "", f"| {' | '.join(map(_plain, sheet.heads))} |"]
+    lines.append("| --- |" + " ---: |" * (len(sheet.heads) - 1))
+    return [*lines, *(f"| {' | '.join(map(_plain, row))} |" for row in sheet.rows), ""]
 
 
 def _overall(comparison: Comparison) -> list[str]:
@@ -75,7 +83,7 @@ def _tuning(tuning: Tuning) -> list[str]:
     keys = list(tuning.trials[0].values)
     heads = " | ".join([*map(_plain, keys), "Score", "Reported"])
     costs = [f"{shown_cost(key, tuning.cost[key])} {COST_TITLES[key].lower()}" for key in ("episodes", "flops")]
-    lines = [f"## {_plain(f'Tuning of {tuning.algorithm} on {tuning.env}')}", ""]
+    lines = [f"## {_plain(f'Tuning of {tuning.title}')}", ""]
     lines += [f"{len(tuning.trials)} trials, {formats.listed(costs)} in all.", "", f"| {heads} |"]
     lines.append("| " + "--- | " * len(keys) + "---: | --- |")
     for trial in tuning.trials:

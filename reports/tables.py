@@ -134,6 +134,7 @@ def _csv_line(task: str, contestant: str, counted: bool, run: RunRecord, ks: Seq
         "env": run.env,
         "model": run.model,
         "seed": run.seed,
+        "search": run.draw + 1,
         "phase": run.phase,
         "status": run.status,
         "success_before": run.before.get("success", NAN),

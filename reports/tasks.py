@@ -16,15 +16,25 @@ from evotext.run_folder.schema import INSTANCES
 
 from .axes import AXES
 from .curves import Band, band_of, curve_of
+from .searches import by_search, estimate_of, improvement_of, p_value_of
 from .statistics import (
     FEWEST_RUNS,
     Estimate,
     estimate,
-    permutation_p_value,
-    probability_of_improvement,
 )
 
 SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """The setting that one search of hyperparameters has chosen, and its runs."""
+
+    setting: str
+    """The words that set hyperparameters; empty for those as shipped."""
+    after: Estimate | None
+    """Held-out score at the end."""
+    runs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +43,7 @@ class Contestant:
 
     name: str
     counted: tuple[RunRecord, ...]
-    """Completed runs with a final score, one a seed: the figures are theirs."""
+    """Completed runs with a final score, one a seed and search: the figures are theirs."""
     others: tuple[RunRecord, ...]
     """Runs that are not counted."""
     before: Estimate | None
@@ -48,6 +58,13 @@ class Contestant:
     """Mean totals of the counted runs; NaN where none says."""
     bands: Mapping[Axis, Band]
     """Learning curves of the counted runs; an axis is absent where they have no curve."""
+    searches: tuple[Search, ...]
+    """The searches that have chosen other settings (`reports.searches`); one where there was a single search, or none."""
+
+    @property
+    def seeds(self) -> int:
+        """Counted runs of each search: of the one with the fewest."""
+        return min((search.runs for search in self.searches), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +132,12 @@ def contestant_of(name: str, runs: Sequence[RunRecord], metric: Metric, seed: in
         if run.status != "completed" or not np.isfinite(run.after.get(metric, NAN)):
             others.append(run)
             continue
-        key = run.seed if run.seed is not None else run.folder
+        key = (run.draw, run.seed) if run.seed is not None else run.folder
         if key in counted:
             notes.append(f"{name} has more than one completed run of seed {run.seed}: the last one found counts")
             others.append(counted.pop(key))
         counted[key] = run
-    chosen = tuple(sorted(counted.values(), key=lambda run: (run.seed is None, run.seed or 0)))
+    chosen = tuple(sorted(counted.values(), key=lambda run: (run.draw, run.seed is None, run.seed or 0)))
     bands = {}
     for axis in AXES:
         curves = [curve for run in chosen if (curve := curve_of(run, axis, metric)) is not None]
@@ -133,7 +150,9 @@ def contestant_of(name: str, runs: Sequence[RunRecord], metric: Metric, seed: in
         counted=chosen,
         others=tuple(others),
         before=_estimate([run.before.get(metric, NAN) for run in chosen], seed),
-        after=_estimate([run.after[metric] for run in chosen], seed),
+        after=estimate_of({"": by_search(chosen, [run.after[metric] for run in chosen])}, seed=seed)
+        if chosen
+        else None,
         passes={k: (_pass_at(k, chosen, "before", seed), _pass_at(k, chosen, "after", seed)) for k in _ks(chosen)},
         by_task={
             name: (
@@ -144,7 +163,18 @@ def contestant_of(name: str, runs: Sequence[RunRecord], metric: Metric, seed: in
         },
         cost={key: _mean([run.cost.get(key, NAN) for run in chosen]) for key in (*COSTS, *EVALUATION_COSTS)},
         bands=bands,
+        searches=_searches(chosen, metric, seed),
     )
+
+
+def _searches(runs: Sequence[RunRecord], metric: Metric, seed: int) -> tuple[Search, ...]:
+    found = []
+    for draw in sorted({run.draw for run in runs}):
+        own = [run for run in runs if run.draw == draw]
+        words = [word.removeprefix("algorithm.") for word in own[0].overrides if word.startswith("algorithm.")]
+        after = _estimate([run.after[metric] for run in own], seed)
+        found.append(Search(setting=", ".join(words), after=after, runs=len(own)))
+    return tuple(found)
 
 
 def _estimate(scores: list[float], seed: int) -> Estimate | None:
@@ -173,9 +203,9 @@ def duels_of(contestants: Sequence[Contestant], metric: Metric, seed: int) -> tu
         (first, second)
         for i, first in enumerate(ranked)
         for second in ranked[i + 1 :]
-        if min(len(first.counted), len(second.counted)) >= FEWEST_RUNS
+        if min(first.seeds, second.seeds) >= FEWEST_RUNS
     ]
-    scores = {c.name: [run.after[metric] for run in c.counted] for c in ranked}
+    scores = {c.name: {"": by_search(c.counted, [run.after[metric] for run in c.counted])} for c in ranked}
     duels = []
     for x, y in pairs:
         assert x.after and x.after.interval and y.after and y.after.interval, "three runs have an interval"
@@ -183,8 +213,8 @@ def duels_of(contestants: Sequence[Contestant], metric: Metric, seed: int) -> tu
             Duel(
                 first=x.name,
                 second=y.name,
-                improvement=probability_of_improvement({"": scores[x.name]}, {"": scores[y.name]}, seed=seed),
-                p_value=permutation_p_value({"": scores[x.name]}, {"": scores[y.name]}, seed=seed),
+                improvement=improvement_of(scores[x.name], scores[y.name], seed=seed),
+                p_value=p_value_of(scores[x.name], scores[y.name], seed=seed),
                 apart=x.after.interval[0] > y.after.interval[1],
             )
         )

@@ -27,14 +27,21 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """The trials of one algorithm on one environment."""
+    """The trials of one algorithm on one environment: one search."""
 
     algorithm: str
     env: str
+    search: int
+    """Counts from 1."""
     trials: tuple[Trial, ...]
     """Best first, those without a score last."""
     cost: Mapping[str, float]
     """Their total cost; NaN where none says."""
+
+    @property
+    def title(self) -> str:
+        """What was tuned on what, and by which search if it is not the first."""
+        return f"{self.algorithm} on {self.env}" + (f", search {self.search}" if self.search > 1 else "")
 
 
 def is_trial(run: RunRecord) -> bool:
@@ -43,18 +50,19 @@ def is_trial(run: RunRecord) -> bool:
 
 
 def tunings_of(trials: Sequence[RunRecord], reported: Sequence[RunRecord], metric: Metric) -> tuple[Tuning, ...]:
-    """Return one record an algorithm and environment, in their order of name."""
-    groups: defaultdict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    """Return one record an algorithm, environment and search, in their order of name."""
+    groups: defaultdict[tuple[str, str, int], list[RunRecord]] = defaultdict(list)
     for run in trials:
-        groups[run.env, run.algorithm].append(run)
+        groups[run.env, run.algorithm, run.draw].append(run)
     return tuple(
         Tuning(
             algorithm=algorithm,
             env=env,
+            search=draw + 1,
             trials=_trials(runs, [r for r in reported if (r.env, r.algorithm) == (env, algorithm)], metric),
             cost={key: _total([run.cost.get(key, NAN) for run in runs]) for key in runs[0].cost},
         )
-        for (env, algorithm), runs in sorted(groups.items())
+        for (env, algorithm, draw), runs in sorted(groups.items())
     )
 
 

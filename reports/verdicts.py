@@ -39,7 +39,7 @@ def _finding(task: Task) -> str:
     figures = listed([f"{c.name} {_score(c.after)}" for c in best])
     if task.unfair:
         return f"no claim is made, since the comparison is not fair ({figures})"
-    few = [c for c in best if len(c.counted) < FEWEST_RUNS]
+    few = [c for c in best if c.seeds < FEWEST_RUNS]
     if few:
         return f"there are too few seeds for a claim ({figures})"
     return f"{_lead(best[0].name, task.duels)} ({figures})"
@@ -164,7 +164,7 @@ def _task_by_task(tasks: Sequence[Task]) -> list[str]:
             unfair.append(task.name)
         elif len(ranked(task)) < 2:
             alone.append(task.name)
-        elif any(len(c.counted) < FEWEST_RUNS for c in ranked(task)):
+        elif any(c.seeds < FEWEST_RUNS for c in ranked(task)):
             few.append(task.name)
         else:
             level.append(task.name)
@@ -183,12 +183,18 @@ def _task_by_task(tasks: Sequence[Task]) -> list[str]:
 
 
 def _basis(comparison: Comparison, tasks: Sequence[Task]) -> str:
-    counts = sorted({len(c.counted) for task in tasks for c in ranked(task)})
+    counts = sorted({c.seeds for task in tasks for c in ranked(task)})
+    searches = max(len(c.searches) for task in tasks for c in ranked(task))
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     instances = kind_of_instances([run for task in tasks for c in ranked(task) for run in c.counted])
     what = f"{comparison.metric} on {instances} instances"
     plural = "seed" if counts[-1] == 1 else "seeds"
     basis = f"Figures are the {aggregate_name(counts[0])} {what} over {seeds} {plural} for each algorithm and task"
+    if searches > 1:
+        basis += (
+            f", of the settings that {searches} searches of hyperparameters have chosen (intervals hold those of each, and a "
+            "lead holds whichever of them is taken)"
+        )
     if len(counts) > 1 and counts[0] < 4 <= counts[-1]:
         basis = basis.replace(" mean ", " mean (interquartile from four seeds on) ", 1)
     pairs = sum(math.comb(len(ranked(task)), 2) for task in tasks)

@@ -143,6 +143,9 @@ def test_control_c_ends_a_run_cleanly(tmp_path: Path, cache: Path) -> None:
     assert len(metrics.read_text().splitlines()) > 3
 
 
+TENSOR = ["model=hf", "model.path=a/b", "model.parallel=tensor"]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -159,8 +162,14 @@ def test_control_c_ends_a_run_cleanly(tmp_path: Path, cache: Path) -> None:
         (["budget.limit=nan"], "limit"),
         (["model=hf"], "model.path"),
         (["model=hf", "model.path=/no/such/folder"], "no such folder"),
-        (["model=hf", "model.path=a/b", "model.parallel=fsdp"], "model.parallel: expected null, got 'fsdp'"),
-        (["model=hf", "model.path=a/b", "model.parallel=tensor"], "model.parallel: expected null, got 'tensor'"),
+        (["model=hf", "model.path=a/b", "model.parallel=fsdp"], "model.parallel: expected 'tensor', got 'fsdp'"),
+        ([*TENSOR, "algorithm=grpo"], "model.parallel: expected null with GRPO"),
+        ([*TENSOR, "algorithm=scored_es"], "model.parallel: expected null with ScoredES"),
+        ([*TENSOR, "adapter=lora"], "model.parallel: expected null with adapters"),
+        ([*TENSOR, "algorithm/perturbation=guided"], "algorithm.perturbation: expected low_rank or full_rank"),
+        ([*TENSOR, "algorithm.narrow_weights=stochastic"], "algorithm.narrow_weights: expected masters"),
+        ([*TENSOR, "algorithm.optimizer._target_=torch.optim.Muon"], "expected one that steps on each entry by itself"),
+        (["model=hf", "model.path=a/b", "model.parallel_size=2"], "model.parallel_size: expected null"),
         (["env.digits=0"], "digits"),
         (["model.context_length=16"], "context"),
     ],

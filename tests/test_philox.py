@@ -60,9 +60,10 @@ def test_normals_are_normal() -> None:
 
 def test_normals_do_not_depend_on_what_is_drawn_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit: alone, among other streams, for some indices only, in chunks of any size."""
-    streams = [(stream_id(Purpose.WEIGHT_NOISE, i), count) for i, count in enumerate([5, 12, 1, 64])]
+    streams = [(stream_id(Purpose.WEIGHT_NOISE, i), range(count)) for i, count in enumerate([5, 12, 1, 64])]
     together = normals(3, 4, INDEX, streams)
-    for (stream, count), expected in zip(streams, together, strict=True):
+    for (stream, places), expected in zip(streams, together, strict=True):
+        count = len(places)
         assert expected.shape == (50, count)
         assert torch.equal(normal(3, stream, 4, INDEX, count), expected)
         assert torch.equal(normal(3, stream, 4, INDEX[20:23], count), expected[20:23])
@@ -70,6 +71,15 @@ def test_normals_do_not_depend_on_what_is_drawn_with_them(monkeypatch: pytest.Mo
     monkeypatch.setattr("evotext.keys.philox.CHUNK_BLOCKS", 7)
     for expected, chunked in zip(together, normals(3, 4, INDEX, streams), strict=True):
         assert torch.equal(chunked, expected)
+
+
+@pytest.mark.parametrize("places", [range(0), range(3), range(5, 9), range(8, 64), range(63, 64)])
+def test_numbers_from_the_middle_of_a_stream_are_those_of_the_whole(places: range) -> None:
+    stream = stream_id(Purpose.WEIGHT_NOISE, 1)
+    before, found, after = normals(3, 4, INDEX, [(stream, range(7)), (stream, places), (stream, range(7))])
+    whole = normal(3, stream, 4, INDEX, 64)
+    assert torch.equal(found, whole[:, places.start : places.stop])
+    assert torch.equal(before, whole[:, :7]) and torch.equal(after, whole[:, :7])
 
 
 def test_streams_are_different_and_uncorrelated() -> None:

@@ -3,13 +3,22 @@
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
+from evotext.cli.replay import quoted_path
 from tests.command_line_app import CONFIGURATION, App
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> App:
     return App(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "${seed}", "\\${x}", "a,b=c", "[1", "é\\"])
+def test_a_folder_of_any_name_can_be_given_back(name: str) -> None:
+    override = OverridesParser.create().parse_override(f"resume={quoted_path(Path(name))}")
+    assert OmegaConf.create({"resume": override.value()}).resume == name
 
 
 def test_replay(app: App) -> None:

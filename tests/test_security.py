@@ -108,7 +108,9 @@ def with_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_code_of_a_model_is_not_run(with_code: Path) -> None:
-    model = HuggingFaceModel(path=str(with_code), dtype="float32", trust_remote_code=False, parallel=None)
+    model = HuggingFaceModel(
+        path=str(with_code), dtype="float32", trust_remote_code=False, parallel=None, parallel_size=None
+    )
     with pytest.raises(ValueError, match="path: expected a folder with a model"):
         model.outline()
 
@@ -119,7 +121,9 @@ def test_code_in_pickled_weights_is_not_run(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nmkdir\n(S'made'\ntR.")
     monkeypatch.chdir(tmp_path)
-    model = HuggingFaceModel(path=str(tmp_path), dtype="float32", trust_remote_code=False, parallel=None)
+    model = HuggingFaceModel(
+        path=str(tmp_path), dtype="float32", trust_remote_code=False, parallel=None, parallel_size=None
+    )
     with pytest.raises(Exception, match="(?i)weights.only"):
         model.load(torch.device("cpu"))
     assert not (tmp_path / "made").exists()

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_outline, loaded
+from evotext.cli.parallel import check_parallel
 from evotext.cli.targets import build, task_at
 from evotext.distributed import collectives, torchrun
 from evotext.models.given import GivenModel
@@ -75,6 +76,7 @@ def assembled(
             pruner, stopper = build(config, "pruner"), build(config, "stopper")
             check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)
             check_keep(config.keep, checkpointing)
+            check_parallel(config, made)
             done = config.resume and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None
             if not done:

@@ -28,6 +28,7 @@ SETTINGS: Mapping[str, Any] = {
     "rows": PositiveInt | None,
     "cuda_graphs": bool,
     "phase": Phase,
+    "draw": NonNegativeInt,
     "keep": Keep,
     "sample_every": NonNegativeInt,
     "resume": str | None,

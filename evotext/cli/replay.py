@@ -1,5 +1,6 @@
 """`replay=RUN_DIR` and `resume=RUN_DIR`: the same run again, or its rest, from its folder's record of its start."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -18,7 +19,7 @@ _Read = TypeVar("_Read")
 
 MOST_CHANGES = 5
 # Settings that may change on resuming: how long, where and how fast, not what is computed. A dot at the end: all below.
-RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug", "phase")
+RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug", "phase", "draw")
 # Settings that let code other than the project's run. A run's folder may come from anywhere, so its own word for it does
 # not count: they have to be given again.
 LEAVE = ("allow_custom_targets", "trust_remote_code")
@@ -76,7 +77,7 @@ def leave_in(words: Iterable[str]) -> list[str]:
 
 def quoted_path(path: Path) -> str:
     """Return a path as a value in Hydra's grammar, whatever characters are in it: none of them is an interpolation."""
-    return quoted(str(path).replace("${", "\\${"))
+    return quoted(re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + "\\${", str(path)))
 
 
 def warn_of_changes(config: DictConfig, folder: Path) -> None:

@@ -24,6 +24,8 @@ from evotext.distributed import torchrun
 T = TypeVar("T")
 # Bytes that this process has sent.
 _sent = [0]
+# Processes that share a model, and so run the same rows.
+_mates = [1]
 
 
 @contextmanager
@@ -37,6 +39,7 @@ def joined() -> Iterator[None]:
     # torchrun's store may outlive a group that died, with the addresses of its processes in it.
     store = PrefixStore(f"evotext/{torchrun.restarts()}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    share_by_groups(1)
     yield
     dist.destroy_process_group()  # not after an error, when the others may be gone
 
@@ -56,16 +59,46 @@ def bytes_sent() -> int:
     return _sent[0]
 
 
+def count_sent(tensor: Tensor) -> None:
+    """Count a message of this process."""
+    _sent[0] += tensor.numel() * tensor.element_size()
+
+
+def share_by_groups(size: int) -> None:
+    """Let groups of so many consecutive processes have the same share of the rows (`distributed.tensor_group`)."""
+    _mates[0] = size
+
+
+def mates() -> int:
+    """Return how many processes have the same share of the rows: 1 unless they hold a model together."""
+    return _mates[0]
+
+
+def shares() -> int:
+    """Return into how many shares the rows are divided: N, or the number of groups."""
+    return world_size() // mates()
+
+
+def share() -> int:
+    """Return the number of this process's share, from 0."""
+    return rank() // mates()
+
+
 def own_share(items: Iterable[T]) -> Iterator[T]:
-    """Yield every N-th item, beginning with this process's number."""
-    return islice(items, rank(), None, world_size())
+    """Yield every item of this process's share: of S shares every S-th one."""
+    return islice(items, share(), None, shares())
+
+
+def gather_shares(values: Tensor) -> Tensor:
+    """Return the values of all shares (`all_gather`), stacked along a new first axis, (S, ...)."""
+    return all_gather(values)[:: mates()]
 
 
 def all_gather(values: Tensor) -> Tensor:
     """Return the values of all processes (same shape, on the CPU), stacked along a new first axis, (N, ...)."""
     if world_size() == 1:
         return values[None]
-    _sent[0] += values.numel() * values.element_size()
+    count_sent(values)
     sent = values.to(torch.uint8) if values.dtype == torch.bool else values
     received = [torch.empty_like(sent) for _ in range(world_size())]
     dist.all_gather(received, sent.contiguous())
@@ -77,7 +110,7 @@ def all_reduce(tensors: Sequence[Tensor]) -> None:
     if world_size() == 1:
         return
     for tensor in tensors:
-        _sent[0] += tensor.numel() * tensor.element_size()
+        count_sent(tensor)
         dist.all_reduce(tensor)
 
 
@@ -158,13 +191,14 @@ def any_of(flag: bool) -> bool:
 def check_same(parameters: dict[str, nn.Parameter], when: str) -> None:
     """Raise RuntimeError, on all processes alike, unless all hold the same weights to the last bit.
 
-    Compared by the sum of each parameter's bits taken as integers: 8 bytes a parameter.
+    Compared by the sum of each parameter's bits taken as integers: 8 bytes a parameter. Where groups hold a model together,
+    each process is compared with that of the first group which holds the same parts.
     """
     if world_size() == 1:
         return
     sums = torch.stack([_bits(parameter).sum(dtype=torch.int64).cpu() for parameter in parameters.values()])
     sums_NK = all_gather(sums)
-    unequal = (sums_NK != sums_NK[0]).nonzero().tolist()
+    unequal = (sums_NK != sums_NK[: mates()].repeat(shares(), 1)).nonzero().tolist()
     if unequal:
         process, first = unequal[0]
         raise RuntimeError(

@@ -4,7 +4,7 @@ The processes exchange the scalars of every row: return, ending, length. They ex
 they are read: RL's advantages, minibatches and loss weights follow from the whole batch. An evolution strategy reads
 returns alone, which is why it is cheap to distribute.
 
-Shapes: B rows of the plan, b rows of this process, N processes, T tokens.
+Shapes: B rows of the plan, b rows of this process, N shares (processes, or groups that hold a model together), T tokens.
 """
 
 import json
@@ -26,7 +26,7 @@ _PADDING = {"turn_BT": -1}
 def whole_batch(own: Trajectories, rows_N: Sequence[Sequence[int]]) -> Trajectories:
     """Return the trajectories of all rows in the plan's order. own: those of this process's rows.
 
-    rows_N: the rows of each process. Unless the plan wants tokens, those of others' rows are left out: padding, mask False.
+    rows_N: the rows of each share. Unless the plan wants tokens, those of others' rows are left out: padding, mask False.
     """
     if collectives.world_size() == 1:
         return _in_order(own, rows_N[0])
@@ -46,9 +46,9 @@ def whole_batch(own: Trajectories, rows_N: Sequence[Sequence[int]]) -> Trajector
             columns[name] = _gathered(values_bT, rows_N)
         else:
             columns[name] = torch.full((rows, width), fill, dtype=values_bT.dtype)
-            columns[name][list(rows_N[collectives.rank()])] = values_bT
+            columns[name][list(rows_N[collectives.share()])] = values_bT
     columns["has_tokens_B"] = torch.full((rows,), own.plan.tokens)
-    columns["has_tokens_B"][list(rows_N[collectives.rank()])] = True
+    columns["has_tokens_B"][list(rows_N[collectives.share()])] = True
     whole = replace(own, **columns)
     return replace(whole, faults=_everyones(own.faults)) if bool(whole.faulty_B.any()) else whole
 
@@ -69,7 +69,9 @@ def joint_cost(own: Cost) -> Cost:
     all_NK = collectives.all_gather(torch.tensor([float(getattr(own, name)) for name in names], dtype=torch.float64))
     each = [dict(zip(names, row, strict=True)) for row in all_NK.tolist()]
     slowest = max(each, key=lambda cost: cost["rollout_seconds"] + cost["env_seconds"] + cost["update_seconds"])
-    total = {name: sum(cost[name] for cost in each) for name in names}
+    # Processes that hold a model together run the same episodes, and each a part of the operations.
+    split = ("flops", "backward_flops")
+    total = {name: sum(cost[name] for cost in each) / (1 if name in split else collectives.mates()) for name in names}
     return Cost(
         episodes=int(total["episodes"]),
         env_steps=int(total["env_steps"]),
@@ -95,7 +97,7 @@ def _gathered(values_bX: Tensor, rows_N: Sequence[Sequence[int]]) -> Tensor:
     most = max(map(len, rows_N))
     padded = torch.zeros(most, *values_bX.shape[1:], dtype=values_bX.dtype)
     padded[: len(values_bX)] = values_bX
-    gathered_NX = collectives.all_gather(padded)
+    gathered_NX = collectives.gather_shares(padded)
     values_BX = torch.zeros(sum(map(len, rows_N)), *values_bX.shape[1:], dtype=values_bX.dtype)
     for rows, values in zip(rows_N, gathered_NX, strict=True):
         values_BX[list(rows)] = values[: len(rows)]

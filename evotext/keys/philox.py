@@ -77,14 +77,20 @@ def uniform(seed: int, stream: int, generation: int, index_N: Tensor, count: int
 
 def normal(seed: int, stream: int, generation: int, index_N: Tensor, count: int) -> Tensor:
     """Return float32 standard normals by Box-Muller, (N, count), from the streams (seed, stream, generation, index)."""
-    return normals(seed, generation, index_N, [(stream, count)])[0]
+    return normals(seed, generation, index_N, [(stream, range(count))])[0]
 
 
-def normals(seed: int, generation: int, index_N: Tensor, streams: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """Return `normal` of several (stream, count) at once, the same numbers with less overhead; shapes (N, count)."""
+def normals(seed: int, generation: int, index_N: Tensor, streams: Sequence[tuple[int, range]]) -> list[Tensor]:
+    """Return the numbers at these places of several streams at once, (N, count) each: those of `normal` with less overhead."""
     device = index_N.device
-    blocks = [-(-count // 4) for _, count in streams]
-    block_K = torch.cat([torch.arange(n, dtype=torch.int64, device=device) for n in blocks])
+    first = [places.start // 4 for _, places in streams]
+    blocks = [-(-places.stop // 4) - begin for (_, places), begin in zip(streams, first, strict=True)]
+    block_K = torch.cat(
+        [
+            torch.arange(begin, begin + n, dtype=torch.int64, device=device)
+            for begin, n in zip(first, blocks, strict=True)
+        ]
+    )
     stream_K = torch.cat(
         [torch.full((n,), s, dtype=torch.int64, device=device) for (s, _), n in zip(streams, blocks, strict=True)]
     )
@@ -98,7 +104,10 @@ def normals(seed: int, generation: int, index_N: Tensor, streams: Sequence[tuple
             out_NK4[part][..., :2] = _box_muller(w0, w1)
             out_NK4[part][..., 2:] = _box_muller(w2, w3)
     numbers = out_NK4.split(blocks, dim=1)
-    return [part_NK4.flatten(1)[:, :count] for part_NK4, (_, count) in zip(numbers, streams, strict=True)]
+    return [
+        part_NK4.flatten(1)[:, places.start - 4 * begin :][:, : len(places)]
+        for part_NK4, (_, places), begin in zip(numbers, streams, first, strict=True)
+    ]
 
 
 def many_normals(seed: int, stream: int, generation: int, index_N: Tensor, count: int, device: torch.device) -> Tensor:

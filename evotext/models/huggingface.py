@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -16,13 +17,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from evotext.distributed import collectives
+from evotext.distributed.parts import Parts
+from evotext.distributed.tensor_group import TensorGroup
 from evotext.models.cached_layers import cached_layers, unknown_layers
 from evotext.models.chat import ChatFormat
 from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import Outline
+from evotext.models.tensor_parallel import check_plan, divide
 from evotext.models.trial_run import check_runs
-from evotext.validation import checked
+from evotext.validation import PositiveInt, checked
 
 # Names in configurations for the number of positions that a model has.
 POSITIONS = ("max_position_embeddings", "max_seq_len", "seq_length", "max_target_positions")
@@ -33,20 +38,33 @@ class HuggingFaceModel:
 
     dtype: of the weights while running (`evotext.models.dtype`); the algorithms keep float32 masters where they need them.
     trust_remote_code: run Python code that comes with the model. Leave it off unless you have read that code.
-    parallel: None: each process holds the whole model. Perturbed layers compute with whole weights; torch's split ones
-    (DTensor, of `tp_plan` and of FSDP alike) cannot be mixed with the plain tensors of a population's noise.
+    parallel: None: each process holds the whole model. `tensor`: groups of processes hold it together.
+    parallel_size: processes of such a group; None: all.
     """
 
     @checked
-    def __init__(self, *, path: str, dtype: DType, trust_remote_code: bool, parallel: None) -> None:
+    def __init__(
+        self,
+        *,
+        path: str,
+        dtype: DType,
+        trust_remote_code: bool,
+        parallel: Literal["tensor"] | None,
+        parallel_size: PositiveInt | None,
+    ) -> None:
         self.path, self.trust_remote_code = path, trust_remote_code
         self._dtype: DType = dtype
+        if parallel is None and parallel_size is not None:
+            raise ValueError(f"parallel_size: expected null with parallel=null, got {parallel_size}")
+        self._parallel, self._parallel_size = parallel, parallel_size
 
     def outline(self) -> Outline:
         """Return tokenizer and context length. Raise ValueError if there is no such model or the engine cannot run it."""
         config, tokenizer = self._open()
         with _named():
             longest = context_length(config)
+        if self._parallel == "tensor":
+            check_plan(config, self._parallel_size)
         chat = ChatFormat(tokenizer, end_ids(config, tokenizer, _generation_ends(self.path)))
         return Outline(chat=chat, context_length=longest, config=config)
 
@@ -61,6 +79,9 @@ class HuggingFaceModel:
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"path: expected whole weights in {self.path!r}, got: {reason}") from error
+        parts = Parts()
+        if self._parallel == "tensor":
+            parts = divide(network, TensorGroup.of(self._parallel_size or collectives.world_size()))
         network = network.to(device).eval()
         with _named():
             check_runs(network)
@@ -71,6 +92,7 @@ class HuggingFaceModel:
             tokenizer=tokenizer,
             chat=outline.chat,
             context_length=outline.context_length,
+            parts=parts,
         )
 
     def _open(self) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:

@@ -1,13 +1,15 @@
 """A causal language model with its tokenizer and chat format, which every algorithm tunes and the engine runs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from evotext.distributed.parts import Parts
 from evotext.models.chat import ChatFormat
 from evotext.models.flops import ForwardFlops
 
@@ -35,6 +37,8 @@ class LanguageModel:
     """Longest conversation in tokens."""
     adapter: "Adapter | None" = None
     """The adapter in the network, if there is one; then its weights alone have `requires_grad`."""
+    parts: Parts = field(default_factory=Parts)
+    """The parts of its weights that this process holds, where several hold it together (`evotext.models.tensor_parallel`)."""
 
     @property
     def device(self) -> torch.device:
@@ -62,8 +66,26 @@ class LanguageModel:
         flops = ForwardFlops(self.network)
         return flops.trunk + flops.head
 
-    def save(self, folder: Path) -> None:
-        """Write weights (safetensors), configuration and tokenizer, loadable with `AutoModelForCausalLM.from_pretrained`."""
+    def whole_weights(self) -> dict[str, Tensor]:
+        """Return the whole parameters by name, on the CPU where they were put together.
+
+        All processes that hold the model together call it.
+        """
+        named = self.network.named_parameters()
+        return {
+            name: p.detach() if self.parts.get(name) is None else self.parts.whole(name, p).cpu() for name, p in named
+        }
+
+    def save(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
+        """Write weights (safetensors), configuration and tokenizer, loadable with `AutoModelForCausalLM.from_pretrained`.
+
+        whole: `whole_weights`, which a model that several processes hold together needs.
+        """
         network = self.network if self.adapter is None else self.adapter.merged()
-        network.save_pretrained(folder)
+        weights: dict[str, Tensor] | None = None
+        if whole is not None and self.parts.divided:
+            name_of = {id(parameter): name for name, parameter in network.named_parameters()}
+            stored = network.state_dict(keep_vars=True).items()
+            weights = {key: whole[name_of[id(value)]] if id(value) in name_of else value for key, value in stored}
+        network.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save_pretrained(folder)

@@ -27,6 +27,26 @@ def check_optimizer(factory: OptimizerFactory) -> None:
     raise ValueError(f"optimizer: expected one that takes a step on a matrix, got: {fault}")
 
 
+def check_entry_by_entry(factory: OptimizerFactory) -> None:
+    """Raise ValueError for an optimizer whose step on some entries of a matrix depends on the others.
+
+    Steps on parts of a matrix, each by itself, have to be those on the whole.
+    """
+    matrix = torch.linspace(-1.0, 1.0, 24).view(4, 6).sin()
+    for dim in (0, 1):
+        whole, *parts = (nn.Parameter(values.clone()) for values in (matrix, *matrix.chunk(2, dim)))
+        for parameter in (whole, *parts):
+            optimizer = factory([parameter])
+            for _ in range(2):
+                parameter.grad = parameter.detach().cos()
+                optimizer.step()
+        if not torch.allclose(whole, torch.cat([*parts], dim), rtol=1e-5, atol=1e-7):
+            raise ValueError(
+                "optimizer: expected one that steps on each entry by itself with model.parallel=tensor, as Adam and SGD do, "
+                f"got {type(optimizer).__name__}"
+            )
+
+
 def _fault(factory: OptimizerFactory) -> str:
     """Say what is wrong with the optimizer; empty if nothing is."""
     parameter = nn.Parameter(torch.zeros(2, 2))

@@ -36,6 +36,10 @@ def planned(
     """
     if outline.config is None:
         raise ValueError("model: expected one whose configuration is known, got one without")
+    if config.model.get("parallel") is not None:
+        raise ValueError(
+            f"model.parallel: expected null, for there is no forecast of a divided model, got {config.model.parallel!r}"
+        )
     algorithm = OmegaConf.to_container(config.algorithm, resolve=True)
     assert isinstance(algorithm, dict)
     keys: Mapping[str, Any] = {str(key): value for key, value in algorithm.items()}

@@ -19,6 +19,7 @@ from evotext.models.out_of_memory import FittingRows
 from evotext.rollouts.captured_step import CudaGraphs
 from evotext.rollouts.environment_calls import EnvironmentCalls
 from evotext.rollouts.episodes import Batch, Episode
+from evotext.rollouts.shared_calls import SharedCalls
 from evotext.rollouts.task import Task, TextTask
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
@@ -52,9 +53,9 @@ class Collector:
         """The rows that the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
-        self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
+        self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" and not model.parts.divided else None
         """Records decode steps; None where none are."""
-        self._calls: dict[TextTask, EnvironmentCalls] = {}
+        self._calls: dict[TextTask, EnvironmentCalls | SharedCalls] = {}
 
     def collect(self, plan: RolloutPlan, task: Task | None = None) -> Trajectories:
         """Run every row of the plan to its end. Raise what an environment raises if its task is strict.
@@ -73,8 +74,8 @@ class Collector:
             for part in dict.fromkeys(tasks)
             for batch in self._batches(plan, [row for row, own in enumerate(tasks) if own is part])
         ]
-        shares = [batches[process :: collectives.world_size()] for process in range(collectives.world_size())]
-        for rows in shares[collectives.rank()]:
+        shares = [batches[share :: collectives.shares()] for share in range(collectives.shares())]
+        for rows in shares[collectives.share()]:
             for batch in self._run(plan, rows, tasks[rows[0]]):
                 done += batch.episodes
                 env_seconds, flops, steps = (
@@ -110,14 +111,19 @@ class Collector:
     def _run(self, plan: RolloutPlan, rows: list[int], task: TextTask) -> "Iterator[Batch]":
         """Yield these rows of one task in one batch, or in several where the memory does not hold them."""
         if task not in self._calls:
-            self._calls[task] = EnvironmentCalls(task.step_seconds, task.workers)
-        calls = self._calls[task]
+            calls = EnvironmentCalls(task.step_seconds, task.workers)
+            self._calls[task] = SharedCalls(calls, self.model.parts.group) if self.model.parts.divided else calls
 
         def whole() -> Batch:
-            batch = Batch(self.model, task, plan, rows, calls, self.recorder)
+            batch = Batch(self.model, task, plan, rows, self._calls[task], self.recorder)
             batch.run()
             return batch
 
+        if (
+            self.model.parts.divided
+        ):  # where one process has no memory left, the others wait for it: there is no going on
+            yield whole()
+            return
         if len(rows) <= self.fitting.now:
             finished = self.fitting.attempt(len(rows), whole, self.model.device)
             if finished is not None:
@@ -136,9 +142,9 @@ class Collector:
         """Yield these rows in batches: whole members where they fit, so that a member's rows share its noise."""
         members = plan.members or tuple(range(len(plan.instances)))
         limit = self.rows
-        if self.even and collectives.world_size() > 1:
+        if self.even and collectives.shares() > 1:
             of_first = sum(members[row] == members[rows[0]] for row in rows)
-            limit = even_batch(len(rows), of_first, collectives.world_size(), most=limit)
+            limit = even_batch(len(rows), of_first, collectives.shares(), most=limit)
         runs: list[list[int]] = []
         for row in rows:
             if runs and members[runs[-1][-1]] == members[row] and len(runs[-1]) < limit:

@@ -16,6 +16,7 @@ from evotext.models.language_model import LanguageModel
 from evotext.rollouts.captured_step import StepRecorder
 from evotext.rollouts.environment_calls import EnvironmentCalls, EnvironmentFault
 from evotext.rollouts.session import Completion, Session
+from evotext.rollouts.shared_calls import SharedCalls
 from evotext.rollouts.task import TextTask
 from evotext.types import Ending, Fault, RolloutPlan
 
@@ -82,7 +83,7 @@ class Batch:
         task: TextTask,
         plan: RolloutPlan,
         rows: list[int],
-        calls: EnvironmentCalls,
+        calls: EnvironmentCalls | SharedCalls,
         recorder: StepRecorder | None = None,
     ) -> None:
         self.model, self.task, self.plan, self.rows = model, task, plan, rows

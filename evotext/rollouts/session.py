@@ -107,6 +107,7 @@ class Session:
         for step in range(max_new_tokens):
             uniform_B = None if uniform_NT is None else uniform_NT[rectangle.row_B, step]
             token_B, logprob_B = choose_tokens(logits_BV, uniform_B, temperature, logprobs, top_p=top_p, min_p=min_p)
+            token_B = self._model.parts.group.of_first(token_B)  # a tie broken otherwise would part the processes' ways
             writing_B = torch.where(active_B, rectangle.row_B, nowhere)
             written_NT[writing_B, step] = token_B
             if logprob_B is not None:

@@ -12,7 +12,9 @@ from evotext.run_folder import names
 MOST_NODES = 10_000
 Hyperparameter = float | int | str | bool
 # Settings that change where and how fast a run goes, or who watches, but not its results.
-_LEFT_OUT = ("device", "threads", "rows", "debug", "resume", "allow_custom_targets", "checkpoint", "tracker", "phase")
+_LEFT_OUT = (
+    *("device", "threads", "rows", "debug", "resume", "allow_custom_targets", "checkpoint", "tracker", "phase", "draw"),
+)
 # Values that a head-to-head tries are not settings of a run.
 _SEARCH = "_search_"
 _GROUPS = ("algorithm", "env", "model", "adapter", "budget")

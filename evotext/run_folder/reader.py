@@ -56,6 +56,7 @@ def read_run(folder: Path) -> RunRecord:
         model=_name("model", known.model, settings, chosen),
         seed=(seed := known.seed if known.seed is not None else _whole(settings.get("seed"))),
         phase=_phase(known.phase or settings.get("phase") or phase_by_seed(seed)),
+        draw=_whole(settings.get("draw")) or 0,
         status=status,
         reason=reason,
         budget_unit=unit,

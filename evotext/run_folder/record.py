@@ -45,6 +45,8 @@ class RunRecord:
     model: str = ""
     seed: int | None = None
     phase: Phase = "reporting"
+    draw: int = 0
+    """Which of several searches has chosen its hyperparameters, or it is a trial of."""
     status: Status | Literal["unfinished"] = "unfinished"
     """`unfinished` means that there is no readable summary: the run goes on, or was killed."""
     reason: str = ""

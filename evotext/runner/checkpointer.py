@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Checkpointer:
         self._best = keep == "best"
         self._checkpointing, self._folder, self._names = checkpointing, folder, names
         self._learner, self._collector, self._network = learner, collector, collector.model.network
+        self._parts = collector.model.parts
         self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
         self._saved_at = time.monotonic()
         self._saved_generation: int | None = None
@@ -53,17 +55,25 @@ class Checkpointer:
     @property
     def due(self) -> bool:
         """Whether the last checkpoint is old enough for a new one."""
-        return time.monotonic() - self._saved_at >= self._checkpointing.seconds
+        due = time.monotonic() - self._saved_at >= self._checkpointing.seconds
+        # All put together what is saved, when the first of them says so.
+        return collectives.any_of(due and collectives.rank() == 0) if self._parts.divided else due
 
     def save(self, state: RunState) -> None:
         """Write a checkpoint of the present state, unless there is one. Raise CheckpointError if it cannot be written."""
-        if collectives.rank() != 0 or not self._checkpointing.keep or self._saved_generation == state.generation:
+        if not self._checkpointing.keep or self._saved_generation == state.generation:
+            return
+        if collectives.rank() != 0 and not self._parts.divided:
+            return
+        self._saved_at, self._saved_generation = time.monotonic(), state.generation
+        weights, algorithm = self._collector.model.whole_weights(), self._learner.state_dict()
+        if collectives.rank() != 0:
             return
         peak = max(state.peak_memory_bytes, peak_memory_bytes(self._collector.model.device))
         checkpoint = Checkpoint(
             generation=state.generation,
-            weights={name: p.detach() for name, p in self._network.named_parameters()},
-            algorithm=self._learner.state_dict(),
+            weights=weights,
+            algorithm=algorithm,
             run={
                 "names": self._names,
                 "standing": state.to_json() | {"peak_memory_bytes": peak},
@@ -73,7 +83,6 @@ class Checkpointer:
             },
         )
         self._checkpoints.save(checkpoint, keep=self._checkpointing.keep, best=state.best_generation)
-        self._saved_at, self._saved_generation = time.monotonic(), state.generation
 
     def load(self, generation: int | None = None) -> Checkpoint | None:
         """Return the newest usable checkpoint, None if there is none; the first process reads it and sends it to the others.
@@ -144,13 +153,15 @@ class Checkpointer:
         if self._best and state.best_generation != state.generation and (best := self.load(state.best_generation)):
             self._put_weights(best)
             state.saved_generation = best.generation
+        model = self._collector.model
+        whole = model.whole_weights() if model.parts.divided else None
         if collectives.rank() == 0:
-            write_folder(self._folder / MODEL, self._collector.model.save)
+            write_folder(self._folder / MODEL, partial(model.save, whole=whole))
 
     def _put_weights(self, checkpoint: Checkpoint) -> None:
         with torch.no_grad():
             for name, parameter in self._network.named_parameters():
-                parameter.copy_(checkpoint.weights[name])
+                parameter.copy_(self._parts.own(name, checkpoint.weights[name]))
 
     @property
     def _here(self) -> dict[str, Any]:
@@ -162,7 +173,7 @@ class Checkpointer:
         if checkpoint.run["names"] != self._names:
             return f"it is of another run: {checkpoint.run['names']}"
         shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.weights.items()}
-        if shapes != {name: tuple(p.shape) for name, p in self._network.named_parameters()}:
+        if shapes != {name: self._parts.whole_shape(name, p) for name, p in self._network.named_parameters()}:
             return "it is of another model"
         return records_fault(self._folder, checkpoint.run["records"])
 

@@ -243,7 +243,8 @@ class Run:
         return due
 
     def _weights_are_finite(self) -> bool:
-        return bool(torch.stack([p.detach().isfinite().all() for p in self.model.network.parameters()]).all())
+        finite = bool(torch.stack([p.detach().isfinite().all() for p in self.model.network.parameters()]).all())
+        return self.model.parts.all_agree(finite)
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:
         """Measure the model. sampled: also sample answers for pass@k, which is done at a run's ends alone."""

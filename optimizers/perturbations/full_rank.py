@@ -82,10 +82,19 @@ class FullRankNoise:
         return {name: 2.0 * math.prod(spec.shape[-2:]) for name, spec in self._specs.items() if spec.kind != "vector"}
 
     def _draw(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
-        """Return unit normals of these draws in the dtype of the weights, (G, *shape)."""
-        stream, count = stream_id(Purpose.WEIGHT_NOISE, spec.index), math.prod(spec.shape)
-        drawn = many_normals(self._key.seed, stream, self._key.generation, draw_G, count, spec.device)
-        return drawn.to(spec.dtype).view(-1, *spec.shape)
+        """Return unit normals of these draws in the dtype of the weights, (G, *shape).
+
+        Of a divided parameter the whole is drawn, one draw at a time, for a CPU's generator cannot begin in the middle.
+        """
+        if spec.part is not None:
+            parts = [spec.part.of(self._whole(spec, draw_1), first=1).clone() for draw_1 in draw_G.split(1)]
+            return torch.cat(parts)
+        return self._whole(spec, draw_G)
+
+    def _whole(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
+        stream, shape = stream_id(Purpose.WEIGHT_NOISE, spec.index), spec.whole_shape
+        drawn = many_normals(self._key.seed, stream, self._key.generation, draw_G, math.prod(shape), spec.device)
+        return drawn.to(spec.dtype).view(-1, *shape)
 
     def _members(self, members: tuple[int, ...]) -> "FullRankMembers":
         some = self._key.whole_draws(members)

@@ -109,10 +109,19 @@ class LowRankNoise:
             draws = self._key.draws
             for batch in self._draw_batches(draws):
                 index_N = torch.arange(draws, device=batch[0][1].device)
-                streams = [(stream_id(Purpose.WEIGHT_NOISE, s.index), self._count(s)) for _, s in batch]
-                numbers = normals(self._key.seed, self._key.generation, index_N, streams)
-                for (name, spec), drawn in zip(batch, numbers, strict=True):
+                places = [_places(spec, self._rank) for _, spec in batch]
+                streams = [
+                    (stream_id(Purpose.WEIGHT_NOISE, spec.index), run)
+                    for (_, spec), runs in zip(batch, places, strict=True)
+                    for run in runs
+                ]
+                numbers = iter(normals(self._key.seed, self._key.generation, index_N, streams))
+                for (name, spec), runs in zip(batch, places, strict=True):
+                    own = [next(numbers) for _ in runs]
+                    drawn = own[0] if len(own) == 1 else torch.cat(own, dim=1)
                     if spec.kind == "vector":
+                        if spec.part is not None and spec.part.dim is None:
+                            drawn = spec.part.of(drawn, first=1)
                         vectors[name] = drawn.to(spec.dtype, copy=True)
                         continue
                     *each, O, I = spec.shape  # noqa: E741
@@ -223,3 +232,21 @@ def _reduced(B_GRI: Tensor, x_PKI: Tensor) -> Tensor:
     draws, _, inputs = B_GRI.shape
     # B from the left: several times faster than x B for these thin products on a CPU.
     return torch.bmm(B_GRI, x_PKI.reshape(draws, -1, inputs).transpose(1, 2))
+
+
+def _places(spec: ParameterSpec, rank: int) -> list[range]:
+    """Return the places of this parameter's numbers in its stream: of a matrix r rows of A, then r rows of B.
+
+    Of a divided parameter those of this process's part.
+    """
+    if spec.part is None or spec.part.dim is None:
+        return [range((1 if spec.kind == "vector" else rank * math.prod(spec.shape[:-2])) * sum(spec.shape[-2:]))]
+    own = range(spec.part.start, spec.part.stop)
+    if spec.kind == "vector":
+        return [own]
+    outputs, inputs = spec.whole_shape
+    rows = {0: (own, range(inputs)), 1: (range(outputs), own)}
+    A, B = rows[spec.part.dim]
+    return [range(r * outputs + A.start, r * outputs + A.stop) for r in range(rank)] + [
+        range(rank * outputs + r * inputs + B.start, rank * outputs + r * inputs + B.stop) for r in range(rank)
+    ]

@@ -28,6 +28,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from evotext.distributed.parts import Part, Parts
 from evotext.noise import MemberNoise, ParameterSpec
 
 from .active import LeaveOutError
@@ -44,9 +45,10 @@ class PerturbedNetwork:
     Several patterns may name the same thing in different families; one at least must match. Raises ValueError if none
     does, and LeaveOutError for parameters that cannot be perturbed.
     A tensor used twice (a tied embedding and head) is one parameter and is perturbed in both uses.
+    parts: of its parameters that this process holds; None: all of all.
     """
 
-    def __init__(self, network: PreTrainedModel, *, exclude: Sequence[str] = ()) -> None:
+    def __init__(self, network: PreTrainedModel, *, exclude: Sequence[str] = (), parts: Parts | None = None) -> None:
         self.network = network
         if network.training:
             raise ValueError(f"{type(network).__name__} is in training mode, where dropout acts: call its eval() first")
@@ -80,8 +82,9 @@ class PerturbedNetwork:
         self._attachments = tried.attachments
         self._stored_shape = {name: parameter.shape for name, parameter in stored.items()}
         experts = {use.name for use in found.uses if use.kind == "experts"}
+        held = parts or Parts()
         self._parameters = {
-            name: _spec(stored[name], index, name in experts, name in self._attachments.transposed)
+            name: _spec(stored[name], index, name in experts, name in self._attachments.transposed, held.get(name))
             for index, name in enumerate(sorted(stored))
             if name not in excluded
         }
@@ -111,7 +114,7 @@ class PerturbedNetwork:
         return self._attachments.active(noise, rows_per_member)
 
 
-def _spec(parameter: nn.Parameter, index: int, is_expert: bool, transposed: bool) -> ParameterSpec:
+def _spec(parameter: nn.Parameter, index: int, is_expert: bool, transposed: bool, part: Part | None) -> ParameterSpec:
     """Return a parameter's spec in the layout (O, I), or (E, O, I), or (N,)."""
     shape = tuple(parameter.shape)
     if is_expert and parameter.ndim == 3:
@@ -121,4 +124,12 @@ def _spec(parameter: nn.Parameter, index: int, is_expert: bool, transposed: bool
         shape = shape[::-1] if transposed else shape
     else:
         kind, shape = "vector", (parameter.numel(),)
-    return ParameterSpec(kind=kind, shape=shape, index=index, dtype=parameter.dtype, device=parameter.device)  # type: ignore[arg-type]
+    assert part is None or not (is_expert or transposed), "plans divide linear layers and embeddings"
+    return ParameterSpec(
+        kind=kind,  # type: ignore[arg-type]
+        shape=shape,
+        index=index,
+        dtype=parameter.dtype,
+        device=parameter.device,
+        part=part,
+    )

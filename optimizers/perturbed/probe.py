@@ -58,7 +58,7 @@ class Uses:
 @torch.no_grad()
 def probe_logits(network: PreTrainedModel) -> Tensor:
     """Return logits (B, T, V) of a tiny batch with different rows, and of one more token by the cache where there is one."""
-    vocabulary = network.get_input_embeddings().weight.shape[0]
+    vocabulary = network.config.get_text_config().vocab_size
     ids_BT = (torch.arange(ROWS * (TOKENS + 1), device=network.device) * 7 % vocabulary).view(ROWS, TOKENS + 1)
     mask_BT = torch.ones_like(ids_BT)
     prompt = network(input_ids=ids_BT[:, :TOKENS], attention_mask=mask_BT[:, :TOKENS], use_cache=True)

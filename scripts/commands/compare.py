@@ -1,9 +1,10 @@
 """Compare runs: `evotext compare RUN_DIR... [out=DIR] [metric=success|return] [watch=true|SECONDS] [port=N]`.
 
 RUN_DIR is a run's folder or any folder above several, such as that of a sweep. Writes report.html (one file, opens
-without a network), report.md, curves.svg and results.csv into `out`, by default a new folder in `comparisons/`. With
-`watch=true` (or `--watch`) it does so again while runs go on, and the page reloads itself. Meanwhile a page with curves,
-time left and the newest episodes is served at the address that is printed, on this machine alone; Ctrl-C ends both.
+without a network), report.md, tables.tex, curves.svg and results.csv into `out`, by default a new folder in
+`comparisons/`. With `watch=true` (or `--watch`) it does so again while runs go on, and the page reloads itself. Meanwhile a
+page with curves, time left and the newest episodes is served at the address that is printed, on this machine alone; Ctrl-C
+ends both.
 """
 
 import io
@@ -24,7 +25,7 @@ from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.jobs import hush
 from evotext.cli.messages import suggestion
 from evotext.reports import comparison as comparisons
-from evotext.reports import figures, formats, html_report, live, markdown, picture, tables, verdicts
+from evotext.reports import figures, formats, html_report, latex, live, markdown, picture, tables, verdicts
 from evotext.run_folder.find import find_runs
 from evotext.run_folder.reader import read_run
 from evotext.run_folder.record import Metric, RunRecord
@@ -92,6 +93,7 @@ def write(comparison: comparisons.Comparison, out: Path, refresh: int | None = N
         "report.html": html_report.html_report(comparison, made=datetime.now(), refresh=refresh),
         "report.md": markdown.markdown(comparison, "curves.svg"),
         "results.csv": tables.results_csv(comparison),
+        "tables.tex": latex.latex(comparison),
         "curves.svg": picture.picture(comparison, figures.first_axis(comparison)),
     }
     try:

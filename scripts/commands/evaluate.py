@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +15,7 @@ from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_model
 from evotext.cli.messages import one_line
 from evotext.cli.targets import build, check_targets
+from evotext.distributed import collectives, torchrun
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.source import ModelSource
 from evotext.rollouts.collector import Collector
@@ -29,7 +30,12 @@ from evotext.runner.summary import device_name, versions
 
 
 def evaluate(config: DictConfig) -> None:
-    """Run one evaluation, from configuration to table and JSON."""
+    """Run one evaluation, from configuration to table and JSON; of several processes the first one shows and writes them."""
+    with collectives.joined():
+        _evaluate(config)
+
+
+def _evaluate(config: DictConfig) -> None:
     with configuration():
         prepare_torch(config.threads)
         device = choose_device(config.device)
@@ -39,6 +45,8 @@ def evaluate(config: DictConfig) -> None:
         model = fitting_model(config, source, task, device, evaluator)
     collector = Collector(model, task, rows=rows, graphs=config.cuda_graphs)
     evaluation = evaluator.measure(collector, sampled=True)
+    if torchrun.rank() != 0:
+        return
     for note in collector.take_notes():
         print(note, file=sys.stderr)
     for fault in evaluation.fault_examples:
@@ -88,7 +96,10 @@ def model_and_task(config: DictConfig) -> tuple[ModelSource, Task]:
     of_run = OmegaConf.create(dict(recorded))
     named = any(word.startswith("env") for word in HydraConfig.get().overrides.task)
     path = str(weights.resolve())
-    source = HuggingFaceModel(path=path, dtype="float32", trust_remote_code=False, parallel=None)
+    parallel: Literal["tensor"] | None = "tensor" if OmegaConf.select(of_run, "model.parallel") == "tensor" else None
+    source = HuggingFaceModel(
+        path=path, dtype="float32", trust_remote_code=False, parallel=parallel, parallel_size=None
+    )
     if named:
         return source, build(config, "env")
     if (folder / names.HYDRA / names.OBJECTS).exists() and "env" in str(read_yaml(folder, names.OBJECTS)):

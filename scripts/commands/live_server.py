@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from evotext.reports.live import POLICY
+from evotext.reports import live
 
 LOOPBACK = "127.0.0.1"
 
@@ -23,9 +23,8 @@ def serving(pages: Mapping[str, Callable[[], str]], *, port: int) -> Iterator[st
         timeout = 10
 
         def do_GET(self) -> None:
-            address, own_port = self.server.server_address[:2]
             # A page elsewhere may have its own name point here (DNS rebinding); its browser says that name.
-            if self.headers.get("Host") not in (f"{address!s}:{own_port}", f"localhost:{own_port}"):
+            if self.headers.get("Host") not in (f"{LOOPBACK}:{server.server_port}", f"localhost:{server.server_port}"):
                 self._reply(403, "expected a request to this address itself")
                 return
             page = pages.get(self.path.partition("?")[0])
@@ -45,7 +44,7 @@ def serving(pages: Mapping[str, Callable[[], str]], *, port: int) -> Iterator[st
             self.send_response(status)
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("Content-Security-Policy", POLICY)
+            self.send_header("Content-Security-Policy", live.POLICY)
             self.send_header("X-Content-Type-Options", "nosniff")
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
@@ -67,7 +66,7 @@ def serving(pages: Mapping[str, Callable[[], str]], *, port: int) -> Iterator[st
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     try:
-        yield f"http://{LOOPBACK}:{server.server_address[1]}/"
+        yield f"http://{LOOPBACK}:{server.server_port}/"
     finally:
         server.shutdown()
         server.server_close()

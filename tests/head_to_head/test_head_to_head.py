@@ -67,6 +67,30 @@ def test_every_algorithm_has_as_many_trials_on_every_task(tmp_path: Path) -> Non
     assert _tuning(tmp_path, count=1) == []
 
 
+def test_searches_share_no_seed_no_folder_and_few_points(tmp_path: Path) -> None:
+    """The first is what a single search is; each begins with the shipped setting."""
+    first, second = (
+        tuning_jobs(ALGORITHMS, ENVS, dict.fromkeys(ALGORITHMS, SPACE), 3, ["budget=quick"], tmp_path, draw=draw)
+        for draw in range(2)
+    )
+    assert first == _tuning(tmp_path)
+    assert {job.folder for job in first}.isdisjoint(job.folder for job in second)
+    assert {job.folder.parent for job in first}.isdisjoint(job.folder.parent for job in second), "a pruner's neighbours"
+    seeds = [{word for job in jobs for word in job.words if word.startswith("seed=")} for jobs in (first, second)]
+    assert seeds == [{f"seed={TUNING_SEED}"}, {f"seed={TUNING_SEED + 1}"}]
+    assert all("draw=1" in job.words for job in second) and not any("draw=1" in job.words for job in first)
+    points = [[job.setting for job in jobs if (job.algorithm, job.env) == ("grpo", "sort")] for jobs in (first, second)]
+    assert points[0][0] == points[1][0] == () and points[0] != points[1]
+    chosen: list[dict[tuple[str, str], tuple[str, ...]]] = [
+        {("grpo", "sort"): (), ("ppo", "sort"): ()},
+        {("grpo", "sort"): ("lr=1",), ("ppo", "sort"): ()},
+    ]
+    reported = reported_jobs(chosen[0], (0, 1), [], tmp_path)
+    more = reported_jobs(chosen[1], (0, 1), [], tmp_path, draw=1, known=reported)
+    assert {job.folder for job in reported}.isdisjoint(job.folder for job in more)
+    assert [job.algorithm for job in more] == ["grpo"] * 2, "a setting that is chosen again is not run again"
+
+
 def test_tuning_and_reporting_never_meet(tmp_path: Path) -> None:
     """Neither in seeds nor in the instances that are measured."""
     for job in _tuning(tmp_path):
@@ -132,6 +156,14 @@ def test_runs_share_the_cores_that_the_command_may_use(monkeypatch: pytest.Monke
     assert usable_cores() == 3
 
 
+@pytest.mark.parametrize("status", ["interrupted", "failed"])
+def test_a_run_that_did_not_end_well_is_run_again(status: Status, tmp_path: Path) -> None:
+    job = _tuning(tmp_path)[0]
+    _finish(job, 0.5, status=status)
+    assert record(job) is None
+    assert best([job]) == {}
+
+
 def test_finished_jobs_are_not_run_again_but_changed_ones_are(tmp_path: Path) -> None:
     jobs = _tuning(tmp_path)
     _finish(jobs[0], 0.5)
@@ -195,6 +227,8 @@ def test_a_process_that_fails_gives_its_last_line_and_leaves_no_record(tmp_path:
     ("words", "message"),
     [
         (["trials=none"], "trials: expected an integer, got 'none'"),
+        (["seed=1000004"], "seed: expected other seeds than those of the trials, 1000003 and 1000004"),
+        (["study=tenht"], "study: expected everything or published or tenth, got 'tenht'; did you mean tenth?"),
         (["seed=0,x"], "seed: expected an integer, got 'x'"),
         (["--jobs"], "expected key=value, got '--jobs'"),
         (["threads=2"], "threads: expected to be left out"),
@@ -242,6 +276,31 @@ def test_what_is_to_come_is_told_first(budget: dict[str, object], told: str) -> 
     assert announcement(24, 30, 2, OmegaConf.create(budget)) == told
 
 
+def test_a_study_gives_defaults_that_words_change() -> None:
+    from evotext.commands.head_to_head import read
+
+    everything, words = read(["study=everything"])
+    assert (everything.trials, everything.draws, len(everything.env)) == (12, 2, 8)
+    assert "budget.limit=6e11" in words and not any(word.startswith("study") for word in words)
+    tenth, words = read(["study=tenth", "env=sort", "budget.limit=1e9"])
+    assert tenth.env == ["sort"] and [word for word in words if "limit" in word] == ["budget.limit=1e9"]
+    runs = {
+        name: len(told.algorithm) * len(told.env) * told.draws * (told.trials + len(told.seed))
+        for name, told in (("everything", everything), ("tenth", read(["study=tenth"])[0]))
+    }
+    assert runs["tenth"] <= runs["everything"] / 10
+
+
+@pytest.mark.parametrize("study", sorted(file.stem for file in (ROOT / "conf" / "study").glob("*.yaml")))
+def test_every_study_composes(study: str) -> None:
+    from evotext.commands.head_to_head import read
+
+    told, words = read([f"study={study}"])
+    for algorithm in told.algorithm:
+        for env in told.env[: 1 if algorithm != told.algorithm[0] else None]:
+            compose("config", [f"algorithm={algorithm}", f"env={env}", *words])
+
+
 @pytest.mark.parametrize("words", [["experiment=head_to_head"], ["-m", "env=[sort,recall]", "experiment=head_to_head"]])
 def test_train_knows_the_experiment(words: list[str], tmp_path: Path) -> None:
     script = ROOT / "scripts" / "train.py"
@@ -266,8 +325,8 @@ def test_from_tuning_to_report(tmp_path: Path) -> None:
         "env=sort",
         "seed=0",
         "trials=2",
+        "draws=1",
         "jobs=2",
-        "pruner=median",
         "budget=episodes",  # a budget in updates has no end where nothing gives a signal
         "budget.limit=64",
         "algorithm.prompts=2",

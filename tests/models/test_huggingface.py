@@ -14,7 +14,9 @@ from tests.small_models import CONFIGS, RECURRENT, small_model
 
 
 def source(folder: Path) -> HuggingFaceModel:
-    return HuggingFaceModel(path=str(folder), dtype="float32", trust_remote_code=False, parallel=None)
+    return HuggingFaceModel(
+        path=str(folder), dtype="float32", trust_remote_code=False, parallel=None, parallel_size=None
+    )
 
 
 @pytest.mark.parametrize("length", [None, 0, 5000])

@@ -12,6 +12,7 @@ from evotext.models.random_weights import RandomModel
 from evotext.planning.configured import too_large
 from evotext.planning.memory import Forecast
 from scripts.commands.plan import in_bytes
+from tests.small_models import small_model
 
 MODEL = ("model=random", "model.size=1.5B", "model.dtype=bfloat16", "device=cpu")
 
@@ -80,3 +81,9 @@ def test_a_run_says_so_before_it_loads_weights(
 
 def test_memory_is_read_in_units() -> None:
     assert (in_bytes("80GB"), in_bytes("1.5 GiB")) == (80 * 10**9, 3 * 2**29)
+
+
+def test_there_is_no_forecast_of_a_divided_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_model("llama", torch.float32).save(tmp_path)
+    assert status("model=hf", f"model.path={tmp_path}", "model.parallel=tensor", "env=sort") == 2
+    assert "model.parallel: expected null" in capsys.readouterr().err

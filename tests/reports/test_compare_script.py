@@ -32,7 +32,7 @@ def test_writes_the_report_and_prints_the_table(tmp_path: Path) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "too few seeds for a claim" in " ".join(done.stdout.split())
     names = {path.name for path in (tmp_path / "result").iterdir()}
-    assert names == {"report.html", "report.md", "results.csv", "curves.svg"}
+    assert names == {"report.html", "report.md", "results.csv", "tables.tex", "curves.svg"}
 
 
 def test_watching_follows_the_runs(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from omegaconf import open_dict
 
 from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
+from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.curriculum import Levels, WithCurriculum
@@ -35,7 +36,8 @@ from tests.rollouts.test_collector import chatter, with_frequent_ends
 from tests.small_models import small_model
 
 CONF = Path(__file__).parents[2] / "conf"
-ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml"))
+# Published recipes are other algorithms' code with other numbers.
+ALGORITHMS = sorted(file.stem for file in (CONF / "algorithm").glob("*.yaml") if not file.stem.endswith("_published"))
 # Set where an algorithm has such a key.
 SMALL = {
     "population": 6,
@@ -94,12 +96,13 @@ def small_run(
     keep_weights: Keep = "last",
     mixture: bool = False,
     levels: bool = False,
+    source: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Run:
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
 
     settings: of the algorithm. task, fault: of `toy_environments`. mixture: of this task and a shorter one. levels: of
-    its length. more: of `Run`.
+    its length. source: of a `HuggingFaceModel`. more: of `Run`.
     """
     played: Task = chatter(task, longest=2, fault=fault)
     if mixture:
@@ -112,7 +115,7 @@ def small_run(
         lengths = {value: chatter(task, longest=value, fault=fault) for value in (1, 2)}
         played = Levels(key="", values=[1, 2], decay=0.9, task=played, at=lambda key, value: lengths[value])
         made = WithCurriculum(made, played)
-    model = adapter.attach(small_starting_model())
+    model = adapter.attach(small_starting_model() if source is None else loaded_model(**source))
     first = collectives.rank() == 0
     return Run(
         algorithm=Starting(lambda model, seed: wrap(made.start(model, seed), model)),
@@ -133,6 +136,13 @@ def small_run(
 def small_starting_model() -> LanguageModel:
     """What every small run tunes."""
     return with_frequent_ends(small_model("llama", torch.float32))
+
+
+def loaded_model(path: Path, size: int | None) -> LanguageModel:
+    """What was saved in the folder, held together by groups of so many processes."""
+    parallel = {"parallel": None if size is None else "tensor", "parallel_size": size}
+    source = HuggingFaceModel(path=str(path), dtype="float32", trust_remote_code=False, **parallel)
+    return with_frequent_ends(source.load(torch.device("cpu")))
 
 
 def let_go(run: Run) -> None:
