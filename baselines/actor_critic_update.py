@@ -93,7 +93,7 @@ class ActorCriticUpdate:
             figures.mean(
                 [
                     ("approx_kl", float(approx_kl_KN[mask].mean())),
-                    ("clip_ratio/region_mean", float(outside[mask].double().mean())),
+                    ("clip_ratio/region_mean", float(outside[mask].cpu().double().mean())),
                     ("entropy", float(scores.entropy_BN[mask].nanmean())),
                     ("policy_loss", float(policy_KN[mask].mean())),
                     ("value_loss", float(critic_KN[mask].mean())),

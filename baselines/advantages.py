@@ -14,6 +14,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from evotext.devices import widest_float
+
 
 def generalised_advantages(
     reward_BN: Tensor, value_BN: Tensor, bootstrap_B: Tensor, mask_BN: Tensor, decay_BN: Tensor, discount_BN: Tensor
@@ -40,8 +42,9 @@ def generalised_advantages(
 def rates_between(
     mask_BN: Tensor, turn_BN: Tensor, gamma: float, gae_lambda: float, unit: Literal["token", "turn"]
 ) -> tuple[Tensor, Tensor]:
-    """Return gamma and lambda from each action to the next (float64): everywhere, or only at the end of a turn."""
-    discount_BN = torch.full(mask_BN.shape, gamma, dtype=torch.float64, device=mask_BN.device)
+    """Return gamma and lambda from each action to the next (`widest_float`): everywhere, or only at a turn's end."""
+    device = mask_BN.device
+    discount_BN = torch.full(mask_BN.shape, gamma, dtype=widest_float(device), device=device)
     decay_BN = torch.full_like(discount_BN, gae_lambda)
     if unit == "turn":
         same_turn_BN = torch.zeros_like(mask_BN)

@@ -8,12 +8,12 @@ its weights, gradients and optimizer state in memory, and passes of its own in e
 Shapes: B rows, N actions, D hidden size.
 """
 
-import copy
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from evotext.distributed.sharding import gathered
 from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import Actions
@@ -47,7 +47,7 @@ class Critic:
         self._checkpoints, self._shares, self._spent = policy.checkpoints, policy.shares, Cost()
         self.trunk: PreTrainedModel | None = None
         if trunk == "own":
-            self.trunk = copy.deepcopy(model.network.base_model)
+            self.trunk = model.copied(trunk=True)
             self._flops = ForwardFlops(self.trunk)
 
     @property
@@ -65,7 +65,7 @@ class Critic:
             openings = shared_openings(actions) if self._shares else None
             positions = actions.tokens_BT.numel() if openings is None else openings.positions
             self._spent += cost_of_pass(self._flops, positions, 0)
-            with checkpointed_layers(self.trunk, self._checkpoints):
+            with gathered(self.trunk), checkpointed_layers(self.trunk, self._checkpoints):
                 hidden_BND, _, final_BD = states_at_actions(self.trunk, actions, openings)
         return self.head(hidden_BND), self.head(final_BD)
 

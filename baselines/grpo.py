@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from evotext.devices import widest_float
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
@@ -171,7 +172,9 @@ class GRPOLearner:
         counts_B = advantage_B.isfinite() & compared_B  # finite returns can still have a sum that is not
         if self._hyper.mask_overlong:
             counts_B &= ~batch.overlong_B
-        rows = Rows(actions=actions, advantage_B=advantage_B.to(device), counts_B=counts_B.to(device))
+        rows = Rows(
+            actions=actions, advantage_B=advantage_B.to(device, widest_float(device)), counts_B=counts_B.to(device)
+        )
         credit = Credit(name="advantage", value_B=advantage_B.where(counts_B, torch.nan))
         if self._gathered is None:
             return rows, credit
@@ -203,12 +206,13 @@ class GRPOLearner:
         """Return k1 of each row as sampled, summed over its actions: (B,), on the CPU."""
         reference = self.training.reference
         assert reference is not None
-        sum_B = torch.zeros(actions.rows, dtype=torch.float64, device=actions.mask_BN.device)
+        device = actions.mask_BN.device
+        sum_B = torch.zeros(actions.rows, dtype=widest_float(device), device=device)
 
         def work(row_K: Tensor) -> None:
             part = actions.select(row_K)
             reference_KN = reference.score(part, self._hyper.temperature).logprob_BN
-            kl_KN = torch.where(part.mask_BN, part.old_logprob_BN.double() - reference_KN.double(), 0.0)
+            kl_KN = torch.where(part.mask_BN, part.old_logprob_BN.to(sum_B.dtype) - reference_KN.to(sum_B.dtype), 0.0)
             sum_B[row_K] = kl_KN.sum(1)
             figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
 

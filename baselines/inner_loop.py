@@ -36,11 +36,12 @@ def micro_batches(row_K: Tensor, length_B: Tensor, micro_rows: int) -> Iterator[
 class MicroBatches:
     """Runs rows a part at a time, in smaller parts where the memory does not hold them.
 
-    rows: greatest number of rows in a part.
+    rows: greatest number of rows in a part. in_step: every process runs as many parts, some of them without a row, as it has
+    to where the weights are divided; memory that runs out is an error then.
     """
 
-    def __init__(self, rows: int) -> None:
-        self.fitting = FittingRows(rows)
+    def __init__(self, rows: int, *, in_step: bool = False) -> None:
+        self.fitting, self._in_step = FittingRows(rows), in_step
 
     def run(
         self,
@@ -70,6 +71,10 @@ class MicroBatches:
     def _attempt(self, row_K: Tensor, length_B: Tensor, work: Callable[[Tensor], float | None]) -> float | None:
         """Return the sum of what the work returned; None if the memory did not hold some part."""
         total = 0.0
+        if self._in_step:
+            parts = list(micro_batches(row_K, length_B, self.fitting.most))
+            most = int(collectives.all_gather(torch.tensor([len(parts)])).max())
+            return sum(_share(work, part_K) for part_K in parts + [row_K[:0]] * (most - len(parts)))
         for part_K in micro_batches(row_K, length_B, self.fitting.most):
             for some_K in part_K.split(self.fitting.now):
                 done = self.fitting.attempt(len(some_K), partial(_share, work, some_K), row_K.device)
@@ -92,7 +97,9 @@ class Figures:
         self._largest: dict[str, float] = {}
 
     def mean(self, figures: Iterable[tuple[str, float]], weight: float) -> None:
-        """Count these figures `weight` times."""
+        """Count these figures `weight` times; those of no weight, which need not be numbers, not at all."""
+        if not weight:
+            return
         for name, value in figures:
             self._sum[name] = self._sum.get(name, 0.0) + weight * value
             self._weight[name] = self._weight.get(name, 0.0) + weight

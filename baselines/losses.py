@@ -17,6 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from evotext.devices import widest_float
+
 KLEstimator = Literal["k1", "k2", "k3"]
 Normalisation = Literal["token", "sequence", "constant"]
 
@@ -49,7 +51,7 @@ def token_weights(mask_BN: Tensor, normalisation: Normalisation, rows: int, max_
     token: 1 / all actions (DAPO). sequence: 1 / (rows x actions of the row) (GRPO as published).
     constant: 1 / (rows x max_tokens) (Dr. GRPO).
     """
-    mask = mask_BN.double()
+    mask = mask_BN.to(widest_float(mask_BN.device))
     if normalisation == "token":
         return mask / mask.sum().clamp(min=1)
     if normalisation == "sequence":

@@ -83,9 +83,9 @@ class Objective:
     def clipped(self, part: Actions, log_ratio_KN: Tensor, advantage_KN: Tensor) -> list[tuple[str, float]]:
         """Return the shares of the actions whose ratio was held at a bound."""
         ratio, advantage = log_ratio_KN[part.mask_BN].exp(), advantage_KN[part.mask_BN]
-        low, high = ratio < 1 - self.clip_low, ratio > 1 + self.clip_high
+        low, high = (ratio < 1 - self.clip_low).cpu(), (ratio > 1 + self.clip_high).cpu()
         if self.surrogate == "clipped":  # the minimum lets go of the others
-            low, high = low & (advantage < 0), high & (advantage > 0)
+            low, high = low & (advantage < 0).cpu(), high & (advantage > 0).cpu()
         return [
             ("clip_ratio/low_mean", float(low.double().mean())),
             ("clip_ratio/high_mean", float(high.double().mean())),

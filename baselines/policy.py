@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from evotext.distributed.sharding import gathered, is_sharded
 from evotext.models.flops import ForwardFlops
 from evotext.policy.actions import Actions
 from evotext.policy.output_head import chosen, entropies, head_explains_logits, head_logits, log_probabilities
@@ -56,8 +57,11 @@ class Scorer:
 
     def __init__(self, network: PreTrainedModel, *, checkpoints: bool = False, entropies: bool = False) -> None:
         self.network, self.checkpoints, self.entropies = network, checkpoints, entropies
-        self.by_head = head_explains_logits(network)
-        self.shares = self.by_head and not checkpoints and network_shares(network)
+        self._sharded = is_sharded(network)
+        with torch.no_grad(), gathered(network):
+            self.by_head = head_explains_logits(network)
+            # Two passes instead of one, and only where rows begin alike: processes would not run layers equally often.
+            self.shares = self.by_head and not checkpoints and not self._sharded and network_shares(network)
         self._forward_flops, self._spent = ForwardFlops(network), Cost()
 
     def spent(self) -> Cost:
@@ -71,9 +75,10 @@ class Scorer:
         positions = actions.tokens_BT.numel() if openings is None else openings.positions
         predicted = int(actions.mask_BN.sum()) if self.by_head else positions
         self._spent += cost_of_pass(self._forward_flops, positions, predicted)
-        if self.by_head:
-            return self._by_head(actions, temperature, openings)
-        return self._by_whole_rows(actions, temperature)
+        with gathered(self.network):
+            if self.by_head:
+                return self._by_head(actions, temperature, openings)
+            return self._by_whole_rows(actions, temperature)
 
     def _by_head(self, actions: Actions, temperature: float, openings: Openings | None) -> Scores:
         with checkpointed_layers(self.network, self.checkpoints):
@@ -119,15 +124,15 @@ class Scorer:
             some = actions.rows_at(row_K)
             with checkpointed_layers(self.network, self.checkpoints):  # in here, since this may be run twice itself
                 output = self.network(
-                    input_ids=some.tokens_BT,
+                    input_ids=_tokens(some),
                     attention_mask=_attention_mask(some),
                     use_cache=False,
                     output_hidden_states=True,
                 )
-            logits_KNV, chosen_KN, _ = _at_actions(output.logits, some)
+            logits_KNV, chosen_KN, _ = _at_actions(output.logits[: some.rows], some)
             logprob_KNV = log_probabilities(logits_KNV, temperature)
             logprob_KN, entropy_KN = chosen(logprob_KNV, chosen_KN), self._entropies(logprob_KNV, measured_BN[row_K])
-            hidden_KND, _, final_KD = _at_actions(output.hidden_states[-1], some)
+            hidden_KND, _, final_KD = _at_actions(output.hidden_states[-1][: some.rows], some)
             zero = torch.zeros((), dtype=logprob_KN.dtype, device=logprob_KN.device)
             logprob_KN, entropy_KN = (torch.where(some.mask_BN, x, zero) for x in (logprob_KN, entropy_KN))
             return logprob_KN, entropy_KN, hidden_KND, final_KD
@@ -135,8 +140,8 @@ class Scorer:
         measured_BN = _evenly(actions.mask_BN)
         row_logits = actions.tokens_BT.shape[1] * self.network.config.get_text_config().vocab_size
         chunks = torch.arange(actions.rows, device=actions.mask_BN.device).split(max(1, MAX_LOGITS // row_logits))
-        if len(chunks) == 1:
-            parts = [part(chunks[0])]
+        if len(chunks) == 1 or self._sharded:  # processes have to run layers equally often
+            parts = [part(torch.cat(chunks))]
         else:
             parts = [checkpoint(part, row_K, use_reentrant=False) for row_K in chunks]
         logprob_BN, entropy_BN, hidden_BND, final_BD = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -162,11 +167,16 @@ def states_at_actions(
     """Return last hidden states before each action (B, N, D), the actions' ids (B, N), states at the end (B, D)."""
     if openings is None:
         hidden_BTD = network.base_model(
-            input_ids=actions.tokens_BT, attention_mask=_attention_mask(actions), use_cache=False
-        ).last_hidden_state
+            input_ids=_tokens(actions), attention_mask=_attention_mask(actions), use_cache=False
+        ).last_hidden_state[: actions.rows]
         return _at_actions(hidden_BTD, actions)
     hidden_BXD = hidden_states(network, actions.tokens_BT, actions.length_B, openings)
     return _at_actions(hidden_BXD, actions, openings.length_B - 1)
+
+
+def _tokens(actions: Actions) -> Tensor:
+    """Return ids for the network to read (B, T); a single one where there are no rows, so that it runs all the same."""
+    return actions.tokens_BT if actions.rows else actions.tokens_BT.new_zeros(1, 1)
 
 
 def _attention_mask(actions: Actions) -> Tensor | None:

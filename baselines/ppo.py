@@ -172,7 +172,7 @@ class PPOLearner:
                 value_only = generation < self._hyper.value_warm_up
                 steps = self.update(judged, generation=generation, value_only=value_only, figures=figures)
             mask_BN = judged.actions.mask_BN
-            credit_B[kept_K.cpu()] = (judged.advantage_BN * mask_BN).sum(1).div(mask_BN.sum(1)).double().cpu()
+            credit_B[kept_K.cpu()] = (judged.advantage_BN * mask_BN).sum(1).div(mask_BN.sum(1)).cpu().double()
             metrics["explained_variance"] = _explained_variance(judged.value_BN[mask_BN], judged.target_BN[mask_BN])
             metrics["value_mean"] = float(judged.value_BN[mask_BN].mean())
             metrics["return_spread"] = self.critic.scale.spread
@@ -204,8 +204,9 @@ class PPOLearner:
         """
         hyper, mask_BN, scale = self._hyper, actions.mask_BN, self.critic.scale
         policy, reference = self.training.policy, self.training.reference
-        said_BN = torch.zeros(mask_BN.shape, dtype=torch.float64, device=mask_BN.device)
-        last_B = torch.zeros(len(mask_BN), dtype=torch.float64, device=mask_BN.device)
+        wide = actions.reward_BN.dtype
+        said_BN = torch.zeros(mask_BN.shape, dtype=wide, device=mask_BN.device)
+        last_B = torch.zeros(len(mask_BN), dtype=wide, device=mask_BN.device)
         kl_BN, old_BN = torch.zeros_like(actions.reward_BN), torch.zeros_like(actions.old_logprob_BN)
 
         def work(row_K: Tensor) -> None:
@@ -214,12 +215,12 @@ class PPOLearner:
             scores = policy.score(part, hyper.temperature)
             add_gap(figures, part, scores.logprob_BN)
             old_BN[row_K, :width] = scores.logprob_BN.to(old_BN.dtype)
-            head_KN, last_B[row_K] = (head.double() for head in self.critic.judge(part, scores))
+            head_KN, last_B[row_K] = (head.to(wide) for head in self.critic.judge(part, scores))
             said_BN[row_K, :width] = torch.where(part.mask_BN, head_KN, 0.0)
             if reference is not None:
                 reference_KN = reference.score(part, hyper.temperature).logprob_BN
                 kl_KN = kl_divergence(scores.logprob_BN, reference_KN, "k1")
-                kl_BN[row_K, :width] = kl_KN.double()
+                kl_BN[row_K, :width] = kl_KN.to(wide)
                 figures.mean([("kl", float(kl_KN[part.mask_BN].mean()))], float(part.mask_BN.sum()))
 
         self.training.micro.run(torch.arange(actions.rows, device=mask_BN.device), actions.length_B, work, figures)

@@ -62,5 +62,7 @@ def trained_on_metrics(steps: Steps, tokens_seen: int, learning_rate: float) -> 
 def add_gap(figures: Figures, part: Actions, logprob_KN: Tensor) -> None:
     """Add how far the sampler's log-probabilities are from those of the same weights in training."""
     gap = (logprob_KN - part.old_logprob_BN)[part.mask_BN].abs()
+    if not gap.numel():
+        return
     figures.mean([("sampling/logp_difference", float(gap.mean()))], float(gap.numel()))
     figures.largest("sampling/logp_difference_max", float(gap.max()))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evotext.distributed import collectives
+from evotext.distributed.sharding import is_divided, whole_tensor
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights
@@ -81,9 +82,10 @@ class Stepper:
 
         Return each group's norm before clipping, or None if one is not finite: then nothing changed.
         """
-        collectives.share_gradients([parameter for group in self._groups for parameter in group])
+        # Those of divided weights have been added up in the backward pass.
+        collectives.share_gradients([p for group in self._groups for p in group if not is_divided(p)])
         bound = torch.inf if self._max_grad_norm is None else self._max_grad_norm
-        norms = [float(nn.utils.clip_grad_norm_(group, bound)) for group in self._groups]
+        norms = [_clipped(group, bound) for group in self._groups]
         finite = all(map(math.isfinite, norms))
         if finite:
             self.optimizer.step()
@@ -106,6 +108,13 @@ class Stepper:
         """Undo `state_dict`; the stored weights become the masters' rounding."""
         self.optimizer.load_state_dict(state["optimizer"])
         self._weights.load_state_dict(dict(zip(self._weights.state_dict(), state["masters"], strict=True)))
+
+
+def _clipped(group: list[nn.Parameter], bound: float) -> float:
+    """Scale the gradients down to the bound if their norm is above it; return that norm."""
+    norm = whole_tensor(nn.utils.get_total_norm([p.grad for p in group if p.grad is not None]))
+    nn.utils.clip_grads_with_norm_(group, bound, norm)
+    return float(norm)
 
 
 def _take_over(master: nn.Parameter, stored: Tensor) -> None:

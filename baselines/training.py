@@ -3,10 +3,9 @@
 Shapes: B rows, K rows of a part, N actions (a row's policy tokens, padded on the right).
 """
 
-import copy
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -37,6 +36,7 @@ class TrainingSettings:
     max_grad_norm: PositiveFloat | None
     optimizer: OptimizerFactory
     learning_rate_schedule: Callable[[int], float]
+    shardable: ClassVar[Literal[True]] = True
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer)
@@ -69,8 +69,8 @@ class Training:
             check_checkpointable(model.network)
         self.settings, self.device, self.seed, self.tokens_seen = settings, model.device, seed, 0
         self.policy = policy or Scorer(model.network, checkpoints=settings.gradient_checkpointing)
-        self.reference = Scorer(copy.deepcopy(model.network).requires_grad_(False)) if reference else None
-        self.micro = MicroBatches(settings.micro_rows)
+        self.reference = Scorer(model.copied(frozen=True)) if reference else None
+        self.micro = MicroBatches(settings.micro_rows, in_step=model.sharding is not None)
         self.stepper = Stepper(
             settings.optimizer,
             [{"params": model.trained_parameters}, *groups],

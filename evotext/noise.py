@@ -8,7 +8,7 @@
 Shape suffixes: P population members, N draws, K rows a member, O outputs, I inputs, E experts, D embedding width.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -174,10 +174,11 @@ class ForwardNoise(Protocol):
 class UpdateNoise(Protocol):
     """The estimator's side of a population's noise: sums over its members."""
 
-    def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def combine(self, weight_P: Tensor, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Yield sum_p weight_p E_p (unit noise, no sigma) of each perturbed parameter, by name in sorted order.
 
-        weight_P covers the whole population. Layout of `ParameterSpec`; float32, or float64 where the weights are.
+        weight_P covers the whole population. names: of these parameters alone; None: of all.
+        Layout of `ParameterSpec`; float32, or float64 where the weights are.
         """
 
     @property

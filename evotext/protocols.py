@@ -4,7 +4,7 @@ The noise of a population, a perturbation among it, has a file of its own: `evot
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, SupportsFloat, runtime_checkable
+from typing import Any, Literal, Protocol, SupportsFloat, runtime_checkable
 
 from evotext.models.language_model import LanguageModel
 from evotext.run_folder.schema import TrainingEpisode
@@ -20,6 +20,13 @@ class Algorithm(Protocol):
 
         Raise ValueError for a model that it cannot tune.
         """
+
+
+@runtime_checkable
+class Shardable(Protocol):
+    """An algorithm that can tune a model whose weights are divided over processes (`evotext.distributed.sharding`)."""
+
+    shardable: Literal[True]
 
 
 @runtime_checkable

@@ -1,11 +1,14 @@
 """Takes steps uphill by any torch.optim optimizer, one parameter at a time, so that only one direction is in memory."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from evotext.devices import widest_float
+from evotext.distributed.ownership import Figures, Ownership, Sections
 from evotext.distributed.parts import Parts
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.learning_rate import LearningRate
@@ -22,7 +25,9 @@ class Ascent:
 
     parameters: by name. factory: makes the optimizer, which has to treat each parameter by itself, as all of torch's
     but LBFGS do. schedule: of its learning rate. decay: pulls after each step. narrow: what keeps small updates of weights
-    stored in less than float32. seed: of stochastic rounding. parts: of the parameters that this process holds.
+    stored in less than float32. seed: of stochastic rounding. shared: of several processes, each steps some parameters and
+    keeps the state of those alone; `own` says which. parts: of the parameters that this process holds. With either, processes
+    have to call each method together.
     """
 
     def __init__(
@@ -34,24 +39,31 @@ class Ascent:
         decay: Decay | None = None,
         narrow: NarrowWeights = "masters",
         seed: int = 0,
+        shared: bool = False,
         parts: Parts | None = None,
     ) -> None:
         self._parts = parts or Parts()
         self._decay = decay or NoDecay()
-        self._anchors = {n: p.detach().clone() for n, p in parameters.items()} if self._decay.needs_start else {}
-        self._weights = MasterWeights(parameters, narrow=narrow, seed=seed)
-        self._start = {name: _sample(self._weights.values(name)).clone() for name in parameters}
+        self._ownership = Ownership(parameters, shared=shared)
+        self.own = self._ownership.own
+        """The names of the parameters whose directions `step` is to get."""
+        self.share = self._ownership.share
+        """Of all numbers, those of these parameters."""
+        self._anchors = {n: parameters[n].detach().clone() for n in self.own} if self._decay.needs_start else {}
+        self._weights = MasterWeights(parameters, narrow=narrow, seed=seed, own=self.own)
+        self._start = {name: _sample(self._weights.values(name)).clone() for name in self.own}
         self._steps = 0
-        self.optimizer = factory(list(self._weights.masters.values()))
+        # A process may own nothing, but torch's optimizers want something.
+        self.optimizer = factory(list(self._weights.masters.values()) or [nn.Parameter(torch.zeros(0))])
         self.learning_rate = LearningRate(self.optimizer, schedule)
 
     @torch.no_grad()
     def step(self, directions: Iterable[tuple[str, Tensor]]) -> float:
         """Take one optimizer step that raises what `directions` is the gradient of; return the norm of the change.
 
-        directions: each parameter's name with the direction, which is taken over; asked for one after another.
+        directions: of `own`, each name with the direction, which is taken over; asked for one after another.
         """
-        changes: dict[str, float] = {}
+        squares: dict[str, tuple[float]] = {}
         for name, direction in directions:
             master = self._weights.open(name)
             before = master.detach().clone()
@@ -60,59 +72,69 @@ class Ascent:
             master.grad = None
             if self._decay.needs_start:
                 self._decay.pull(master, self._anchors[name], self.learning_rate.now)
-            changes[name] = float(torch.linalg.vector_norm(before.sub_(master))) ** 2
+            squares[name] = (float(torch.linalg.vector_norm(before.sub_(master))) ** 2,)
             self._weights.close(name, step=self._steps)
         self._steps += 1
-        return sum(self._parts.total_of_each(changes).values()) ** 0.5
+        self._ownership.spread()
+        return sum(self.totals(squares, 1)) ** 0.5
+
+    def totals(self, own: Figures, each: int) -> list[float]:
+        """Return the sum over all parameters, whole, of each of so many figures; own: those of `own`."""
+        return self._parts.totals(self._ownership.everyones(own, each))
 
     @property
     def drift(self) -> float:
         """Euclidean distance of the weights from where they started; estimated where a parameter is only sampled."""
-        squares: dict[str, float] = {}
+        squares: dict[str, tuple[float]] = {}
         for name, start in self._start.items():
             weights = self._weights.values(name)
             now = _sample(weights)
-            squares[name] = float((now - start).double().square().sum()) * weights.numel() / now.numel()
-        return sum(self._parts.total_of_each(squares).values()) ** 0.5
+            square = float((now - start).to(widest_float(now.device)).square().sum())
+            squares[name] = (square * weights.numel() / now.numel(),)
+        return sum(self.totals(squares, 1)) ** 0.5
 
     def state_dict(self) -> dict[str, object]:
         """Return masters that are not the stored weights themselves, starting weights and the optimizer's state.
 
-        All are whole: processes that hold parts of the parameters put them together, all but the sampled starting weights,
-        which those who start have anyhow.
+        Process 0 has it of all parameters, whoever owns them, and of whole ones, whoever holds their parts. Not so the sampled
+        starting weights of parts, which those who start have anyhow.
         """
-        masters = self._weights.state_dict()
-        return {
-            "masters": {name: self._parts.whole(name, master) for name, master in masters.items()},
-            "start": {} if self._parts.divided else self._start,
-            "optimizer": self._each_moment(self.optimizer.state_dict(), self._parts.whole),
-            "steps": self._steps,
+        optimizer, names = self.optimizer.state_dict(), list(self.own)
+        sections: Sections = {
+            "masters": {name: self._parts.whole(name, m) for name, m in self._weights.state_dict().items()},
+            "start": {} if self._parts.divided else dict(self._start),
+            "moments": {
+                names[i]: _each(moments, partial(self._parts.whole, names[i]))
+                for i, moments in optimizer["state"].items()
+            },
         }
+        sections = self._ownership.gathered(sections)
+        moments = {self._ownership.places[name]: value for name, value in sections.pop("moments").items()}
+        group = optimizer["param_groups"][0] | {"params": list(self._ownership.places.values())}
+        return sections | {"optimizer": {"state": moments, "param_groups": [group]}, "steps": self._steps}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Undo `state_dict`. It does not hold the weights that decay pulls to: those are the run's model as it was made."""
-        self._weights.load_state_dict({n: self._parts.own(n, master) for n, master in state["masters"].items()})
-        for name, value in state["start"].items():
-            if not self._parts.divided:
-                self._start[name].copy_(value)
-        self.optimizer.load_state_dict(self._each_moment(state["optimizer"], self._parts.own))
+        """Undo process 0's `state_dict`. It does not hold the weights that decay pulls to: the run's model as it was made."""
+        self._weights.load_state_dict({name: self._parts.own(name, m) for name, m in state["masters"].items()})
+        for name in () if self._parts.divided else self._start.keys() & state["start"].keys():
+            self._start[name].copy_(state["start"][name])
+        moments, params = state["optimizer"]["state"], self.optimizer.state_dict()["param_groups"][0]["params"]
+        own = {
+            i: _each(moments[place], partial(self._parts.own, name))
+            for i, (name, place) in enumerate(self.own.items())
+            if place in moments
+        }
+        group = state["optimizer"]["param_groups"][0] | {"params": params}
+        self.optimizer.load_state_dict({"state": own, "param_groups": [group]})
         self._steps = int(state["steps"])
 
-    def _each_moment(self, state: dict[str, Any], change: Callable[[str, Tensor], Tensor]) -> dict[str, Any]:
-        """Return an optimizer's state with what has the shape of its parameter, whole or not, changed."""
-        if not self._parts.divided:
-            return state
-        names = list(self._weights.masters)
-        return state | {
-            "state": {
-                place: {
-                    key: change(names[place], value) if isinstance(value, Tensor) and value.dim() > 0 else value
-                    for key, value in moments.items()
-                }
-                for place, moments in state["state"].items()
-            }
-        }
+
+def _each(moments: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Return an optimizer's state of a parameter with what has its shape changed."""
+    return {
+        key: change(value) if isinstance(value, Tensor) and value.dim() > 0 else value for key, value in moments.items()
+    }
 
 
 def _sample(parameter: Tensor) -> Tensor:

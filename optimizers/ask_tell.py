@@ -93,11 +93,20 @@ class _Parameters:
 class ES:
     """An evolution strategy on a module, which holds the mean of the population and moves in place.
 
-    population: members, even with antithetic pairs. sigma: scale of the perturbation, in units of a weight.
-    perturbation: `LowRank` or `FullRank` of `optimizers.perturbations`. fitness_shaping: of `optimizers.fitness_shaping`.
-    optimizer: makes a torch optimizer of parameters, as `partial(torch.optim.Adam, lr=0.05)` does.
-    antithetic: members in mirrored pairs. seed: of the noise. Parameters without `requires_grad` stay as they are.
-    Raises ValueError for what is none of that, and for a module without a parameter that moves.
+    Parameters without `requires_grad` stay as they are.
+
+    Args:
+        module: what is tuned.
+        population: members, even with antithetic pairs.
+        sigma: scale of the perturbation, in units of a weight.
+        perturbation: `LowRank` or `FullRank` of `optimizers.perturbations`.
+        fitness_shaping: one of `optimizers.fitness_shaping`, or a function like them.
+        optimizer: makes a torch optimizer of parameters, as `partial(torch.optim.Adam, lr=0.05)` does.
+        antithetic: members in mirrored pairs.
+        seed: of the noise.
+
+    Raises:
+        ValueError: for what is none of that, and for a module without a parameter that moves.
     """
 
     @checked

@@ -66,6 +66,7 @@ class EvolutionStrategy:
     exclude: list[str]
     needs_adapter: bool
     narrow_weights: NarrowWeights
+    update: Literal["repeated", "shared"]
     optimizer: OptimizerFactory
     sigma_schedule: Callable[[int], float]
     learning_rate_schedule: Callable[[int], float]
@@ -116,6 +117,10 @@ class EvolutionStrategy:
                 "perturbation: expected low_rank or full_rank with model.parallel=tensor, got "
                 f"{type(self.perturbation).__name__}, which reads whole layers"
             )
+        if self.update == "shared":
+            raise ValueError(
+                "update: expected repeated with model.parallel=tensor, which divides it already, got shared"
+            )
         if self.narrow_weights == "stochastic":
             raise ValueError("narrow_weights: expected masters with model.parallel=tensor, got stochastic")
         check_entry_by_entry(self.optimizer)
@@ -135,7 +140,6 @@ class EvolutionStrategyLearner:
             )
         self._hyper, self._seed = hyper, seed
         self._network = PerturbedNetwork(model.network, exclude=hyper.exclude, parts=model.parts)
-        self._parts = model.parts
         self._chosen: tuple[int, ...] | None = None
         self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
@@ -152,6 +156,7 @@ class EvolutionStrategyLearner:
             decay=hyper.decay,
             narrow=hyper.narrow_weights,
             seed=seed,
+            shared=hyper.update == "shared",
             parts=model.parts,
         )
 
@@ -204,7 +209,7 @@ class EvolutionStrategyLearner:
         if signal:
             metrics |= self._move(noise, weight_P, sigma)
         metrics["drift"] = self._ascent.drift
-        flops = (noise.combine_flops if signal else 0.0) + self._guide.look(batch)
+        flops = (noise.combine_flops * self._ascent.share if signal else 0.0) + self._guide.look(batch)
         cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
         outcome = Outcome.CHANGED if signal else Outcome.NO_SIGNAL
         credit = member_credit(weight_P, batch.plan)
@@ -250,10 +255,10 @@ class EvolutionStrategyLearner:
         absent = self._hyper.population - len(weight_P)
         weight_all_P = torch.nn.functional.pad(weight_P, (0, absent))
         gradient = PseudoGradient(
-            lambda weight_P: self._in_weights(noise.combine(weight_P)),
+            lambda weight_P: self._in_weights(noise.combine(weight_P, self._ascent.own)),
             weight_all_P,
             1.0 / (len(weight_P) * sigma),
-            self._parts,
+            totals=self._ascent.totals,
         )
         change = self._ascent.step((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
         return gradient.figures | {"update_norm": change}

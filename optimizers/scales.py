@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from evotext.devices import widest_float
 from evotext.distributed.parts import Parts
 
 # A parameter that starts near zero, as a bias or an adapter's second matrix, has at least this share of the scale of all.
@@ -22,7 +23,8 @@ def own_scales(weights: Mapping[str, Tensor], parts: Parts | None = None) -> dic
     parts: of the parameters that this process holds; the scales are those of whole ones.
     """
     held = parts or Parts()
-    squares = held.total_of_each({name: float(weight.double().square().sum()) for name, weight in weights.items()})
+    own = {name: float(weight.to(widest_float(weight.device)).square().sum()) for name, weight in weights.items()}
+    squares = held.total_of_each(own)
     counts = {name: math.prod(held.whole_shape(name, weight)) for name, weight in weights.items()}
     together = (sum(squares.values()) / sum(counts.values())) ** 0.5
     least = LEAST * together or 1.0  # nothing but zeros: any scale is as good

@@ -84,7 +84,7 @@ class Outcome:
 
 
 def task(config: DictConfig, seen: list[Any]) -> None:
-    """What a script does: build, then run."""
+    """Build, then run, as a script does."""
     with configuration():
         built = build(config, "algorithm"), build(config, "budget")
     if config.seed == 13:

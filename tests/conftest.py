@@ -1,4 +1,4 @@
-"""What every test runs under: no network, no cache of the user's, no GPU unless a test asks for one, repeatable draws."""
+"""The conditions of every test: no network, no cache of the user's, no GPU unless a test asks for one, repeatable draws."""
 
 import os
 

@@ -41,7 +41,7 @@ def missing(text: str) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What a link may end in, as GitHub makes it of headings."""
+    """Return the anchors that a link may end in, made from headings as GitHub does."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""The command `evotext`: its words, its help, its completion, and the doors to it in a clone."""
+"""The command `evotext`: its words, its help, its completion, and the scripts that call it in a clone."""
 
 import importlib
 from pathlib import Path
@@ -43,10 +43,10 @@ def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_a_module_a_door_and_a_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_a_module_a_script_and_a_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = name.replace("-", "_")
-    door = (ROOT / "scripts" / f"{module}.py").read_text()
-    assert f"`evotext {name} ...`" in door and door.endswith("script()\n") and len(door.splitlines()) == 6
+    script = (ROOT / "scripts" / f"{module}.py").read_text()
+    assert f"`evotext {name} ...`" in script and script.endswith("script()\n") and len(script.splitlines()) == 6
     assert callable(importlib.import_module(f"evotext.commands.{module}").main)
     assert status(name, "--help") in (0, None)
     told = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What is installed, and that it works away from the repository, beside folders of a user's own with the same names."""
+"""The installed package works away from the repository, beside folders of a user's own with the same names."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SMALL = (
 
 
 def run(*words: str | Path, cwd: Path, **variables: str) -> str:
-    """What a command prints. It sees no repository: neither by its folder nor by PYTHONPATH."""
+    """Return what a command prints. It sees no repository: neither by its folder nor by PYTHONPATH."""
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(
         list(map(str, words)), cwd=cwd, env=environment | variables, capture_output=True, text=True, timeout=300

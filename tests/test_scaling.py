@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evotext.distributed import collectives
+from evotext.distributed.ownership import owners
 from evotext.rollouts.collector import Collector
 from evotext.types import RolloutPlan, Sampling
 from tests.rollouts.test_collector import chatter
@@ -43,6 +44,20 @@ def test_an_evolution_strategy_stops_at_its_update_and_gradients_at_their_share(
     assert generation_seconds(ES, 1024, NO_LINK) == pytest.approx(0.9 / 1024 + 0.1)
     assert generation_seconds(ES, 4096, NO_LINK) == pytest.approx(0.9 / 1024 + 0.1)
     assert fastest(ES, NO_LINK, 4096) == 1024
+
+
+def test_a_shared_update_divides_by_the_largest_parameter() -> None:
+    """Ten parameters of 100 bytes: 0.1 s of update become 0.1 / 2 on two devices and stay 0.1 / 10 beyond ten."""
+    shared = replace(ES, weights=(100,) * 10)
+    assert generation_seconds(shared, 2, NO_LINK) == pytest.approx(0.45 + 0.05)
+    assert generation_seconds(shared, 1024, NO_LINK) == pytest.approx(0.9 / 1024 + 0.01)
+    assert efficiency(shared, 4, NO_LINK) > efficiency(ES, 4, NO_LINK)
+    assert generation_seconds(shared, 1, NO_LINK) == generation_seconds(ES, 1, NO_LINK)
+    # A link of a byte a second costs more than the update that is saved: 1,000 bytes down a tree of two levels.
+    slow = Link(latency=0.0, bandwidth=1.0)
+    more = exchange(shared, 4).seconds(4, slow) - exchange(ES, 4).seconds(4, slow)
+    assert more == pytest.approx(2 * 1000 + 2 * 3 * (6 * 8 * 10) / 4)
+    assert efficiency(shared, 4, slow) < efficiency(ES, 4, slow)
 
 
 def test_messages_go_around_a_ring() -> None:
@@ -80,11 +95,10 @@ def test_shares_are_those_of_the_model_and_hold_every_row_once(
         assert max(shares) < rows / count + whole, "no process has a member more than its share"
 
 
-@pytest.mark.parametrize("algorithm", ["eggroll", "grpo"])
-def test_bytes_are_those_of_the_formula(tmp_path: Path, algorithm: str) -> None:
-    assert ended(
-        *together(2, run_to_the_end, tmp_path, algorithm, False, {"generations": 1, "rows": EPISODES // 2})
-    ) == [0, 0]
+@pytest.mark.parametrize(("algorithm", "update"), [("eggroll", "repeated"), ("eggroll", "shared"), ("grpo", "")])
+def test_bytes_are_those_of_the_formula(tmp_path: Path, algorithm: str, update: str) -> None:
+    options = {"generations": 1, "rows": EPISODES // 2, "settings": {"update": update} if update else {}}
+    assert ended(*together(2, run_to_the_end, tmp_path, algorithm, False, options)) == [0, 0]
     line = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[1])
     from safetensors.torch import load_file
 
@@ -98,6 +112,10 @@ def test_bytes_are_those_of_the_formula(tmp_path: Path, algorithm: str) -> None:
         tensors=len(weights),
     )
     if algorithm == "eggroll":
+        if update == "shared":  # vectors are frozen
+            sizes = [p.numel() * p.element_size() for p in MODEL.network.parameters() if p.ndim > 1]
+            work = replace(work, weights=tuple(sizes))
+            assert 0 < owners(sizes, 2).count(0) < len(sizes)
         assert line["processes/bytes"] == exchange(work, 2).bytes
         return
     parameters = sum(tensor.numel() for tensor in weights.values())
@@ -119,9 +137,12 @@ def test_the_suite_measures_and_writes_its_figures(tmp_path: Path) -> None:
         return
     assert done.returncode == 0, done.stderr
     found = {figure["name"]: figure for figure in json.loads(out.read_text())["figures"]}
-    for name in ("eggroll", "grpo"):
+    assert found["shared_over_repeated/2"]["value"] > 0
+    for name in ("eggroll", "eggroll_shared", "grpo"):
         for kind in ("parallel_efficiency", "parallel_efficiency_modelled", "bytes_a_generation", "waiting_share"):
             assert found[f"{kind}/{name}/2"]["value"] >= 0
         assert 0 < found[f"parallel_efficiency_forecast/{name}/1024"]["value"] < 1
     assert found["bytes_a_generation/eggroll/2"]["value"] == found["bytes_a_generation_modelled/eggroll/2"]["value"]
+    shared = [found[f"bytes_a_generation{kind}/eggroll_shared/2"]["value"] for kind in ("", "_modelled")]
+    assert shared[0] == shared[1] > 2e6, "half of a million parameters"
     assert found["bytes_a_generation/grpo/2"]["value"] > 4e6, "gradients of a million parameters"

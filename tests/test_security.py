@@ -1,4 +1,4 @@
-"""What comes from elsewhere stays data: a run's folder, a model's folder, a word of the command line."""
+"""Whatever comes from elsewhere stays data: a run's folder, a model's folder, a word of the command line."""
 
 import json
 from pathlib import Path

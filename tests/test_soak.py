@@ -28,7 +28,7 @@ def test_a_flat_run_is_flat() -> None:
 
 def test_growth_is_seen_after_the_first_tenth() -> None:
     found = soak.verdict(looks(40, memory_bytes=1e6, handles=1, threads=0.5))
-    # Of looks 4 to 39, the halves have their middles at 12.5 and 30.5.
+    # The halves of looks 4 to 39 have their middles at 12.5 and 30.5.
     assert found["first_mb"] == 512.5 and found["last_mb"] == 530.5
     assert found["more_handles"] == 18 and found["more_threads"] == 9
 

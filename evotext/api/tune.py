@@ -50,20 +50,25 @@ def tune(
 
     Whatever is left out is as `evotext train` has it, whose configuration this is; None means left out.
 
-    model: a name of conf/model, a hub name, a folder, or a transformers model with its `tokenizer`, which is tuned in place.
-    env: a name of conf/env or a list of them, an id of Gymnasium's, an environment (copied for each row of a batch), its
-        class, or a function `reward(prompt, answer)` with `prompts`, of which training, validation and measurement get
-        disjoint parts.
-    algorithm: a name of conf/algorithm, or an object (`evotext.protocols.Algorithm`).
-    budget: a name of conf/budget, or `{"unit": ..., "limit": ...}`.
-    folder: of the run; None: a new one in `runs/`, as the command makes it.
-    callbacks: called with each line of `metrics.jsonl`; a true return ends the run, measured and resumable.
-    progress: whether to show a bar, or a line for each measurement where nobody watches, on standard error.
-    resume: the folder of a run that was stopped, to go on with it; the other arguments are those that it was started with.
-    overrides: further keys of the configuration: `evaluation={"episodes": 64}`, `**{"algorithm.sigma": 0.01}`.
+    Args:
+        model: a name of conf/model, a hub name, a folder, or a transformers model with its `tokenizer`, tuned in place.
+        env: a name of conf/env or a list of them, an id of Gymnasium's, an environment (copied for each row of a batch), its
+            class, or a function `reward(prompt, answer)` with `prompts`, of which training, validation and measurement get
+            disjoint parts.
+        algorithm: a name of conf/algorithm, or an object (`evotext.protocols.Algorithm`).
+        budget: a name of conf/budget, or `{"unit": ..., "limit": ...}`.
+        seed: keys training instances, sampling and noise; held-out instances never change.
+        folder: of the run; None: a new one in `runs/`, as the command makes it.
+        tokenizer: of a transformers model given as an object.
+        prompts: what a reward function is asked about.
+        callbacks: called with each line of `metrics.jsonl`; a true return ends the run, measured and resumable.
+        progress: whether to show a bar, or a line for each measurement where nobody watches, on standard error.
+        resume: the folder of a run that was stopped, to go on with it; the other arguments are those it was started with.
+        overrides: further keys of the configuration: `evaluation={"episodes": 64}`, `**{"algorithm.sigma": 0.01}`.
 
-    Raise ConfigError, a ValueError, in one line for an argument that is not what it should be, before anything is trained.
-    Ctrl-C, or a notebook's stop, lets the generation end and raises KeyboardInterrupt; the run can be taken up again.
+    Raises:
+        ConfigError: a ValueError, in one line, for an argument that is not what it should be, before anything is trained.
+        KeyboardInterrupt: after Ctrl-C or a notebook's stop, once the generation has ended; the run can be taken up again.
     """
     called = (callbacks,) if callable(callbacks) else tuple(callbacks)
     if not all(map(callable, called)):

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_outline, loaded
 from evotext.cli.parallel import check_parallel
+from evotext.cli.sharding import check_shardable, sharded
 from evotext.cli.targets import build, task_at
 from evotext.distributed import collectives, torchrun
 from evotext.models.given import GivenModel
@@ -27,6 +28,9 @@ from evotext.run_folder.writer import JsonLines
 from evotext.runner.callbacks import Callback, Callbacks
 from evotext.runner.loop import Run
 from evotext.runner.preflight import check_keep, check_split, choose_device, prepare_torch, rows_at_once
+
+# Seconds that the processes of a group which torchrun has lost may take to notice.
+LEAVING = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,29 +73,32 @@ def assembled(
             with configuration("curriculum", config.curriculum):
                 played = build(config, "curriculum")(task=task, at=partial(task_at, config))
             made, budget = given.algorithm or build(config, "algorithm"), build(config, "budget")
-            if isinstance(played, Levels):
-                made = WithCurriculum(made, played)
             source, adapter = given.model or build(config, "model"), build(config, "adapter")
+            if given.model is None:
+                check_shardable(config, made, torchrun.size())
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
             pruner, stopper = build(config, "pruner"), build(config, "stopper")
             check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)
             check_keep(config.keep, checkpointing)
             check_parallel(config, made)
-            done = config.resume and collectives.any_of(first and is_completed(folder, budget.limit))
+            resumes = collectives.any_of(first and config.resume is not None)
+            done = resumes and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None
             if not done:
                 outline, prompt = fitting_outline(config, source, played, evaluator)
                 if given.algorithm is None and given.model is None:
                     warn_of_memory(config, outline, played, evaluator, device, rows=rows, prompt=prompt)
                 model = adapter.attach(loaded(config, source, device))
+                if given.model is None:
+                    model = sharded(config, model, device)
                 if first:
-                    stack.enter_context(claimed(folder))
+                    stack.enter_context(claimed(folder, patience=LEAVING if torchrun.launched() else 0.0))
                     torchrun.remember_folder(folder)
                 with configuration("tracker", config.tracker):
                     trackers = [JsonLines(folder), tracker(folder=folder)] if first else []
                 with configuration("algorithm", config.algorithm):
                     run = Run(
-                        algorithm=made,
+                        algorithm=WithCurriculum(made, played) if isinstance(played, Levels) else made,
                         model=model,
                         collector=Collector(
                             model, played, rows=rows, even=config.rows is None, graphs=config.cuda_graphs
@@ -111,6 +118,6 @@ def assembled(
                         callbacks=Callbacks(callbacks),
                         progress=progress,
                     )
-                if config.resume:
+                if resumes:
                     run.resume()
         yield run

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from evotext.cli.errors import BAD_CONFIGURATION, FAILED, INTERRUPTED, ConfigError
 from evotext.cli.jobs import JobFailed, failure, hush, job_of
-from evotext.cli.replay import expand_replay, expand_resume, leave_in, quoted_path, refuse_changes, warn_of_changes
+from evotext.cli.replay import begun_by, expand_replay, expand_resume, leave_in, refuse_changes, warn_of_changes
 from evotext.cli.several_tasks import expand_tasks
 from evotext.cli.sweeps import expand_presets
 from evotext.cli.words import Root, check_overrides, parse
@@ -82,15 +82,13 @@ def run_hydra(
 def expand(words: list[str]) -> tuple[list[str], Callable[[DictConfig], None] | None]:
     """Replace `replay=` and `resume=`; return the words and what the configuration is to be compared with by its job.
 
-    After a restart by torchrun they are those of the run that it broke off. Raise ConfigError.
+    After a restart by torchrun they are those of the run that was broken off. Raise ConfigError.
     """
     if torchrun.size() > 1 and {"-m", "--multirun"} & set(words):
         raise ConfigError("expected one run in all processes of torchrun, got a multirun; leave -m out")
-    broken_off = torchrun.remembered_folder()
-    if broken_off and torchrun.rank():  # the folder may be on another machine
-        return [*words, f"resume={quoted_path(broken_off)}", *NO_FOLDER], None
-    if broken_off:
-        words = [f"resume={broken_off}", *leave_in(words)]
+    if torchrun.launched() and not torchrun.rank():  # the others do as it does, and may not see its folder
+        broken_off = torchrun.remembered_folder() or begun_by(words)
+        words = [f"resume={broken_off}", *leave_in(words)] if broken_off else words
     words, resumed = expand_resume(words)
     words, replayed = expand_replay(words)
     words = expand_tasks(expand_presets(words))

@@ -3,7 +3,8 @@
 import torch
 from omegaconf import DictConfig
 
-from evotext.cli.errors import configuration
+from evotext.cli.errors import ConfigError, configuration
+from evotext.cli.sharding import is_wanted
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import ModelSource, Outline
 from evotext.rollouts.task import Task
@@ -35,6 +36,8 @@ def fitting_model(
     config: DictConfig, source: ModelSource, task: Task, device: torch.device, evaluator: Evaluator | None = None
 ) -> LanguageModel:
     """Load the model that `config.model` describes. Raise ConfigError as `fitting_outline` does."""
+    if is_wanted(config):
+        raise ConfigError("model.parallel: expected null, got 'fsdp', which divides a model while it is trained")
     fitting_outline(config, source, task, evaluator)
     return loaded(config, source, device)
 

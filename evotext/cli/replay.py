@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from evotext.cli.errors import ConfigError
 from evotext.cli.messages import one_line, shown
-from evotext.cli.words import quoted
+from evotext.cli.words import parse, quoted
 from evotext.run_folder import names
 from evotext.run_folder.configuration import leaves, read_start, read_yaml
 
@@ -19,7 +20,7 @@ _Read = TypeVar("_Read")
 
 MOST_CHANGES = 5
 # Settings that may change on resuming: how long, where and how fast, not what is computed. A dot at the end: all below.
-RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "debug", "phase", "draw")
+RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "algorithm.update", "debug", "phase", "draw")
 # Settings that let code other than the project's run. A run's folder may come from anywhere, so its own word for it does
 # not count: they have to be given again.
 LEAVE = ("allow_custom_targets", "trust_remote_code")
@@ -57,6 +58,20 @@ def expand_resume(words: list[str]) -> tuple[list[str], Path | None]:
     place = quoted_path(folder)
     own = [f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
     return [*overrides, *rest, *own, *flags], folder
+
+
+def begun_by(words: list[str]) -> Path | None:
+    """Return the folder that the words name with `hydra.run.dir` if they have begun a run there."""
+    overrides = OverridesParser.create().parse_overrides(parse(words)[0].overrides)
+    named = [str(override.value()) for override in overrides if override.key_or_group == "hydra.run.dir"]
+    if not named or not any((Path(named[-1]) / file).exists() for file in (names.METRICS, names.SUMMARY)):
+        return None
+    try:
+        start = read_start(Path(named[-1]))
+    except (OSError, ValueError):
+        return None
+    task = [o.input_line for o in overrides if not str(o.key_or_group).startswith("hydra")]
+    return Path(named[-1]) if start.overrides == task else None
 
 
 def _folder_in(words: list[str], command: str) -> tuple[Path | None, list[str]]:

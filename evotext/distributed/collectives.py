@@ -8,8 +8,9 @@ Shapes: N processes.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import islice
 from typing import TypeVar
 
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from evotext.devices import has_own_memory
 from evotext.distributed import torchrun
 
 T = TypeVar("T")
+# Most time between the first and the last process of a group to be ready.
+START = timedelta(minutes=2)
 # Bytes that this process has sent.
 _sent = [0]
 # Processes that share a model, and so run the same rows.
@@ -34,14 +38,25 @@ def joined() -> Iterator[None]:
     if torchrun.size() == 1:
         yield
         return
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    gpu, backend = torch.accelerator.current_accelerator(check_available=True), "gloo"
+    if gpu is not None and has_own_memory(gpu):
+        backend = f"cpu:gloo,{gpu.type}:{dist.get_default_backend_for_device(gpu.type)}"
     store, rank, size = next(rendezvous("env://"))
-    # torchrun's store may outlive a group that died, with the addresses of its processes in it.
-    store = PrefixStore(f"evotext/{torchrun.restarts()}", store)
+    store = PrefixStore(torchrun.attempt(), store)
+    _await_all(store, rank, size)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     share_by_groups(1)
     yield
     dist.destroy_process_group()  # not after an error, when the others may be gone
+
+
+def _await_all(store: PrefixStore, rank: int, size: int) -> None:
+    """Wait until all processes have come. Raise RuntimeError if one was lost before: torch would wait for half an hour."""
+    store.set(f"here/{rank}", "yes")
+    try:
+        store.wait([f"here/{other}" for other in range(size)], START)
+    except dist.DistStoreError as error:
+        raise RuntimeError(f"expected {size} processes within {START.seconds} s, and one did not come") from error
 
 
 def world_size() -> int:
@@ -159,11 +174,36 @@ def broadcast_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return process 0's tensors by name; what the others pass is ignored."""
     if world_size() == 1:
         return tensors
-    listed = [[name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()]
     received: dict[str, Tensor] = {}
-    for name, shape, kind in json.loads(broadcast_text(json.dumps(listed))):
+    for name, shape, kind in json.loads(broadcast_text(_listed(tensors))):
         own = tensors[name].contiguous() if rank() == 0 else torch.empty(shape, dtype=getattr(torch, kind))
         received[name] = broadcast(own)
+    return received
+
+
+def broadcast_each(tensors: Sequence[Tensor], owners: Sequence[int]) -> None:
+    """Replace each tensor, in place, by the values of the process that owns it."""
+    if world_size() == 1:
+        return
+    under_way = [dist.broadcast(t, owner, async_op=True) for t, owner in zip(tensors, owners, strict=True)]
+    for message in under_way:
+        message.wait()
+    _sent[0] += sum(t.numel() * t.element_size() for t, owner in zip(tensors, owners, strict=True) if owner == rank())
+
+
+def gather_tensors(own: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return, in process 0, the tensors of each process by name, the others' on the CPU; elsewhere nothing."""
+    listed = all_texts(_listed(own))
+    if rank() > 0:
+        for tensor in own.values():
+            dist.send(tensor.cpu().contiguous(), 0)
+        return []
+    received: list[dict[str, Tensor]] = [own]
+    for process in range(1, world_size()):
+        received.append({})
+        for name, shape, kind in json.loads(listed[process]):
+            received[process][name] = torch.empty(shape, dtype=getattr(torch, kind))
+            dist.recv(received[process][name], process)
     return received
 
 
@@ -205,6 +245,11 @@ def check_same(parameters: dict[str, nn.Parameter], when: str) -> None:
             f"{when}: expected the same weights in all {world_size()} processes, got others in process {process}, "
             f"first in {list(parameters)[first]}; the machines may differ in hardware or software"
         )
+
+
+def _listed(tensors: Mapping[str, Tensor]) -> str:
+    """Return names, shapes and types as JSON."""
+    return json.dumps([[name, list(t.shape), str(t.dtype).removeprefix("torch.")] for name, t in tensors.items()])
 
 
 def _bits(tensor: Tensor) -> Tensor:

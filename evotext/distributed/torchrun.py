@@ -50,6 +50,20 @@ def local_size() -> int:
     return _number("LOCAL_WORLD_SIZE", 1)
 
 
+def launched() -> bool:
+    """Return whether torchrun has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def attempt() -> str:
+    """Return a name that this group of processes has in the store.
+
+    The store of torchrun's agent may outlive a group that died, with the addresses of its processes in it. A store that the
+    group makes itself does not, and there the agents of an elastic job count restarts apart.
+    """
+    return f"evotext/{restarts()}" if _has_store() else "evotext"
+
+
 def restarts() -> int:
     """Return how often torchrun has started the group again because a process died."""
     return _number("TORCHELASTIC_RESTART_COUNT", 0)
@@ -70,7 +84,7 @@ def remembered_folder() -> Path | None:
 
 
 def _number(variable: str, default: int) -> int:
-    return int(os.environ.get(variable, default)) if "TORCHELASTIC_RUN_ID" in os.environ else default
+    return int(os.environ.get(variable, default)) if launched() else default
 
 
 def _has_store() -> bool:

@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evotext.devices import widest_float
+
 MASK = 0xFFFFFFFF
 MULTIPLIER_0, MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
 WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
@@ -67,12 +69,16 @@ def philox(seed: int, words: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Ten
 
 
 def uniform(seed: int, stream: int, generation: int, index_N: Tensor, count: int, offset: int = 0) -> Tensor:
-    """Return float64 uniforms in [0, 1) with 32 random bits, (N, count): numbers offset..offset+count-1 of each stream."""
+    """Return uniforms in [0, 1) with 32 random bits, (N, count): numbers offset..offset+count-1 of each stream.
+
+    They are float64; on a device without that float32, to which the greatest round up to 1.
+    """
     first, last = offset // 4, -(-(offset + count) // 4)
     block_K = torch.arange(first, last, dtype=torch.int64, device=index_N.device)
     words_NK4 = torch.stack(_words(seed, generation, index_N, block_K, torch.full_like(block_K, stream)), dim=-1)
     start = offset - 4 * first
-    return words_NK4.flatten(1)[:, start : start + count].double() * 2.0**-32
+    numbers_NK = words_NK4.flatten(1)[:, start : start + count]
+    return numbers_NK.to(widest_float(index_N.device)) * 2.0**-32
 
 
 def normal(seed: int, stream: int, generation: int, index_N: Tensor, count: int) -> Tensor:

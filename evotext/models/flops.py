@@ -62,7 +62,7 @@ def _matrices(weight: Tensor, active_experts: int | None) -> int:
 
 def _used(weight: Tensor, active_experts: int | None) -> int:
     """Count the weights that one position is multiplied with: a stack of experts' matrices is not used whole."""
-    return weight[0].numel() * _matrices(weight, active_experts) if _is_stack(weight) else weight.numel()
+    return weight.numel() // len(weight) * _matrices(weight, active_experts) if _is_stack(weight) else weight.numel()
 
 
 def _active_experts(config: PreTrainedConfig) -> int | None:

@@ -19,12 +19,13 @@ from transformers import (
 
 from evotext.distributed import collectives
 from evotext.distributed.parts import Parts
+from evotext.distributed.sharding import RolloutWeights
 from evotext.distributed.tensor_group import TensorGroup
 from evotext.models.cached_layers import cached_layers, unknown_layers
 from evotext.models.chat import ChatFormat
 from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
-from evotext.models.source import Outline
+from evotext.models.source import Outline, Parallel, loading_device
 from evotext.models.tensor_parallel import check_plan, divide
 from evotext.models.trial_run import check_runs
 from evotext.validation import PositiveInt, checked
@@ -38,8 +39,9 @@ class HuggingFaceModel:
 
     dtype: of the weights while running (`evotext.models.dtype`); the algorithms keep float32 masters where they need them.
     trust_remote_code: run Python code that comes with the model. Leave it off unless you have read that code.
-    parallel: None: each process holds the whole model. `tensor`: groups of processes hold it together.
-    parallel_size: processes of such a group; None: all.
+    parallel: None: each process holds the whole model. `tensor`: groups of processes hold it together. `fsdp`: all divide it
+    after loading (`LanguageModel.sharded`).
+    parallel_size: processes of such a group; None: all. rollout_weights: what rollouts gather with `fsdp`.
     """
 
     @checked
@@ -49,13 +51,14 @@ class HuggingFaceModel:
         path: str,
         dtype: DType,
         trust_remote_code: bool,
-        parallel: Literal["tensor"] | None,
+        parallel: Literal["tensor"] | Parallel,
         parallel_size: PositiveInt | None,
+        rollout_weights: RolloutWeights = "layers",
     ) -> None:
         self.path, self.trust_remote_code = path, trust_remote_code
         self._dtype: DType = dtype
-        if parallel is None and parallel_size is not None:
-            raise ValueError(f"parallel_size: expected null with parallel=null, got {parallel_size}")
+        if parallel != "tensor" and parallel_size is not None:
+            raise ValueError(f"parallel_size: expected null without parallel=tensor, got {parallel_size}")
         self._parallel, self._parallel_size = parallel, parallel_size
 
     def outline(self) -> Outline:
@@ -82,7 +85,7 @@ class HuggingFaceModel:
         parts = Parts()
         if self._parallel == "tensor":
             parts = divide(network, TensorGroup.of(self._parallel_size or collectives.world_size()))
-        network = network.to(device).eval()
+        network = network.to(loading_device(self._parallel, device)).eval()
         with _named():
             check_runs(network)
         outline = self.outline()

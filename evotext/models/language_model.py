@@ -1,7 +1,9 @@
 """A causal language model with its tokenizer and chat format, which every algorithm tunes and the engine runs."""
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from evotext.distributed.parts import Parts
+from evotext.distributed.sharding import RolloutWeights, Sharding, shard
 from evotext.models.chat import ChatFormat
 from evotext.models.flops import ForwardFlops
 
@@ -37,6 +40,8 @@ class LanguageModel:
     """Longest conversation in tokens."""
     adapter: "Adapter | None" = None
     """The adapter in the network, if there is one; then its weights alone have `requires_grad`."""
+    sharding: Sharding | None = None
+    """How the network is divided over processes; None: each has all of it."""
     parts: Parts = field(default_factory=Parts)
     """The parts of its weights that this process holds, where several hold it together (`evotext.models.tensor_parallel`)."""
 
@@ -65,6 +70,28 @@ class LanguageModel:
         """Weights that a position is multiplied with: all matrices but embeddings, and the output head even if tied."""
         flops = ForwardFlops(self.network)
         return flops.trunk + flops.head
+
+    def sharded(self, device: torch.device, rollout_weights: RolloutWeights) -> "LanguageModel":
+        """Return the model with its network divided over all processes, in place, each one's share on its device."""
+        return replace(self, sharding=shard(self.network, self.adapter, device, rollout_weights))
+
+    def whole(self) -> "LanguageModel":
+        """Return the model with all of its weights, in process 0 alone if they are divided; every process calls it."""
+        if self.sharding is None:
+            return self
+        network, adapter = self.sharding.whole()
+        return replace(self, network=network, adapter=adapter, sharding=None)
+
+    def acting(self) -> AbstractContextManager[None]:
+        """Let each process run the network within the block as often as it likes, without gradients."""
+        return nullcontext() if self.sharding is None else self.sharding.acting()
+
+    def copied(self, *, trunk: bool = False, frozen: bool = False) -> PreTrainedModel:
+        """Return a copy of the network, or of its trunk, divided as it is. frozen: no weight has `requires_grad`."""
+        if self.sharding is not None:
+            return self.sharding.copied(trunk=trunk, frozen=frozen)
+        copied: PreTrainedModel = copy.deepcopy(self.network.base_model if trunk else self.network)
+        return copied.requires_grad_(False) if frozen else copied
 
     def whole_weights(self) -> dict[str, Tensor]:
         """Return the whole parameters by name, on the CPU where they were put together.

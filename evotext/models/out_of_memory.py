@@ -9,14 +9,17 @@ Result = TypeVar("Result")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the memory ran out: on a GPU an error class of its own, on a CPU a message."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Return whether the memory ran out: on a GPU an error class of its own, on a CPU and Apple's a message."""
+    told = ("can't allocate memory", "MPS backend out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in told)
 
 
 def make_room(device: torch.device) -> None:
     """Give back what the allocator keeps. Call it after the error's handler: the error holds on to the batch's tensors."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    if device.type == "mps":  # where torch 2.12 fails in torch.accelerator (pytorch issue 186430)
+        torch.mps.empty_cache()
+    elif device.type != "cpu":
+        torch.accelerator.empty_cache()
 
 
 class FittingRows:

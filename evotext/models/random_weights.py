@@ -5,11 +5,12 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, Qwen2Config, Qwen3Config
 
+from evotext.distributed.sharding import RolloutWeights
 from evotext.models.character_tokenizer import character_tokenizer
 from evotext.models.chat import ChatFormat
 from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
-from evotext.models.source import Outline
+from evotext.models.source import Outline, Parallel, loading_device
 from evotext.validation import checked
 
 CONTEXT_LENGTH = 512
@@ -63,14 +64,16 @@ class RandomModel:
     """A model of one of `shapes`, with the same random weights each time.
 
     size: the shape's name.
-    dtype: of the weights (`evotext.models.dtype`).
+    dtype: of the weights (`evotext.models.dtype`). parallel, rollout_weights: as in `HuggingFaceModel`.
     """
 
     @checked
-    def __init__(self, *, size: str, dtype: DType) -> None:
+    def __init__(
+        self, *, size: str, dtype: DType, parallel: Parallel = None, rollout_weights: RolloutWeights = "layers"
+    ) -> None:
         if size not in shapes():
             raise ValueError(f"size: expected one of {', '.join(shapes())}, got {size!r}")
-        self.size, self._dtype = size, dtype
+        self.size, self._dtype, self._parallel = size, dtype, parallel
 
     def outline(self) -> Outline:
         """Return tokenizer and context length (`ModelSource`)."""
@@ -86,6 +89,7 @@ class RandomModel:
         tokenizer = outline.chat.tokenizer
         config.pad_token_id, config.eos_token_id, config.bos_token_id = 0, tokenizer.eos_token_id, None
         dtype = resolve(self._dtype, device, config.hidden_size)
+        device = loading_device(self._parallel, device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
             torch.manual_seed(0)
             network = AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -1,13 +1,21 @@
 """Sources of models, which `conf/model/*.yaml` instantiates."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from transformers import PreTrainedConfig
 
 from evotext.models.chat import ChatFormat
 from evotext.models.language_model import LanguageModel
+
+Parallel = Literal["fsdp"] | None
+"""How a model is divided over the processes of a run; None: each has all of it."""
+
+
+def loading_device(parallel: str | None, device: torch.device) -> torch.device:
+    """Return where weights are loaded: the CPU's memory if they are to be divided afterwards."""
+    return torch.device("cpu") if parallel == "fsdp" else device
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from evotext.distributed.sharding import RolloutWeights
 from evotext.models.character_tokenizer import character_tokenizer
 from evotext.models.chat import ChatFormat, Conversation
 from evotext.models.language_model import LanguageModel
 from evotext.models.model_cache import ModelCache
-from evotext.models.source import Outline
+from evotext.models.source import Outline, Parallel
 from evotext.models.warm_up import warm_up
 from evotext.validation import NonNegativeInt, PositiveFloat, PositiveInt, checked
 
@@ -33,6 +34,7 @@ class TinyModel:
 
     demonstrations: called with (count, seed), yields conversations (`evotext.models.chat`).
     cache_folder: where finished models are kept; None takes the user's cache folder.
+    parallel, rollout_weights: as in `HuggingFaceModel`.
     """
 
     @checked
@@ -50,6 +52,8 @@ class TinyModel:
         warm_up_seed: NonNegativeInt,
         demonstrations: Callable[[int, int], Iterable[Conversation]],
         cache_folder: str | None,
+        parallel: Parallel = None,
+        rollout_weights: RolloutWeights = "layers",
     ) -> None:
         if hidden_size % heads or hidden_size // heads % 2:
             raise ValueError(

@@ -4,7 +4,7 @@ Two ways to keep small updates: float32 masters of which the stored weights are 
 keeps no copy between two steps and rounds up as often as the remainder is large, so that updates are kept on average.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Literal
 
 import torch
@@ -21,18 +21,26 @@ class MasterWeights:
     """Parameters as an optimizer is to see them: float32 where they are stored in less, else the parameters themselves.
 
     stored: the network's parameters by name. narrow: what keeps small updates of those stored in less than float32.
-    seed: keys stochastic rounding.
+    seed: keys stochastic rounding. own: those that this process steps; it keeps nothing of the others. None: all.
 
     A step on some parameter: `open` it, change the master that comes back, `close` it. An optimizer knows its state by the
     objects in `masters`, which stay the same.
     """
 
-    def __init__(self, stored: Mapping[str, nn.Parameter], *, narrow: NarrowWeights = "masters", seed: int = 0) -> None:
+    def __init__(
+        self,
+        stored: Mapping[str, nn.Parameter],
+        *,
+        narrow: NarrowWeights = "masters",
+        seed: int = 0,
+        own: Container[str] | None = None,
+    ) -> None:
         self._stored, self._stochastic, self._seed = dict(stored), narrow == "stochastic", seed
         self._place = {name: place for place, name in enumerate(stored)}
         self.masters: Mapping[str, nn.Parameter] = {
             name: p if _is_wide(p) else nn.Parameter(p.detach().float(), requires_grad=p.requires_grad)
             for name, p in self._stored.items()
+            if own is None or name in own
         }
         """The parameters that an optimizer gets; empty between two steps where no copy is kept."""
         for name in self.masters:
@@ -69,10 +77,10 @@ class MasterWeights:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Undo `state_dict`; the stored weights become the masters' rounding."""
-        for name, value in state.items():
-            self.masters[name].copy_(value)
-            self._stored[name].copy_(value)
+        """Undo `state_dict`; the stored weights become the masters' rounding. Masters of others are left out."""
+        for name in state.keys() & self.masters.keys():
+            self.masters[name].copy_(state[name])
+            self._stored[name].copy_(state[name])
 
     def _keeps_none(self, name: str) -> bool:
         """Return whether the parameter has no master between two steps."""

@@ -35,6 +35,7 @@ def changes(shape: Shape, work: Work) -> Iterator[Change]:
                 evaluation=changed.evaluation if changed.evaluation != work.evaluation else together.evaluation,
                 micro_rows=min(together.micro_rows, changed.micro_rows),
                 checkpointing=together.checkpointing or changed.checkpointing,
+                sharded=changed.sharded,
             )
     if together != work:
         yield Change(words="all that cost time alone", costs="time", forecast=forecast(shape, together))
@@ -63,6 +64,7 @@ def _scored(work: Work) -> Work:
         critic=False,
         micro_rows=few,
         checkpointing=False,
+        sharded=None,
         adapter_rank=0,
     )
 
@@ -83,6 +85,8 @@ def _single(work: Work) -> Iterator[tuple[str, str, Work]]:
             yield f"algorithm.micro_rows={rows}", "time", replace(work, micro_rows=rows)
     if work.family == "gradient" and not work.checkpointing:
         yield "algorithm.gradient_checkpointing=true", "time", replace(work, checkpointing=True)
+    if work.family == "es" and work.devices > 1 and not work.shares_update:
+        yield "algorithm.update=shared", "messages of the weights' size", replace(work, shares_update=True)
     if work.moments and work.family != "scored":
         yield (
             "algorithm.optimizer._target_=torch.optim.SGD",
@@ -96,6 +100,12 @@ def _single(work: Work) -> Iterator[tuple[str, str, Work]]:
         yield "algorithm/perturbation=low_rank", "another noise", replace(work, noise=low)
     if work.references:
         yield "algorithm.kl_coefficient=0", "no reference policy", replace(work, references=0)
+    if work.family == "gradient" and not work.sharded:
+        several = max(2, work.devices)
+        words = f"model.parallel=fsdp, {several} processes (torchrun), one a device"
+        yield words, "messages", replace(work, devices=several, sharded="layers")
+    if work.sharded == "whole":
+        yield "model.rollout_weights=layers", "time", replace(work, sharded="layers")
     if not work.adapter_rank:
         lora = replace(work, adapter_rank=LORA_RANK)
         yield f"adapter=lora adapter.rank={LORA_RANK}", "adapters alone move", lora

@@ -28,6 +28,7 @@ def work_of(
     devices: int = 1,
     adapter_rank: int = 0,
     fused: bool = False,
+    sharded: Literal["layers", "whole"] | None = None,
     evaluation: Rollouts | None = None,
 ) -> Work:
     """Return a generation of the algorithm that these keys configure. Raise ValueError for one that there is no forecast of."""
@@ -65,6 +66,7 @@ def work_of(
             masters=algorithm["narrow_weights"] == "masters",
             noise=noise(algorithm),
             anchored=str(algorithm["decay"]["_target_"]).endswith("Anchored"),
+            shares_update=algorithm["update"] == "shared",
             **shared,
         )
     if name == "ScoredES":
@@ -91,6 +93,7 @@ def work_of(
         checkpointing=algorithm["gradient_checkpointing"],
         steps=algorithm["epochs"],
         fused=fused,
+        sharded=sharded,
         **shared,
     )
 

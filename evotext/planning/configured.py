@@ -36,9 +36,9 @@ def planned(
     """
     if outline.config is None:
         raise ValueError("model: expected one whose configuration is known, got one without")
-    if config.model.get("parallel") is not None:
+    if config.model.get("parallel") == "tensor":
         raise ValueError(
-            f"model.parallel: expected null, for there is no forecast of a divided model, got {config.model.parallel!r}"
+            f"model.parallel: expected null, for there is no forecast of a model held by groups, got {config.model.parallel!r}"
         )
     algorithm = OmegaConf.to_container(config.algorithm, resolve=True)
     assert isinstance(algorithm, dict)
@@ -56,6 +56,7 @@ def planned(
         devices=devices,
         adapter_rank=config.adapter.get("rank", 0),
         fused=device.type == "cuda",
+        sharded=config.model.rollout_weights if config.model.get("parallel") == "fsdp" else None,
         evaluation=Rollouts(
             rows=evaluator.episodes * max(1, evaluator.samples),
             at_once=rows,

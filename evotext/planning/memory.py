@@ -9,8 +9,10 @@ an allocator keeps, episodes as text.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from evotext.distributed.ownership import most_owned
 from evotext.planning.rollouts import FLOAT, rollout_bytes
 from evotext.planning.shape import Shape
+from evotext.planning.sharded import gathered_for_rollouts, sharded_update, standing_shards
 from evotext.planning.update import adapter_numbers, sampled_start, update_bytes
 from evotext.planning.work import Noise, Work
 
@@ -38,12 +40,14 @@ class Forecast:
 def forecast(shape: Shape, work: Work) -> Forecast:
     """Return what one device holds at the peak of a generation after the first, or of the look for directions in it."""
     stays = standing(shape, work)
-    phases = {"rollouts": stays | rollout_bytes(shape, work), "update": stays | update_bytes(shape, work)}
+    update = sharded_update(shape, work) if work.sharded else update_bytes(shape, work)
+    gathered = gathered_for_rollouts(shape, work) if work.sharded else {}
+    phases = {"rollouts": stays | gathered | rollout_bytes(shape, work), "update": stays | update}
     if work.noise is not None and work.noise.kind == "guided":
         phases["look"] = look_bytes(shape, work, stays)
     if work.evaluation is not None:
         plain = replace(work, noise=None, family="gradient", rollouts=work.evaluation, devices=work.devices)
-        phases["evaluation"] = stays | rollout_bytes(shape, plain)
+        phases["evaluation"] = stays | gathered | rollout_bytes(shape, plain)
     phase = max(phases, key=lambda name: sum(phases[name].values()))
     return Forecast(
         parts={name: size for name, size in phases[phase].items() if size},
@@ -54,6 +58,8 @@ def forecast(shape: Shape, work: Work) -> Forecast:
 
 def standing(shape: Shape, work: Work) -> dict[str, int]:
     """Return what is there from one generation to the next: weights, masters, moments and other copies."""
+    if work.sharded:
+        return standing_shards(shape, work)
     adapters = adapter_numbers(shape, work.adapter_rank)
     moved = adapters or shape.parameters
     weights = (shape.parameters + adapters) * work.element
@@ -63,13 +69,17 @@ def standing(shape: Shape, work: Work) -> dict[str, int]:
         moved += trunks
     narrow = work.element < FLOAT and work.masters
     small = small_space(shape, work.noise) if work.family == "scored" else 0
+    sampled = 0 if work.family == "gradient" else sampled_start(shape, work)
+    if work.shares_update:  # of parameters, which go whole, the device that has most
+        most = most_owned(shape.tensors, work.devices)
+        moved, sampled = (-(-size * most // sum(shape.tensors)) for size in (moved, sampled))
     return {
         "weights": weights,
         "copies of the start": (work.references * shape.parameters + (moved if work.anchored else 0)) * work.element,
         "float32 masters": moved * FLOAT if narrow else 0,
         "optimizer moments": work.moments * FLOAT * (small or moved),
         "coordinates of the step": small * FLOAT,
-        "sample of the start": 0 if work.family == "gradient" else sampled_start(shape, work),
+        "sample of the start": sampled,
     }
 
 

@@ -55,7 +55,7 @@ def trained_bytes(shape: Shape, work: Work, rows: int) -> tuple[int, int]:
     """
     rollouts = work.rollouts
     length, written = rollouts.conversation, min(rollouts.conversation, rollouts.turns * rollouts.answer)
-    shares = 0 < rollouts.distinct < rollouts.rows and not work.checkpointing
+    shares = 0 < rollouts.distinct < rollouts.rows and not work.checkpointing and not work.sharded
     prompts = -(-rollouts.distinct * rows // max(1, rollouts.rows)) if shares else rows
     positions = prompts * rollouts.prompt + rows * (length - rollouts.prompt)
     copies = 2 * shape.keys * work.element * rows * rollouts.prompt if shares else 0

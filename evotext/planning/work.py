@@ -83,6 +83,10 @@ class Work:
     adapter_rank: int = 0
     """Of LoRA, beside frozen weights; 0: the weights themselves move."""
     devices: int = 1
+    shares_update: bool = False
+    """Whether each device steps some parameters and keeps the state of those alone."""
+    sharded: Literal["layers", "whole"] | None = None
+    """Whether the devices divide weights, gradients and optimizer state (`model.parallel=fsdp`), and what rollouts gather."""
     evaluation: Rollouts | None = None
     """Of the stored weights on held-out instances."""
     fused: bool = False

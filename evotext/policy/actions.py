@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from evotext.devices import widest_float
 from evotext.types import Trajectories
 
 
@@ -30,7 +31,7 @@ class Actions:
     turn_BN: Tensor
     """The turn of each action."""
     reward_BN: Tensor
-    """The environment's reward for each action (float64)."""
+    """The environment's reward for each action (float64, where the device has it)."""
     old_logprob_BN: Tensor
     """The sampler's log-probability (float32)."""
 
@@ -41,6 +42,8 @@ class Actions:
 
     def select(self, row_K: Tensor) -> "Actions":
         """Return these rows, trimmed to the longest of them."""
+        if not len(row_K):
+            return self._part(row_K, 1, 1)
         width = int(self.length_B[row_K].max())
         return self._part(row_K, width, int(self.mask_BN[row_K].sum(1).max()))
 
@@ -113,6 +116,6 @@ def cut_out(
         position_BN=position_BN.to(device),
         mask_BN=mask_BN.to(device),
         turn_BN=aligned(turn_BT),
-        reward_BN=aligned(reward_BT.double()),
+        reward_BN=aligned(reward_BT.to(widest_float(device))),
         old_logprob_BN=aligned(logprob_BT),
     )

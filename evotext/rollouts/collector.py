@@ -53,7 +53,12 @@ class Collector:
         """The rows that the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
-        self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" and not model.parts.divided else None
+        # Others wait in the middle of a pass that breaks off: memory that runs out is an error then.
+        self._in_step = model.parts.divided or (
+            model.sharding is not None and model.sharding.rollout_weights == "layers"
+        )
+        graphs = graphs and not model.parts.divided and model.sharding is None  # messages are not to be recorded
+        self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
         """Records decode steps; None where none are."""
         self._calls: dict[TextTask, EnvironmentCalls | SharedCalls] = {}
 
@@ -75,16 +80,17 @@ class Collector:
             for batch in self._batches(plan, [row for row, own in enumerate(tasks) if own is part])
         ]
         shares = [batches[share :: collectives.shares()] for share in range(collectives.shares())]
-        for rows in shares[collectives.share()]:
-            for batch in self._run(plan, rows, tasks[rows[0]]):
-                done += batch.episodes
-                env_seconds, flops, steps = (
-                    env_seconds + batch.env_seconds,
-                    flops + batch.flops,
-                    steps + batch.env_steps,
-                )
-                del batch  # its cache goes before the next one's comes
-        busy = time.perf_counter() - begin
+        with self.model.acting():
+            for rows in shares[collectives.share()]:
+                for batch in self._run(plan, rows, tasks[rows[0]]):
+                    done += batch.episodes
+                    env_seconds, flops, steps = (
+                        env_seconds + batch.env_seconds,
+                        flops + batch.flops,
+                        steps + batch.env_steps,
+                    )
+                    del batch  # its cache goes before the next one's comes
+            busy = time.perf_counter() - begin
         own = self._trajectories(plan, sorted(done, key=lambda episode: episode.row), task)
         whole = whole_batch(own, [sorted(row for rows in share for row in rows) for share in shares])
         cost = Cost(
@@ -119,9 +125,7 @@ class Collector:
             batch.run()
             return batch
 
-        if (
-            self.model.parts.divided
-        ):  # where one process has no memory left, the others wait for it: there is no going on
+        if self._in_step:
             yield whole()
             return
         if len(rows) <= self.fitting.now:

@@ -29,14 +29,14 @@ def check_inside(folder: Path) -> None:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Let no other process claim the folder within the block, even if this one is killed.
 
-    Raise ValueError if another has it, or if the folder cannot be written.
+    patience: seconds to wait for another one to end. Raise ValueError if another has it, or if the folder cannot be written.
     """
     lock = FileLock(folder / names.LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
         raise ValueError(f"resume: expected a run that has ended, got {folder}, in which one is going on") from None
     except OSError as error:

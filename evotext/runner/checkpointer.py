@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from evotext.distributed import collectives
+from evotext.distributed.sharding import Sharding
 from evotext.protocols import Learner
 from evotext.rollouts.collector import Collector
 from evotext.run_folder.atomic import write_folder
@@ -29,6 +30,8 @@ MOST_DROPPED = 10
 class Checkpointer:
     """Knows which parts of a run make up its state. The first of several processes writes and reads for all.
 
+    Where the weights are divided, each process writes its slices, and reads the whole folder.
+
     names: of algorithm, environment, model and seed, so that no checkpoint of another run is taken.
     keep: the weights that become `model/`. The best ones are those of a checkpoint.
     """
@@ -47,27 +50,29 @@ class Checkpointer:
         self._best = keep == "best"
         self._checkpointing, self._folder, self._names = checkpointing, folder, names
         self._learner, self._collector, self._network = learner, collector, collector.model.network
-        self._parts = collector.model.parts
-        self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
+        self._parts, self._sharding = collector.model.parts, collector.model.sharding
+        place = folder / CHECKPOINTS
+        if self._sharding is not None:  # all processes write, and the first one alone has the run's folder
+            place = Path(collectives.broadcast_text(str(place.resolve())))
+        self._checkpoints = CheckpointFolder(place)
         self._saved_at = time.monotonic()
         self._saved_generation: int | None = None
 
     @property
     def due(self) -> bool:
-        """Whether the last checkpoint is old enough for a new one."""
-        due = time.monotonic() - self._saved_at >= self._checkpointing.seconds
-        # All put together what is saved, when the first of them says so.
-        return collectives.any_of(due and collectives.rank() == 0) if self._parts.divided else due
+        """Whether the last checkpoint is old enough for a new one, by the first process's clock."""
+        old = time.monotonic() - self._saved_at >= self._checkpointing.seconds
+        return collectives.any_of(collectives.rank() == 0 and old)
 
     def save(self, state: RunState) -> None:
         """Write a checkpoint of the present state, unless there is one. Raise CheckpointError if it cannot be written."""
         if not self._checkpointing.keep or self._saved_generation == state.generation:
             return
-        if collectives.rank() != 0 and not self._parts.divided:
-            return
+        first = collectives.rank() == 0
         self._saved_at, self._saved_generation = time.monotonic(), state.generation
+        # Processes that share the model, or the update, put together what is saved.
         weights, algorithm = self._collector.model.whole_weights(), self._learner.state_dict()
-        if collectives.rank() != 0:
+        if not first and self._sharding is None:
             return
         peak = max(state.peak_memory_bytes, peak_memory_bytes(self._collector.model.device))
         checkpoint = Checkpoint(
@@ -77,7 +82,7 @@ class Checkpointer:
             run={
                 "names": self._names,
                 "standing": state.to_json() | {"peak_memory_bytes": peak},
-                "records": record_lengths(self._folder),
+                "records": record_lengths(self._folder) if first else {},
                 "fitting_rows": self._collector.fitting.now,
                 "made_on": self._here,
             },
@@ -91,11 +96,26 @@ class Checkpointer:
         """
         if collectives.world_size() == 1:
             return self._checkpoints.load(self._fault, _say, generation)
+        if self._sharding is not None:
+            return self._own_part(self._sharding, generation)
         found = self._checkpoints.load(self._fault, _say, generation) if collectives.rank() == 0 else None
         shape, tensors = pack(vars(found) if found else None, "checkpoint")
         shape = json.loads(collectives.broadcast_text(json.dumps(shape)))
         fields = unpack(shape, collectives.broadcast_tensors(tensors))
         return Checkpoint(**fields) if fields else None
+
+    def _own_part(self, sharding: Sharding, generation: int | None) -> Checkpoint | None:
+        """Return this process's part of the checkpoint that the first process chooses: each reads the files."""
+        found, first = None, collectives.rank() == 0
+        if first:
+            found = self._checkpoints.load(self._fault, _say, generation, divided=sharding.divided)
+        chosen = collectives.broadcast_text(str(found.generation) if found else "")
+        if chosen and not first:
+            found = self._checkpoints.load(lambda _: "", _say, int(chosen), divided=sharding.divided)
+        if collectives.any_of(bool(chosen) and found is None):
+            where = self._checkpoints.folder
+            raise RuntimeError(f"{where}: expected a folder that all processes read, got one that some do not")
+        return found
 
     def apply(self, checkpoint: Checkpoint) -> None:
         """Put weights, the algorithm's state and the engine back."""
@@ -153,7 +173,7 @@ class Checkpointer:
         if self._best and state.best_generation != state.generation and (best := self.load(state.best_generation)):
             self._put_weights(best)
             state.saved_generation = best.generation
-        model = self._collector.model
+        model = self._collector.model.whole()
         whole = model.whole_weights() if model.parts.divided else None
         if collectives.rank() == 0:
             write_folder(self._folder / MODEL, partial(model.save, whole=whole))

@@ -50,7 +50,7 @@ class StartingPolicy:
 
     def divergence(self) -> tuple[float, Cost]:
         """Return KL(start || now) in nats a token, and its cost; 0 if the starting model wrote nothing."""
-        log_ratio_BT = (self._score() - self._logprob_BT)[self._written_BT].double()
+        log_ratio_BT = (self._score() - self._logprob_BT)[self._written_BT].cpu().double()
         value = float((log_ratio_BT.expm1() - log_ratio_BT).mean()) if log_ratio_BT.numel() else 0.0
         return value, Cost(flops=self._flops)
 

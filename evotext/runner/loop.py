@@ -9,6 +9,7 @@ import torch
 
 from evotext.distributed import collectives
 from evotext.distributed.exchange import joint_cost
+from evotext.distributed.sharding import own_part
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Algorithm, Tracker
 from evotext.rollouts.collector import Collector
@@ -199,7 +200,8 @@ class Run:
         for note in report.notes:
             progress.say(note)
         finite = self._weights_are_finite()
-        collectives.check_same(dict(self.model.network.named_parameters()), f"generation {at.generation + 1}")
+        if self.model.sharding is None:
+            collectives.check_same(dict(self.model.network.named_parameters()), f"generation {at.generation + 1}")
         update = joint_cost(report.cost)
         at.cost = at.cost + batch.cost + update
         at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
@@ -243,7 +245,10 @@ class Run:
         return due
 
     def _weights_are_finite(self) -> bool:
-        finite = bool(torch.stack([p.detach().isfinite().all() for p in self.model.network.parameters()]).all())
+        parts = [own_part(p.detach()) for p in self.model.network.parameters()]
+        finite = bool(torch.stack([part.isfinite().all() for part in parts]).all())
+        if self.model.sharding is not None:
+            return not collectives.any_of(not finite)
         return self.model.parts.all_agree(finite)
 
     def _evaluate(self, progress: RunProgress, *, sampled: bool) -> None:

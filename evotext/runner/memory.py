@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from evotext.devices import has_own_memory
+
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _MEMINFO = Path("/proc/meminfo")
 _RESET_PEAK = "5"  # proc(5)
@@ -14,8 +16,8 @@ _RESET_PEAK = "5"  # proc(5)
 
 def forget_peak_memory(device: torch.device) -> None:
     """Count the peak from here on. Where the system cannot (other than Linux), it stays that of the process."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    if has_own_memory(device):
+        torch.accelerator.reset_peak_memory_stats(device)
         return
     try:
         _CLEAR.write_text(_RESET_PEAK)
@@ -25,8 +27,8 @@ def forget_peak_memory(device: torch.device) -> None:
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Return the peak so far: the device's own on a GPU, else the process's resident set, libraries included."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    if has_own_memory(device):
+        return torch.accelerator.max_memory_allocated(device)
     found = _told(_STATUS, "VmHWM")
     if found is not None:
         return found
@@ -36,8 +38,8 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 def free_memory_bytes(device: torch.device) -> int | None:
     """Return how much is free on the device; of a CPU what the system could give without swapping. None: unknown."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    if has_own_memory(device):
+        return int(torch.accelerator.get_memory_info(device)[0])
     return _told(_MEMINFO, "MemAvailable")
 
 

@@ -20,6 +20,7 @@ from evotext.runner.stopper import NoStopper, Stopper
 from evotext.types import Ending
 
 PROBES = 16
+DEVICES = ("cpu", "cuda", "xpu", "mps")
 
 
 def check_split(
@@ -134,32 +135,36 @@ def _openings(task: TextTask) -> list[tuple[str, str]]:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device: `auto` takes a GPU if there is one; each process on a machine takes its own.
+    """Return the device: `auto` takes a GPU by CUDA if there is one; each process on a machine takes its own.
 
     Raise ValueError for a device that torch does not know or does not see.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torchrun.local_size() > 1:
-        if torchrun.local_size() > torch.cuda.device_count():
-            raise ValueError(
-                f"device: expected at most {torch.cuda.device_count()} processes on this machine, one a GPU that torch "
-                f"sees, got {torchrun.local_size()}; start fewer or add device=cpu"
-            )
-        name = f"cuda:{torchrun.local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and not torch.cuda.device_count():
+        device = torch.device("meta")
+    if device.type not in DEVICES:
+        raise ValueError(f"device: expected auto, {', '.join(DEVICES)} or one with its number, as cuda:0, got {name!r}")
+    if device.type == "cpu":
+        return device
+    seen = torch.accelerator.current_accelerator(check_available=True)
+    if seen is None or seen.type != device.type:
         raise ValueError(
-            f"device: expected one that is there, got {name!r}, but torch sees no GPU here; take device=cpu or install a "
-            "CUDA build of torch"
+            f"device: expected one that is there, got {name!r}, but torch sees {seen.type if seen else 'no GPU'} here; take "
+            f"device={seen.type if seen else 'cpu'} or install a build of torch for {device.type}"
         )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device: expected one of the {torch.cuda.device_count()} GPUs that torch sees, got {name!r}")
+    count = torch.accelerator.device_count()
+    if ":" not in name and torchrun.local_size() > 1:
+        if torchrun.local_size() > count:
+            raise ValueError(
+                f"device: expected at most {count} processes on this machine, one a GPU that torch sees, got "
+                f"{torchrun.local_size()}; start fewer or add device=cpu"
+            )
+        return torch.device(device.type, torchrun.local_rank())
+    if (device.index or 0) >= count:
+        raise ValueError(f"device: expected one of the {count} GPUs that torch sees, got {name!r}")
     return device
 
 

@@ -37,10 +37,10 @@ class RunProgress:
         self._wide = self._console.width >= WIDE
         heading = [TextColumn("[bold]{task.description}")] if self._wide else []
         bar = BarColumn(bar_width=20 if self._wide else 10)
-        columns = (*heading, bar, TaskProgressColumn(), TextColumn("{task.fields[figures]}"))
+        figures = TextColumn("{task.fields[mean_return]}{task.fields[score]}{task.fields[speed]}")
+        columns = (*heading, bar, TaskProgressColumn(), figures)
         self._bar = Progress(*columns, console=self._console, disable=not (self._live and shown))
-        self._task = self._bar.add_task(title, total=1.0, figures="starting")
-        self._score = ""
+        self._task = self._bar.add_task(title, total=1.0, mean_return="", score="", speed="starting")
 
     def __enter__(self) -> "RunProgress":
         if self._live and not self._wide:
@@ -60,16 +60,14 @@ class RunProgress:
         fault_share: of all episodes so far, measured ones included; shown if there are any.
         """
         shown = "" if math.isnan(mean_return) else f"return {mean_return:.2f}  "
-        figures = (
-            f"{_faults(fault_share)}{shown}{self._score}"
-            f"{cost.generated_tokens / max(cost.seconds, 1e-9):,.0f} tok/s  {_left(fraction, cost)} left"
-        )
-        self._bar.update(self._task, completed=min(fraction, 1.0), figures=figures)
+        speed = f"{cost.generated_tokens / max(cost.seconds, 1e-9):,.0f} tok/s  {_left(fraction, cost)} left"
+        shown = f"{_faults(fault_share)}{shown}"
+        self._bar.update(self._task, completed=min(fraction, 1.0), mean_return=shown, speed=speed)
 
     def evaluation(self, fraction: float, evaluation: Evaluation, cost: Cost, fault_share: float) -> None:
         """Show a measurement."""
         name, value = evaluation.score
-        self._score = f"{self._instances} {value:.2f}  "
+        self._bar.update(self._task, score=f"{self._instances} {value:.2f}  ")
         if not self._live:
             self._console.print(
                 f"{self._title}  {min(fraction, 1):4.0%}  {self._instances} {name} {value:.3f}  "

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from evotext.devices import has_own_memory
 from evotext.distributed import collectives
 from evotext.run_folder.cost import on_axes, totals
 from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Phase, Status, Summary, TaskRecord
@@ -105,4 +106,6 @@ def versions() -> dict[str, str]:
 
 def device_name(device: torch.device) -> str:
     """Return what ran the model: a GPU's name, or `cpu` with the number of threads."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    if device.type == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads"
+    return str(torch.get_device_module(device).get_device_name(device)) if has_own_memory(device) else device.type

@@ -11,7 +11,7 @@ member, O outputs, I inputs (an embedding is O = V by I = D).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -58,10 +58,12 @@ class FullRankNoise:
         """Return the noise of these members (`ForwardNoise`)."""
         return self._in_progress.get(members, self._members)
 
-    def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def combine(self, weight_P: Tensor, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Yield sum_p w_p E_p of each parameter (`UpdateNoise`); some draws are in memory at a time."""
         weight_N, some = self._key.weigh_draws(weight_P)
         for name, spec in self._specs.items():
+            if names is not None and name not in names:
+                continue
             dtype = torch.promote_types(spec.dtype, torch.float32)
             total = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
             at_once = max(1, members_in_progress.DRAW_NUMBERS // math.prod(spec.shape))

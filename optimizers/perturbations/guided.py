@@ -18,7 +18,7 @@ output head, too: what was read is what is written.
 Shapes: P members, K positions a member, O outputs, I inputs (an embedding is O = V by I = D), k directions, S chosen tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -92,9 +92,9 @@ class GuidedNoise:
             members, lambda chosen: GuidedMembers(self.small.for_members(chosen), self._basis, self._network)
         )
 
-    def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def combine(self, weight_P: Tensor, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Yield sum_p w_p E_p of each parameter (`UpdateNoise`)."""
-        for name, small in self.small.combine(weight_P):
+        for name, small in self.small.combine(weight_P, names):
             yield name, self._basis.lift(name, small, self._specs[name])
 
     @property

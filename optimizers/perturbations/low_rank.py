@@ -16,7 +16,7 @@ member, R rank, O outputs, I inputs (an embedding is O = V by I = D).
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -69,11 +69,13 @@ class LowRankNoise:
         """Return the noise of these members (`ForwardNoise`)."""
         return self._in_progress.get(members, self._members)
 
-    def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def combine(self, weight_P: Tensor, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Yield sum_p w_p E_p of each parameter (`UpdateNoise`); draws of weight 0 at the population's ends cost nothing."""
         weight_N, some = self._key.weigh_draws(weight_P)
         factors, vectors = self._numbers()
         for name, spec in self._specs.items():
+            if names is not None and name not in names:
+                continue
             dtype = torch.promote_types(spec.dtype, torch.float32)
             weight = weight_N[some].to(spec.device, dtype)
             if spec.kind == "vector":

@@ -8,7 +8,7 @@ Unlike drawn noise it is the caller who says where each member is. Vectors (bias
 Shapes: P members, K positions a member, O outputs, I inputs, R values of a matrix, D all coordinates.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -77,10 +77,11 @@ class SubspaceNoise:
         """Return the noise of these members (`ForwardNoise`)."""
         return self._in_progress.get(members, self._members)
 
-    def combine(self, weight_P: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def combine(self, weight_P: Tensor, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Yield the weighted sum of the members' offsets; they are what they are, with no scale to leave out."""
         for name, matrix in self._space.matrices(weight_P.to(self._offset_PD) @ self._offset_PD):
-            yield name, self._space.network.in_our_layout(name, matrix)
+            if names is None or name in names:
+                yield name, self._space.network.in_our_layout(name, matrix)
 
     @property
     def combine_flops(self) -> float:

@@ -18,7 +18,7 @@ from .attachments import Attachments
 from .by_member import LARGEST
 from .probe import MEMBERS, ROWS_PER_MEMBER, Use, Uses, probe_logits
 
-GOLDEN = 0.6180339887498949
+GOLDEN = 2654435769  # of 2**32: the golden ratio's fraction, in whole numbers since not every device has float64
 # Tolerated rounding of logits: as a share of what a member's values change in them, and of their size. With few digits
 # a token may go to another expert.
 NARROW, WIDE = (0.25, 0.05), (1e-3, 3e-5)
@@ -134,8 +134,9 @@ def _outputs(use: Use) -> int:
 
 def _values(parameter: nn.Parameter) -> Tensor:
     """Make a value for each member, (P, *shape): entries between -1/2 and 1/2 that differ from their neighbours."""
-    count = torch.arange(MEMBERS * parameter.numel(), dtype=torch.float64, device=parameter.device)
-    return (count * GOLDEN % 1.0 - 0.5).to(parameter.dtype).view(MEMBERS, *parameter.shape)
+    count = torch.arange(MEMBERS * parameter.numel(), device=parameter.device)
+    fraction = (count * GOLDEN & 0xFFFFFFFF).float() * 2.0**-32
+    return (fraction - 0.5).to(parameter.dtype).view(MEMBERS, *parameter.shape)
 
 
 def _own_rows(

@@ -15,7 +15,9 @@ from evotext.cli.checks import check_values
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_outline
+from evotext.cli.sharding import check_shardable, is_wanted
 from evotext.cli.targets import build
+from evotext.distributed import torchrun
 from evotext.models.source import ModelSource
 from evotext.planning.advice import changes
 from evotext.planning.configured import planned
@@ -51,7 +53,8 @@ def plan(config: DictConfig) -> None:
         device = torch.device(config.plan_for) if config.plan_for else choose_device(config.device)
         task, evaluator = build(config, "env"), build(config, "evaluation")
         source: ModelSource = build(config, "model")
-        build(config, "algorithm")  # refuses what training would
+        made = build(config, "algorithm")  # refuses what training would
+    check_shardable(config, made, config.devices)
     outline, prompt = fitting_outline(config, source, task, evaluator)
     with configuration():
         shape, work = planned(
@@ -124,15 +127,19 @@ def _check(config: DictConfig) -> None:
     for column in ("model", "dtype", "algorithm", "rows", "forecast MB", "measured MB", "ratio"):
         table.add_column(column)
     rows = []
-    for one in check(dict(config.check_sizes), ["float32", "bfloat16"]):
+    sharded = config.model.rollout_weights if is_wanted(config) else None
+    for one in check(
+        {size: rows for size, rows in config.check_sizes.items() if rows}, ["float32", "bfloat16"], sharded
+    ):
         rows.append(asdict(one) | {"ratio": one.ratio})
-        if config.out:  # what was measured stays, whatever becomes of the rest
+        if config.out and torchrun.rank() == 0:  # what was measured stays, whatever becomes of the rest
             Path(config.out).parent.mkdir(parents=True, exist_ok=True)
             write_json(Path(config.out), {"checked": rows})
         sizes = (f"{one.forecast / 1e6:.1f}", f"{one.measured / 1e6:.1f}", f"{one.ratio:.2f}")
         table.add_row(one.model, one.dtype, one.algorithm, str(one.rows), *sizes)
-    _console().print(table)
-    _write(config, {"checked": rows})
+    if torchrun.rank() == 0:
+        _console().print(table)
+        _write(config, {"checked": rows})
 
 
 def _write(config: DictConfig, record: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from evotext.cli.composing import compose
 from evotext.cli.targets import build
+from evotext.distributed import collectives
+from evotext.distributed.sharding import RolloutWeights
 from evotext.models.random_weights import shapes
 from evotext.planning.algorithms import work_of
 from evotext.planning.memory import forecast
@@ -63,8 +65,21 @@ def arms(rows: int) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-def check(sizes: Mapping[str, int], dtypes: list[Literal["float32", "bfloat16"]]) -> Iterator[Checked]:
-    """Yield forecast and peak, in bytes beyond those of a process without a model. sizes: rows of a generation by shape."""
+def check(
+    sizes: Mapping[str, int], dtypes: list[Literal["float32", "bfloat16"]], sharded: RolloutWeights | None
+) -> Iterator[Checked]:
+    """Yield forecast and peak, in bytes beyond those of a process without a model. sizes: rows of a generation by shape.
+
+    sharded: what rollouts gather of a model that the processes divide; None: they do not. The peak is that of the process which
+    needs most.
+    """
+    with collectives.joined():
+        yield from _check(sizes, dtypes, sharded)
+
+
+def _check(
+    sizes: Mapping[str, int], dtypes: list[Literal["float32", "bfloat16"]], sharded: RolloutWeights | None
+) -> Iterator[Checked]:
     if sys.platform.startswith("linux"):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
@@ -77,6 +92,8 @@ def check(sizes: Mapping[str, int], dtypes: list[Literal["float32", "bfloat16"]]
             setting = _setting(config, size)
             prompt = len(setting.load().chat.open([("", "a" * ((SHORTEST + LONGEST) // 2))])[0])
             for label, (name, changes) in arms(rows).items():
+                if sharded and name not in ("grpo", "ppo"):
+                    continue
                 changed = OmegaConf.merge(config, {name: changes})
                 assert isinstance(changed, DictConfig)
                 keys = OmegaConf.to_container(changed[name], resolve=True)
@@ -90,10 +107,12 @@ def check(sizes: Mapping[str, int], dtypes: list[Literal["float32", "bfloat16"]]
                     turns=1,
                     context=512,
                     leaving=False,  # answers run to their full length here
+                    devices=collectives.world_size(),
+                    sharded=sharded,
                 )
                 made: Algorithm = build(changed, name)
-                _peak(setting, rows, made)  # not counted: libraries prepare themselves
-                measured = _peak(setting, rows, made)
+                _peak(setting, rows, made, sharded)  # not counted: libraries prepare themselves
+                measured = int(collectives.all_gather(torch.tensor([_peak(setting, rows, made, sharded)])).max())
                 expected = forecast(shape_of(shapes()[size]), work)
                 yield Checked(
                     model=size, dtype=dtype, algorithm=label, rows=rows, forecast=expected.total, measured=measured
@@ -114,12 +133,14 @@ def _setting(config: DictConfig, size: str) -> Setting:
     )
 
 
-def _peak(setting: Setting, rows: int, made: Algorithm) -> int:
+def _peak(setting: Setting, rows: int, made: Algorithm, sharded: RolloutWeights | None) -> int:
     give_back()
     forget_peak_memory(setting.device)
     empty = peak_memory_bytes(setting.device)
     model = setting.load()
-    engine: Collector = collector(model, setting, rows=rows)
+    if sharded:
+        model = model.sharded(setting.device, sharded)
+    engine: Collector = collector(model, setting, rows=rows, even=bool(sharded))
     forget_peak_memory(setting.device)
     learner = made.start(model, seed=0)
     for generation in range(GENERATIONS):

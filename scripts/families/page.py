@@ -8,8 +8,8 @@ from families.checks import LOGITS, LOGPROBS, Outcome
 
 _HEAD = """# Which models run
 
-Written by `python scripts/model_families.py`, which builds a tiny random network of every family that transformers
-{version} knows as a causal language model, and holds it against the slow, obvious way in float64:
+`python scripts/model_families.py` wrote this page. It builds a tiny random network of every family that transformers
+{version} knows as a causal language model, and compares it with the slow, obvious way in float64:
 
 * each member's logits in a perturbed batch against those of its own network, with W + sigma E written into it, to {logits:g};
 * conversations of two turns in the batched, cached engine against a loop without cache or batch: the same tokens, and their
@@ -18,8 +18,8 @@ Written by `python scripts/model_families.py`, which builds a tiny random networ
 {whole} of {all} families and variants run with every parameter perturbed, {part} more with some left out; {refused} are
 refused.
 
-A model whose family is refused stops the run before it costs anything, in a line that says why. Take another model: those of
-the first table differ in nothing that matters here. A model with code of its own (`model.trust_remote_code=true`) is tried when
+A model of a refused family stops the run before it costs anything, with a line that says why. Take another model; those of
+the first table are equally good here. A model with code of its own (`model.trust_remote_code=true`) is tried when
 it is loaded, as all are: a tiny batch shows whether rows of unequal length get the logits that they get alone, and every
 parameter whether members get their own.
 
@@ -31,7 +31,7 @@ parameter whether members get their own.
 | experts of a mixture | noise of each expert's own; products grouped by expert, and by expert and member |
 | routers, scaled embeddings, and other matrices that a module multiplies with by itself | as linear layers and embeddings |
 | biases, scales and shifts of norms | noise of full size, or none (`perturbation.vectors=frozen`) |
-| what a mixer or an attention reads by itself: A, D, dt, convolutions, sinks | member by member |
+| parameters that a mixer or an attention reads itself: A, D, dt, convolutions, sinks | member by member |
 
 Where a network computes in float32 whatever its weights are, as many routers and state-space scans do, W + sigma E is rounded
 once in a member's own network, and W and sigma E once each in ours. Beside float64 weights that shows as 1e-7 (DeepSeek-V3:

@@ -1,4 +1,4 @@
-"""What must not spoil a run: empty episodes, returns that are not numbers, optimizers that cannot be used; and metrics."""
+"""A run is not spoilt by empty episodes, returns that are no numbers or optimizers that cannot be used; and metrics."""
 
 import math
 from dataclasses import replace
@@ -67,7 +67,7 @@ def test_a_return_that_is_no_number_keeps_the_weights_finite_and_the_rest_learns
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out", "batch", "batch_std", "best"])
 def test_a_return_that_is_no_number_loses_its_own_row_alone(baseline: str, bad: float) -> None:
-    """Of a group as of a whole batch; what `constant` divides by stays."""
+    """It holds for a group as for a whole batch; the divisor of `constant` stays."""
     model, reference = fresh_model(), fresh_model()
     algorithm = grpo(baseline=baseline, normalisation="constant", max_tokens=20).start(model, 0)
     before = weights(model)

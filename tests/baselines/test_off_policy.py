@@ -29,7 +29,7 @@ def collected(algorithm: Any, model: LanguageModel, generation: int = 0) -> Traj
 
 
 def gradients_of(algorithm: GRPO, model: LanguageModel, batch: Trajectories) -> list[list[Tensor]]:
-    """Of each step."""
+    """Return the gradients of each step."""
     gradients: list[list[Tensor]] = []
     algorithm.training.stepper.optimizer.register_step_pre_hook(
         lambda *_: gradients.append([p.grad.clone() for p in model.network.parameters() if p.grad is not None])
@@ -173,7 +173,7 @@ def test_gspo_clips_nothing_while_the_policy_is_what_it_was() -> None:
 
 
 def test_a_clip_narrower_than_three_times_the_gap_is_said_once() -> None:
-    """Of the ratio that is clipped: an answer's, whose tokens' gaps cancel here, or a token's."""
+    """The ratio that is clipped is an answer's, whose tokens' gaps cancel here, or a token's."""
     notes = {}
     for ratio, clip in (("token", 0.2), ("token", 0.4), ("sequence", 0.2)):
         model = fresh_model()

@@ -32,7 +32,7 @@ SMALL = {
     "bos_token_id": None,
     "eos_token_id": 3,
 }
-# What stands between the last hidden state and the logits: a factor, a divisor, a cap of another name, a transformation.
+# Steps between the last hidden state and the logits: a factor, a divisor, a cap of another name, a transformation.
 UNUSUAL: dict[str, tuple[PreTrainedConfig, bool]] = {
     "cohere": (CohereConfig(**SMALL, num_key_value_heads=2, logit_scale=0.25), True),
     "granite": (GraniteConfig(**SMALL, num_key_value_heads=2, logits_scaling=3.0), True),

@@ -118,7 +118,7 @@ LIMITS = [Ending.ENVIRONMENT_LIMIT, Ending.TURN_LIMIT, Ending.CONTEXT]
 
 
 def judged_advantages(ending: Ending, unfinished: UnfinishedValued, *, observed: bool) -> list[float]:
-    """Of two turns of two tokens paid 1 in the end, discounted by 0.5 a turn, if the critic says 3 everywhere."""
+    """Return the advantages of two turns of two tokens, paid 1 in the end, discounted by 0.5 a turn; the critic says 3."""
     model = fresh_model()
     learner = ppo(gamma=0.5, gae_lambda=1.0, time_unit="turn", whiten=False, unfinished=unfinished).start(model, 0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What has to hold on a GPU, on a pretended one. Not collected by itself: `test_device.py` runs it in a process of its own."""
+"""Everything that has to hold on a GPU, checked on a pretended one; `test_device.py` runs it in a process of its own."""
 
 from pathlib import Path
 from typing import Any

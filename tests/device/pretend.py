@@ -1,5 +1,7 @@
 """A device that computes on the CPU but keeps its tensors apart, as a GPU does: what mixes the two sides is an error.
 
+It has no float64, as Apple's GPUs have none.
+
 It finds tensors that are made on the wrong side without a GPU, and tells when the host waits for the device or sends it
 something, which must not happen in a step that is recorded as a CUDA graph.
 
@@ -17,11 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
+from evotext.devices import WITHOUT_FLOAT64
+
 _setup_privateuseone_for_python_backend("pretend")
 # Wrappers cannot hold tensors of inference mode. Import this module before what decorates with it.
 torch.inference_mode = torch.no_grad  # type: ignore[misc,assignment]
 
 FAR = torch.device("pretend:0")
+WITHOUT_FLOAT64.add(FAR.type)
 _aten = torch.ops.aten
 CROSSING = {_aten._to_copy.default, _aten.copy_.default}
 INDEXING = {
@@ -77,7 +82,7 @@ class _Device(TorchDispatchMode):
 
 
 class _Makers(TorchFunctionMode):
-    """What torch can do for devices that it was compiled for alone."""
+    """Stands in for what torch does only for devices it was compiled for."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -119,7 +124,7 @@ def _is_far(x: object) -> bool:
 
 
 def _computed(operator: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """Compute on the CPU. What comes of it is far if it was asked for there, or else made of what is."""
+    """Compute on the CPU. The result is far if it was asked for there or made of something far."""
     leaves = tree_leaves((args, kwargs))
     _refuse_mixing(operator, tree_leaves((args[:1], kwargs)) if operator in INDEXING else leaves)
     asked = [x for x in leaves if isinstance(x, torch.device)]
@@ -131,6 +136,8 @@ def _computed(operator: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -
         return torch.device("cpu") if isinstance(x, torch.device) else x
 
     result = operator(*tree_map(near, args), **tree_map(near, kwargs))
+    if far and any(isinstance(x, Tensor) and x.dtype == torch.float64 for x in tree_leaves(result)):
+        raise TypeError(f"{operator}: expected no float64 on this device")
     same = {id(x.near): x for x in leaves if isinstance(x, Far)}  # what works in place returns its argument
     return tree_map(lambda x: same.get(id(x), Far(x)) if far and isinstance(x, Tensor) else x, result)
 

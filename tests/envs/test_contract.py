@@ -1,4 +1,4 @@
-"""What every native task must keep. Gymnasium's registry lists them: a new task needs no line here."""
+"""The contract of every native task. Gymnasium's registry lists them: a new task needs no line here."""
 
 import copy
 import hashlib
@@ -345,7 +345,7 @@ def imitation(env: TextEnv[Any], instance: Any, rng: np.random.Generator) -> tup
 
 
 def likeliest(imitations: Counter[tuple[str, ...]]) -> tuple[str, ...]:
-    """What greedy decoding of their distribution gives: each character the most frequent one after those before it."""
+    """Return what greedy decoding of their distribution gives: each character the most frequent one after those before it."""
     texts = Counter({"\n".join(answers) + "\n": count for answers, count in imitations.items()})
     prefix = ""
     while len(texts) > 1:

@@ -211,7 +211,7 @@ def test_frozen_lake_says_where_one_is() -> None:
 
 
 def fewest_moves_slowly(drawn: str) -> int:
-    """Of a key-and-door room, by trying all sequences in order of length with sets of states."""
+    """Return the length of the shortest solution, by trying all sequences in order of length with sets of states."""
     rows = drawn.split("\n")
     cells = {(r, c): letter for r, row in enumerate(rows) for c, letter in enumerate(row)}
     states = {(next(place for place, letter in cells.items() if letter == "@"), False)}

@@ -21,7 +21,7 @@ def observations(env: TextEnv[Any], count: int = 40) -> list[str]:
 
 
 def paid(env: TextEnv[Any], seed: int, answer: str) -> float:
-    """What an answer to this test instance earns."""
+    """Return what an answer to this test instance earns."""
     env.reset(seed=seed, options={"split": "test"})
     observation, reward, terminated, *_ = env.step(answer)
     assert terminated and observation == ""

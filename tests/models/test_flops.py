@@ -88,7 +88,7 @@ def test_a_generation_of_es_costs_what_torch_counts(perturbation: Any) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
 def test_full_rank_noise_costs_as_much_as_the_weights(family: str) -> None:
-    """Of a mixture's experts, those that a token is sent to."""
+    """Only those experts of a mixture count that a token is sent to."""
     forward = ForwardFlops(small_model(family).network)
     network = PerturbedNetwork(small_model(family).network)
     noise = FullRank(vectors="full").draw(

@@ -15,7 +15,7 @@ from optimizers.perturbations import LowRank
 from optimizers.racing import Racing
 from optimizers.resampling import Resampling
 
-# What no test is about unless it says so.
+# Settings that no test is about unless it says so.
 PLAIN: dict[str, Any] = {
     "members_per_instance": None,
     "common_random_numbers": False,
@@ -23,6 +23,7 @@ PLAIN: dict[str, Any] = {
     "exclude": [],
     "needs_adapter": False,
     "narrow_weights": "masters",
+    "update": "repeated",
     "sigma_schedule": Constant(),
     "learning_rate_schedule": Constant(),
     "decay": NoDecay(),

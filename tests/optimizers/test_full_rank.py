@@ -95,7 +95,7 @@ def test_frozen_vectors_stay() -> None:
 
 
 def _step(algorithm: Any) -> tuple[dict[str, Tensor], list[dict[str, Tensor]], Tensor]:
-    """What one generation changes, every member's noise, and the members' mean returns."""
+    """Return the change of one generation, every member's noise and the members' mean returns."""
     model = small_model("llama")
     before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
     learner = algorithm.start(model, 0)

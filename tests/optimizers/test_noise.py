@@ -1,4 +1,4 @@
-"""What all noise has in common: its key, what it moves, and that it goes when nobody needs it."""
+"""All noise has in common its key, the parameters it moves, and that it is freed when nobody needs it."""
 
 import gc
 import weakref

@@ -436,7 +436,7 @@ def test_the_probe_computes_where_the_network_is() -> None:
 
 
 def test_a_pass_that_is_over_holds_neither_inputs_nor_noise() -> None:
-    """Of every layer one input would be as much as a cache, and full-rank noise is many times the weights."""
+    """One input of every layer would be as large as a cache, and full-rank noise is many times the weights."""
     network = _network("llama")
     perturbed, inputs = PerturbedNetwork(network), []
     hooks = [

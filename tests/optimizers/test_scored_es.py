@@ -206,7 +206,7 @@ def kl_of(model: LanguageModel, before: LanguageModel, batch: Trajectories) -> f
 
 
 def with_sampled_logprobs(model: LanguageModel, batch: Trajectories) -> Trajectories:
-    """What the sampler would have recorded, in float64."""
+    """Return what the sampler would have recorded, in float64."""
     logprob_BT = torch.zeros(batch.tokens_BT.shape, dtype=torch.float64)
     for row in range(len(batch.length_B)):
         ids_T = batch.tokens_BT[row, : int(batch.length_B[row])]

@@ -39,11 +39,15 @@ def test_a_model_of_billions_is_planned_without_its_weights(tmp_path: Path, caps
     assert weights == 1_543_714_304 and record["forecast"]["parts"]["optimizer moments"] == 8 * weights
     assert "24GB: does not fit" in told and not record["fits"]
     assert any(change["forecast"]["parts"]["weights"] for change in record["changes"])
+    assert status(*MODEL, "algorithm=grpo", "model.parallel=fsdp", "devices=4", f"out={out}") in (0, None)
+    assert json.loads(out.read_text())["forecast"]["parts"]["optimizer moments"] == 2 * weights
 
 
 def test_what_is_no_memory_and_no_known_algorithm_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert status(*MODEL, "memory=much") == 2
     assert capsys.readouterr().err.startswith("error: memory: expected a number with MB, GB")
+    assert status(*MODEL, "model.parallel=fsdp", "devices=2") == 2
+    assert "take model.parallel=tensor" in capsys.readouterr().err
     assert status(*MODEL, "algorithm=sft") == 2
     assert "expected one built on EvolutionStrategy" in capsys.readouterr().err
 

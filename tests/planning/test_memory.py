@@ -12,6 +12,7 @@ from evotext.planning.memory import forecast, standing
 from evotext.planning.operations import operations
 from evotext.planning.rollouts import cache_bytes, forward_bytes, noise_bytes
 from evotext.planning.shape import Shape, shape_of
+from evotext.planning.sharded import gathered_for_rollouts, sharded_update
 from evotext.planning.update import saved_bytes, trained_bytes
 from evotext.planning.work import Noise, Rollouts, Work
 
@@ -50,6 +51,18 @@ def test_what_stays_is_counted_by_hand() -> None:
     assert standing(SHAPE, work(references=1))["copies of the start"] == 4 * n
     # Rank 2 beside each matrix of a layer: inputs and outputs of 8 + 8 twice, 4 + 8 twice, 24 + 8 three times.
     assert standing(SHAPE, work(adapter_rank=2))["optimizer moments"] == 8 * 2 * 2 * (2 * 16 + 2 * 12 + 3 * 32)
+
+
+def test_a_shared_update_divides_the_state_by_whole_parameters() -> None:
+    n = SHAPE.parameters
+    for devices in (2, 3):
+        own = standing(SHAPE, work(element=2, shares_update=True, devices=devices))
+        assert own["weights"] == 2 * n
+        assert n / devices <= own["float32 masters"] / 4 < n / devices + SHAPE.largest
+        assert own["optimizer moments"] == 2 * own["float32 masters"]
+    # Beyond as many devices as there are parameters, the largest one bounds it.
+    assert standing(SHAPE, work(shares_update=True, devices=1000))["optimizer moments"] == 8 * SHAPE.largest
+    assert standing(SHAPE, work(shares_update=True))["optimizer moments"] == 8 * n
 
 
 def test_a_batch_of_rollouts_is_counted_by_hand() -> None:
@@ -114,3 +127,28 @@ def test_each_advice_is_smaller_or_says_so() -> None:
     assert found["algorithm.micro_rows=1"] < before and found["algorithm.gradient_checkpointing=true"] < before
     assert found["all that cost time alone"] <= min(found["algorithm.micro_rows=1"], before)
     assert any(words.startswith("algorithm=scored_es") for words in found)
+
+
+def test_divided_models_are_counted_by_hand() -> None:
+    whole = work(family="gradient", noise=None, element=2, references=1, step_rows=12, micro_rows=3)
+    shards = standing(SHAPE, replace(whole, devices=4, sharded="layers"))
+    n = SHAPE.parameters
+    # Float32 weights, which are their own masters, and two moments; the reference is stored as the network is.
+    assert shards == {
+        "weights": n * 4 // 4,
+        "copies of the start": n * 2 // 4,
+        "optimizer moments": 2 * n * 4 // 4,
+    }
+    rest = 80 + 8
+    layer = (n - rest) // 2
+    divided = replace(whole, devices=4, sharded="layers")
+    assert gathered_for_rollouts(SHAPE, divided)["gathered weights"] == 2 * (rest + 2 * layer)
+    gathered = gathered_for_rollouts(SHAPE, replace(divided, sharded="whole"))["gathered weights"]
+    assert gathered == 2 * (n + layer), "all weights, and a buffer"
+    update = sharded_update(SHAPE, divided)
+    activations, logits = trained_bytes(SHAPE, divided, 3)
+    assert (update["activations"], update["logits"]) == (activations, logits)
+    assert update["gathered weights"] == 2 * (rest + 2 * layer) and update["gradients"] == 0
+    assert sharded_update(SHAPE, replace(divided, micro_rows=1))["gradients"] == n
+    large = replace(divided, adapter_rank=2, rollouts=replace(ROLLOUTS, at_once=1))
+    assert standing(SHAPE, large)["weights"] < shards["weights"], "frozen weights stay in their own type"

@@ -64,7 +64,7 @@ def test_a_page_of_chance_rarely_states_a_lead(tasks: int, algorithms: int, seed
 
 @pytest.mark.slow
 def test_a_real_lead_is_stated() -> None:
-    """Of two and a half standard deviations, by seven seeds, on each of three tasks and over all of them."""
+    """A difference of two and a half standard deviations, with seven seeds, on each of three tasks and over all of them."""
     rng = np.random.default_rng(0)
     pages = [page(rng, tasks=3, algorithms=3, seeds=7, lead=0.25) for _ in range(20)]
     led = [

@@ -76,7 +76,7 @@ class Drawing:
 
 
 class Page(HTMLParser):
-    """What a browser would see: tags in balance, what they load, visible text, ids and references to them."""
+    """Reads a page as a browser would: balanced tags, what they load, visible text, ids and references to them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

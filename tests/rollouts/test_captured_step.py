@@ -68,7 +68,7 @@ def conversation(session: Session, rows: int) -> list[list[Completion]]:
     """Three turns, from which some rows leave."""
     said, alive, blocks = [], list(range(rows)), blocks_of_uneven_length(rows, seed=1)
     for turn in range(TURNS):
-        uniforms = torch.rand(rows, LIMIT, generator=torch.Generator().manual_seed(turn), dtype=torch.float64)
+        uniforms = torch.rand(rows, LIMIT, generator=torch.Generator().manual_seed(turn), dtype=torch.float64).float()
         said.append(
             session.complete(
                 alive,
@@ -93,7 +93,7 @@ def same(one: list[list[Completion]], other: list[list[Completion]]) -> bool:
     return close and all((a.ids, a.ended) == (b.ids, b.ended) for a, b in pairs)
 
 
-# What a mixture sends where is decided anew for every token, by the CPU: no graph can hold it, and its capture fails.
+# The CPU decides for every token which experts of a mixture get it: no graph can hold it, and its capture fails.
 @pytest.mark.parametrize("family", sorted(set(CONFIGS) - {"mixtral"}))
 def test_a_recorded_step_writes_the_same_text(family: str) -> None:
     model, recorder = with_frequent_ends(small_model(family), share=0.04), Taped()

@@ -89,7 +89,7 @@ def test_tokens_are_the_conversation_and_the_mask_is_what_the_policy_wrote(model
 
 @pytest.mark.parametrize("ending", [Ending.TURN_LIMIT, Ending.ENVIRONMENT_LIMIT, Ending.CONTEXT])
 def test_what_the_environment_said_last_is_kept_if_asked_for(model: LanguageModel, ending: Ending) -> None:
-    """Of what a limit cuts off after two turns, as it stands before the third answer where nothing cuts it off."""
+    """An episode that a limit cuts off after two turns reads as one without a limit before its third answer."""
     task, cut_model = chatter(), model
     if ending is Ending.TURN_LIMIT:
         task = chatter(max_turns=2)

@@ -1,4 +1,4 @@
-"""What a summary and a line hold: strict when written, forgiving when read, and open to what is newer or older."""
+"""The contents of a summary and a line: strict when written, forgiving when read, and open to what is newer or older."""
 
 import json
 import math

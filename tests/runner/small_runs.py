@@ -19,6 +19,7 @@ from omegaconf import open_dict
 
 from evotext.cli.targets import build
 from evotext.distributed import collectives, torchrun
+from evotext.distributed.sharding import RolloutWeights
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
@@ -51,7 +52,7 @@ SMALL = {
 }
 SMALL_FOR: dict[str, dict[str, Any]] = {"mezo": {"population": 2, "prompts": 6}}
 SAME = ("status", "budget", "eval", "dropped_generations", "faults", "evaluation_faults")
-"""Of a summary, whether or not the run was stopped."""
+"""Parts of a summary that are the same whether or not the run was stopped."""
 EPISODES = 12  # of a generation, whatever the algorithm
 
 
@@ -96,6 +97,9 @@ def small_run(
     keep_weights: Keep = "last",
     mixture: bool = False,
     levels: bool = False,
+    rollout_weights: RolloutWeights | None = None,
+    dtype: torch.dtype = torch.float32,
+    family: str = "llama",
     source: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Run:
@@ -103,6 +107,7 @@ def small_run(
 
     settings: of the algorithm. task, fault: of `toy_environments`. mixture: of this task and a shorter one. levels: of
     its length. source: of a `HuggingFaceModel`. more: of `Run`.
+    rollout_weights: of a model that is divided over the processes; None: it is not.
     """
     played: Task = chatter(task, longest=2, fault=fault)
     if mixture:
@@ -115,7 +120,10 @@ def small_run(
         lengths = {value: chatter(task, longest=value, fault=fault) for value in (1, 2)}
         played = Levels(key="", values=[1, 2], decay=0.9, task=played, at=lambda key, value: lengths[value])
         made = WithCurriculum(made, played)
-    model = adapter.attach(small_starting_model() if source is None else loaded_model(**source))
+    model = small_starting_model(dtype, family) if source is None else loaded_model(**source)
+    model = adapter.attach(model)
+    if rollout_weights:
+        model = model.sharded(torch.device("cpu"), rollout_weights)
     first = collectives.rank() == 0
     return Run(
         algorithm=Starting(lambda model, seed: wrap(made.start(model, seed), model)),
@@ -133,9 +141,9 @@ def small_run(
     )
 
 
-def small_starting_model() -> LanguageModel:
-    """What every small run tunes."""
-    return with_frequent_ends(small_model("llama", torch.float32))
+def small_starting_model(dtype: torch.dtype = torch.float32, family: str = "llama") -> LanguageModel:
+    """The model that every small run tunes."""
+    return with_frequent_ends(small_model(family, dtype))
 
 
 def loaded_model(path: Path, size: int | None) -> LanguageModel:

@@ -100,7 +100,7 @@ def test_a_resumed_run_goes_on_counting_and_does_not_say_it_again(
 
 
 def test_processes_tell_each_other_of_their_faults(tmp_path: Path) -> None:
-    """What one process saw stands in the records, which another writes."""
+    """Faults seen by one process are in the records that another writes."""
     options = {"generations": 2, "rows": 4, "fault": "some"}
     run_to_the_end(tmp_path / "alone", "eggroll", options=options)
     assert ended(*together(2, run_to_the_end, tmp_path / "two", "eggroll", False, options)) == [0, 0]

@@ -141,7 +141,7 @@ def test_a_run_without_any_signal_says_so(
 
 
 class Idle(Counting):
-    """What it skips changes nothing."""
+    """A learner whose skipped generations change nothing."""
 
     def tell(self, batch: Trajectories) -> UpdateReport:
         updates = int(batch.plan.generation not in self.skipped)

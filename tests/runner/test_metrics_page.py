@@ -46,7 +46,7 @@ FURTHER: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def names_by_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Of a short run of every algorithm, as shipped and with further options, and in two processes."""
+    """Run every algorithm briefly, as shipped, with further options and in two processes."""
     folder, found = tmp_path_factory.mktemp("runs"), {}
     for algorithm in ALGORITHMS:
         small_run(folder / algorithm, algorithm, generations=2, settings=FURTHER.get(algorithm, {})).train()

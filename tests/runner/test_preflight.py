@@ -30,14 +30,40 @@ def _recall(delay: int) -> TextTask:
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(
-        ValueError, match="got 'cuda', but torch sees no GPU here; take device=cpu or install a CUDA build"
-    ):
+    _sees(monkeypatch, None, 0)
+    wanted = "got 'cuda', but torch sees no GPU here; take device=cpu or install a build of torch for cuda"
+    with pytest.raises(ValueError, match=wanted):
         choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    _sees(monkeypatch, "cuda", 1)
     with pytest.raises(ValueError, match="one of the 1 GPUs that torch sees, got 'cuda:1'"):
         choose_device("cuda:1")
+    with pytest.raises(ValueError, match="got 'mps', but torch sees cuda here; take device=cuda"):
+        choose_device("mps")
+    for name in ("gpu", "meta", "cuda:x"):
+        with pytest.raises(ValueError, match="expected auto, cpu, cuda, xpu, mps or one with its number"):
+            choose_device(name)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_each_process_takes_a_device_of_its_own(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _sees(monkeypatch, kind, 2)
+    assert choose_device(kind) == torch.device(kind) and choose_device(f"{kind}:1") == torch.device(kind, 1)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "local")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert choose_device(kind) == torch.device(kind, 1)
+    _sees(monkeypatch, kind, 1)
+    with pytest.raises(ValueError, match="at most 1 processes on this machine, one a GPU that torch sees, got 2"):
+        choose_device(kind)
+    assert (
+        choose_device("auto") == choose_device("cpu") == torch.device("cpu")
+    )  # what never ran here is asked for by name
+
+
+def _sees(monkeypatch: pytest.MonkeyPatch, kind: str | None, count: int) -> None:
+    device = None if kind is None else torch.device(kind)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: device)
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: count)
 
 
 def test_episodes_that_fit_are_let_through() -> None:

@@ -1,4 +1,4 @@
-"""What a person sees of a run on a terminal."""
+"""A run as a person sees it on a terminal."""
 
 import builtins
 import sys
@@ -65,7 +65,7 @@ class Output:
 
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What a notebook displays, in the order of its coming."""
+    """Return the list of everything that a notebook displays, in order."""
     displayed: list[object] = []
     monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
     fakes = {"IPython": ModuleType("IPython"), "IPython.display": ModuleType("display"), "ipywidgets": ModuleType("w")}
@@ -82,6 +82,15 @@ def test_a_notebook_gets_the_bar(notebook: list[object]) -> None:
         progress.generation(0.5, 0.25, Cost(generated_tokens=123_400, rollout_seconds=100.0), fault_share=0.0)
     assert any(isinstance(item, Output) for item in notebook)
     assert any(" 50%" in str(vars(item).get("text", "")) for item in notebook)
+
+
+def test_the_bar_ends_with_the_last_measurement(notebook: list[object]) -> None:
+    measured = Evaluation(episodes=4, mean_return=0.25, success=0.75, mean_tokens=4.0, cost=Cost(episodes=4))
+    with RunProgress("grpo on sort", instances="held-out") as progress:
+        progress.generation(1.0, 0.25, Cost(), fault_share=0.0)
+        progress.evaluation(1.0, measured, Cost(), fault_share=0.0)
+    shown = [str(text) for item in notebook if (text := vars(item).get("text"))]
+    assert "return 0.25  held-out 0.75" in shown[-1], shown
 
 
 def test_a_notebook_without_widgets_gets_lines(notebook: list[object], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ KILLS = int(os.environ.get("EVOTEXT_KILLS", "1"))
 
 
 class Stopped(BaseException):
-    """What ends a run in the middle, as nothing that the run can do something about."""
+    """Ends a run in the middle, like something that the run cannot handle."""
 
 
 class StoppedAt:

@@ -1,4 +1,4 @@
-"""What the runner writes into a run's folder is what the package of run folders knows and reads."""
+"""The runner writes into a run's folder exactly what the package of run folders knows and reads."""
 
 import json
 from pathlib import Path

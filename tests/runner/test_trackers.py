@@ -54,7 +54,7 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def report(tracker: Any, folder: Path, status: Status = "completed") -> None:
-    """What a run does with a tracker."""
+    """Drive a tracker as a run does."""
     tracker.log_transcripts(0, ["env> 21\nllm> 12", "env> 43\nllm> 43"])
     tracker.log(TRAIN)
     tracker.log(EVAL)

@@ -29,7 +29,10 @@ from .work import algorithm, collector
 SIZES = (1, 2, 4)
 DEVICES = (8, 64, 1024)  # of the cost model alone
 GROUP = 8
-ALGORITHMS = ("eggroll", "grpo")
+SHARED = "eggroll_shared"  # eggroll with algorithm.update=shared
+ALGORITHMS = ("eggroll", SHARED, "grpo")
+# Between machines of a cluster, for a forecast beside that for the link at hand.
+FAST = Link(latency=1e-5, bandwidth=25e9)
 PROBE_BYTES, PROBES = 2**24, 5
 Result = dict[str, float]
 
@@ -48,60 +51,82 @@ def figures(setting: Setting) -> list[Figure]:
         groups = {size: stack.enter_context(group(setting, size)) for size in sizes}
         links = [groups[2].ask("link", repeat) for repeat in range(PROBES)]
         link = Link(latency=median(x["latency"] for x in links), bandwidth=median(x["bandwidth"] for x in links))
-        found = []
-        for name in ALGORITHMS:
-            results: dict[int, list[Result]] = {size: [] for size in sizes}
+        results: dict[tuple[str, int], list[Result]] = {
+            (name, size): [] for name in ALGORITHMS for size in sizes if name != SHARED or size > 1
+        }
 
-            def measure(repeat: int, size: int, name: str = name, kept: dict[int, list[Result]] = results) -> float:
-                result = groups[size].ask(name, repeat)
-                kept[size].append(result)
-                return result["seconds"]
+        def measure(repeat: int, name: str, size: int) -> float:
+            result = groups[size].ask(name, repeat)
+            results[name, size].append(result)
+            return result["seconds"]
 
-            arms: dict[str, Measure] = {str(size): partial(measure, size=size) for size in sizes}
-            seconds = alternate(arms, setting.repeats)
-            measured = {size: kept[1:] for size, kept in results.items()}  # the first of each is a warm-up
-            found += _figures(name, setting, seconds, measured, link)
+        arms: dict[str, Measure] = {_arm(*key): partial(measure, name=key[0], size=key[1]) for key in results}
+        seconds = alternate(arms, setting.repeats)
+    # The first of each is a warm-up.
+    measured = {_arm(*key): kept[1:] for key, kept in results.items()}
+    found = []
+    for name in ALGORITHMS:
+        found += _figures(name, sizes[1:], setting, seconds, measured, link)
+    for size in sizes[1:]:
+        values = ratios(seconds[_arm("eggroll", size)], seconds[_arm(SHARED, size)])
+        one = measured[_arm("eggroll", 1)][0]
+        rows, members = int(one["rows"]), int(one["members"])
+        found.append(
+            figure(f"shared_over_repeated/{size}", values, setting, rows=rows, members=members, rank=setting.rank)
+        )
     return found
+
+
+def _arm(name: str, size: int) -> str:
+    """Return the arm's name; one process has nobody to share an update with."""
+    return f"{'eggroll' if size == 1 and name == SHARED else name}/{size}"
 
 
 def _figures(
-    name: str, setting: Setting, seconds: dict[str, list[float]], measured: dict[int, list[Result]], link: Link
+    name: str,
+    sizes: list[int],
+    setting: Setting,
+    seconds: dict[str, list[float]],
+    measured: dict[str, list[Result]],
+    link: Link,
 ) -> list[Figure]:
     """Measure one algorithm, size by size, then forecast."""
-    one = measured[1][0]
+    alone = measured[_arm(name, 1)]
     shape = partial(
         figure,
         setting=setting,
-        rows=int(one["rows"]),
-        members=int(one["members"]),
-        rank=setting.rank if name == "eggroll" else 0,
+        rows=int(alone[0]["rows"]),
+        members=int(alone[0]["members"]),
+        rank=0 if name == "grpo" else setting.rank,
     )
-    work = [work_of(result, setting) for result in measured[1]]
+    work = [work_of(result, setting, shared=name == SHARED) for result in alone]
     found = []
-    for size in list(measured)[1:]:
-        ideal = [size * time for time in seconds[str(size)]]
+    for size in sizes:
+        arm = _arm(name, size)
+        ideal = [size * time for time in seconds[arm]]
+        modelled = [efficiency(w, size, link) for w in work]
         found += [
-            shape(f"parallel_efficiency/{name}/{size}", ratios(seconds["1"], ideal), unit="share"),
-            shape(
-                f"parallel_efficiency_modelled/{name}/{size}", [efficiency(w, size, link) for w in work], unit="share"
-            ),
-            shape(f"bytes_a_generation/{name}/{size}", [x["bytes"] for x in measured[size]], unit="bytes"),
-            shape(f"bytes_a_generation_modelled/{name}/{size}", [exchange(work[0], size).bytes], unit="bytes"),
-            shape(f"waiting_share/{name}/{size}", [x["waiting"] for x in measured[size]], unit="share"),
+            shape(f"parallel_efficiency/{arm}", ratios(seconds[_arm(name, 1)], ideal), unit="share"),
+            shape(f"parallel_efficiency_modelled/{arm}", modelled, unit="share"),
+            shape(f"bytes_a_generation/{arm}", [x["bytes"] for x in measured[arm]], unit="bytes"),
+            shape(f"bytes_a_generation_modelled/{arm}", [exchange(work[0], size).bytes], unit="bytes"),
+            shape(f"waiting_share/{arm}", [x["waiting"] for x in measured[arm]], unit="share"),
         ]
     for size in DEVICES:
-        values = [efficiency(w, size, link) for w in work]
-        found.append(shape(f"parallel_efficiency_forecast/{name}/{size}", values, unit="share"))
+        for kind, joined_by in (("forecast", link), ("forecast_fast_link", FAST)):
+            values = [efficiency(w, size, joined_by) for w in work]
+            found.append(shape(f"parallel_efficiency_{kind}/{_arm(name, size)}", values, unit="share"))
     return found
 
 
-def work_of(result: Result, setting: Setting) -> Work:
-    """Return the cost model's input: a generation of one process."""
+def work_of(result: Result, setting: Setting, *, shared: bool) -> Work:
+    """Return the cost model's input: a generation of one process. shared: an evolution strategy's update is to be."""
     whole = {key: int(result[key]) for key in ("rows", "whole", "tensors", "parameters", "steps", "width")}
     return Work(
         rollout_seconds=result["rollout"],
         update_seconds=result["update"],
         at_once=rows_at_once(None, setting.device),
+        weights=tuple(int(size) for key, size in result.items() if key.startswith("weight/")) if shared else (),
         **whole,
     )
 
@@ -188,14 +213,16 @@ def _generations(setting: Setting, name: str) -> Callable[[int], Result]:
     members = setting.members or (1024 if setting.gpu else 64 if setting.large else 128)
     prompts = setting.prompts or (1 if setting.gpu else 2 if setting.large else 8)
     rows = members * prompts
-    if name == "eggroll":
-        made = algorithm(setting, name, population=members, prompts=prompts)
+    if name != "grpo":
+        update = "shared" if name == SHARED else "repeated"
+        made = algorithm(setting, "eggroll", population=members, prompts=prompts, update=update)
     else:
         made = algorithm(setting, name, prompts=max(1, rows // GROUP), group_size=GROUP)
     model = setting.load()
     learner = made.start(model, seed=0)
     engine = collector(model, setting, even=True)
     parameters = dict(model.network.named_parameters())
+    moved = [p for p in parameters.values() if p.ndim > 1]  # EGGROLL as it is shipped freezes vectors
 
     def generation(repeat: int) -> Result:
         collectives.any_of(False)  # all begin together
@@ -218,6 +245,6 @@ def _generations(setting: Setting, name: str) -> Callable[[int], Result]:
             "parameters": float(0 if plan.members else sum(p.numel() for p in parameters.values())),
             "steps": float(0 if plan.members else report.cost.updates),
             "width": float(batch.tokens_BT.shape[1]),
-        }
+        } | {f"weight/{i}": float(p.numel() * p.element_size()) for i, p in enumerate(moved)}
 
     return generation
