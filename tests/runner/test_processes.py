@@ -60,7 +60,9 @@ def test_a_mixture_over_processes_ends_with_the_same_bits(tmp_path: Path) -> Non
     options = OPTIONS | {"mixture": True}
     run_to_the_end(tmp_path / "alone", "eggroll", options=options)
     assert ended(*together(2, run_to_the_end, tmp_path / "two", "eggroll", False, options)) == [0, 0]
-    assert outcome_of(tmp_path / "two") == outcome_of(tmp_path / "alone")
+    two, alone = outcome_of(tmp_path / "two"), outcome_of(tmp_path / "alone")
+    del two["episodes"], alone["episodes"]  # a sample, of the first process's rows
+    assert two == alone
 
 
 @pytest.mark.parametrize("algorithm", GRADIENTS)
