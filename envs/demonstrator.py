@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from evotext.rollouts.task import TextTask
+from evotext.rollouts.task import Task, TextTask
 from evotext.types import Demonstration
 
 from .text_env import TextEnv
@@ -12,12 +12,22 @@ from .text_env import TextEnv
 MOST_TRIES = 1000
 
 
-def task_demonstrations(count: int, seed: int, *, task: TextTask, solved: bool) -> Iterator[Demonstration]:
+def task_demonstrations(count: int, seed: int, *, task: Task, solved: bool) -> Iterator[Demonstration]:
     """Yield `count` training episodes as a pure function of the arguments, each played by `TextEnv.imitate`.
 
+    Those of several tasks come by their shares, in random order.
     solved: only episodes that reach the task's `success_return`; those that do not are thrown away and counted.
     Raise ValueError at once for a task without a demonstrator, or without success if solved ones are wanted.
     """
+    players = [_demonstrations(count, seed, part, solved=solved) for part in task.parts]
+    if len(players) == 1:
+        return players[0]
+    order = np.random.default_rng(seed).choice(len(players), size=count, p=list(task.shares.values()))
+    return (next(players[i]) for i in order)
+
+
+def _demonstrations(count: int, seed: int, task: TextTask, *, solved: bool) -> Iterator[Demonstration]:
+    """Yield them of one task."""
     env = task.environments(1)[0].unwrapped
     if not isinstance(env, TextEnv):
         raise ValueError(

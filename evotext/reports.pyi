@@ -6,6 +6,7 @@ from reports import formats as formats
 from reports import head_to_head as head_to_head
 from reports import html_report as html_report
 from reports import latex as latex
+from reports import live as live
 from reports import markdown as markdown
 from reports import picture as picture
 from reports import statistics as statistics

@@ -20,7 +20,7 @@ from .figures import (
     sweep_curves,
 )
 from .statistics import Estimate
-from .tables import COST_TITLES, DETAIL_TITLES, cost_cell, passes_cell, shown_cost, what_happened
+from .tables import COST_TITLES, DETAIL_TITLES, change_cell, cost_cell, shown_cost, what_happened
 from .tasks import Contestant, Duel, Task
 from .tuning import Tuning
 from .verdicts import explained, overall_verdict, ranked, setting, sweep_verdict, verdict
@@ -47,6 +47,7 @@ def task_part(task: Task, number: int, comparison: Comparison) -> Part:
         "descriptions": {axis: described(task, axis, comparison.metric) for axis in axes},
         "points": {axis: points_in_words(task, axis) for axis in axes},
         "contestants": [_contestant(c, style[c.name], comparison) for c in best_first],
+        "names": list(dict.fromkeys(name for c in task.contestants for name in c.by_task)),
         "ks": sorted({k for c in task.contestants for k in c.passes}),
         "duels": _duels(task.duels),
         "matrix": matrix(names, task.duels),
@@ -211,7 +212,8 @@ def _contestant(contestant: Contestant, look: Look, comparison: Comparison) -> P
         **_scored(contestant.after, shares=comparison.metric == "success"),
         "cost": {key: cost_cell(contestant, key) for key in COST_TITLES},
         "details": {key: cost_cell(contestant, key) for key in DETAIL_TITLES},
-        "passes": {k: passes_cell(contestant, k) for k in contestant.passes},
+        "passes": {k: change_cell(scores) for k, scores in contestant.passes.items()},
+        "by_task": {name: change_cell(scores) for name, scores in contestant.by_task.items()},
         "samples": _side_by_side(samples[0], samples[-1]) if samples else [],
     }
 

@@ -9,7 +9,7 @@ from .comparison import Comparison
 from .figures import metric_title
 from .repeat import command
 from .sheets import Sheet
-from .tables import COST_TITLES, cost_cell, passes_cell, shown_cost, title, what_happened
+from .tables import COST_TITLES, change_cell, cost_cell, shown_cost, title, what_happened
 from .tasks import Duel, Task
 from .tuning import Tuning
 from .verdicts import answer, explained, setting, sweep_verdict, verdict
@@ -25,7 +25,7 @@ def markdown(comparison: Comparison, picture: str) -> str:
         lines += [f"* **Not comparable:** {_plain(reason)}" for reason in task.unfair]
         lines += [f"* Note: {_plain(note)}" for note in task.notes]
         lines += [""] if task.unfair or task.notes else []
-        lines += _results(task, comparison) + _passes(task) + _duels(task.duels)
+        lines += _results(task, comparison) + _by_task(task) + _passes(task) + _duels(task.duels)
         lines += [line for sheet in comparison.sheets[task.name] for line in _sheet(sheet)]
     lines += [line for tuning in comparison.tunings for line in _tuning(tuning)]
     missing = [run for run in comparison.runs if run.status != "completed" or run.reason or run.problems]
@@ -93,12 +93,26 @@ def _tuning(tuning: Tuning) -> list[str]:
     return [*lines, ""]
 
 
+def _by_task(task: Task) -> list[str]:
+    names = list(dict.fromkeys(name for c in task.contestants for name in c.by_task))
+    if not names:
+        return []
+    lines = [f"| On each task | {' | '.join(map(_plain, names))} |", "| --- |" + " ---: |" * len(names)]
+    lines += [
+        f"| {_plain(c.name)} | {' | '.join(change_cell(c.by_task.get(name)) for name in names)} |"
+        for c in task.contestants
+    ]
+    return [*lines, ""]
+
+
 def _passes(task: Task) -> list[str]:
     ks = sorted({k for c in task.contestants for k in c.passes})
     if not ks:
         return []
     lines = [f"| Sampled at temperature 1 | {' | '.join(f'pass@{k}' for k in ks)} |", "| --- |" + " ---: |" * len(ks)]
-    lines += [f"| {_plain(c.name)} | {' | '.join(passes_cell(c, k) for k in ks)} |" for c in task.contestants]
+    lines += [
+        f"| {_plain(c.name)} | {' | '.join(change_cell(c.passes.get(k)) for k in ks)} |" for c in task.contestants
+    ]
     return [*lines, ""]
 
 

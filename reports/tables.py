@@ -15,6 +15,7 @@ from evotext.run_folder.text import clean
 
 from . import formats
 from .comparison import Comparison
+from .statistics import Estimate
 from .tasks import Contestant, Task
 
 COST_TITLES = {
@@ -53,9 +54,9 @@ def shown_cost(key: str, value: float) -> str:
     return formats.memory(value) if key == "peak_memory_bytes" else formats.count(value)
 
 
-def passes_cell(contestant: Contestant, k: int) -> str:
-    """Return pass@k before and after."""
-    before, after = contestant.passes.get(k, (None, None))
+def change_cell(scores: tuple[Estimate | None, Estimate | None] | None) -> str:
+    """Return a score before and after, as pass@k."""
+    before, after = scores or (None, None)
     return f"{formats.change(before, after)} {formats.interval(after)}".strip()
 
 

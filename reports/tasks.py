@@ -52,6 +52,8 @@ class Contestant:
     """Held-out score at the end; None without counted runs."""
     passes: Mapping[int, tuple[Estimate | None, Estimate | None]]
     """pass@k of sampled answers before training and at the end, by k, over the counted runs that say."""
+    by_task: Mapping[str, tuple[Estimate | None, Estimate | None]]
+    """Score on each task of a mixture, and on further tasks that were measured, likewise."""
     cost: Mapping[str, float]
     """Mean totals of the counted runs; NaN where none says."""
     bands: Mapping[Axis, Band]
@@ -152,6 +154,13 @@ def contestant_of(name: str, runs: Sequence[RunRecord], metric: Metric, seed: in
         if chosen
         else None,
         passes={k: (_pass_at(k, chosen, "before", seed), _pass_at(k, chosen, "after", seed)) for k in _ks(chosen)},
+        by_task={
+            name: (
+                _estimate([run.by_task_before.get(name, {}).get(metric, NAN) for run in chosen], seed),
+                _estimate([run.by_task_after.get(name, {}).get(metric, NAN) for run in chosen], seed),
+            )
+            for name in dict.fromkeys(name for run in chosen for name in run.by_task_after)
+        },
         cost={key: _mean([run.cost.get(key, NAN) for run in chosen]) for key in (*COSTS, *EVALUATION_COSTS)},
         bands=bands,
         searches=_searches(chosen, metric, seed),

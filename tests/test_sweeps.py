@@ -13,9 +13,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn
+from omegaconf import open_dict
 
 from evotext.cli.errors import ConfigError
-from evotext.cli.sweeps import PACKAGES, expand_presets
+from evotext.cli.sweeps import PACKAGES, HowToCompare, expand_presets
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = [(group, name) for group, names in PACKAGES.items() for name in names]
@@ -107,6 +109,32 @@ def test_the_end_of_a_sweep_says_how_to_compare_it(
     folder = f"{tmp_path}/a b"
     said = capsys.readouterr().out
     assert said == f"to compare these runs: {command} '{folder}' 'out={folder}/report'\n"
+
+
+def test_a_sweep_says_how_long_the_rest_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each run but the last, where one follows the other; not after a single run."""
+    now = iter([100.0, 160.0, 220.0, 400.0])
+    monkeypatch.setattr("evotext.cli.sweeps.time.monotonic", lambda: next(now))
+    GlobalHydra.instance().clear()
+    words = ["seed=1,2,3", "algorithm=grpo", "hydra.mode=MULTIRUN"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", ["hydra.mode=MULTIRUN"], return_hydra_config=True)
+    with open_dict(config):
+        config.hydra.overrides.task = words
+    callback = HowToCompare()
+    callback.on_multirun_start(config=config)
+    for _ in range(3):
+        callback.on_job_end(config=config, job_return=JobReturn())
+    assert capsys.readouterr().out.splitlines() == [
+        "1 of 3 runs, about 2.0 min left",
+        "2 of 3 runs, about 1.0 min left",
+    ]
+    with open_dict(config):
+        config.hydra.mode = "RUN"
+    callback.on_job_end(config=config, job_return=JobReturn())
+    assert capsys.readouterr().out == ""
 
 
 def test_every_preset_is_of_a_known_plugin() -> None:

@@ -148,16 +148,24 @@ def _env(name: Any, value: Any, prompts: Sequence[str] | None) -> tuple[EnvSpec 
             )
         spec = environments.of_reward(name, prompts)
         settings = {"max_turns": 1, **settings}
-    elif name is not None and not isinstance(name, str):
+    elif name is not None and not isinstance(name, str | list | tuple):
         raise ConfigError(
-            f"env: expected one of {', '.join(known)}, an id of Gymnasium's, an environment, its class or a reward function, "
-            f"got {shown(name)}"
+            f"env: expected one of {', '.join(known)} or a list of them, an id of Gymnasium's, an environment, its class or a "
+            f"reward function, got {shown(name)}"
         )
     if spec is not None:
         # The key `name` of the task itself, for which a mapping has no room beside that of the file.
         return spec, [
             *words_for("env", {NAME: "gym", "id": spec.id, **settings}),
             *words_for("env.name", spec.name),
+        ]
+    if isinstance(name, list | tuple):
+        for one in name:
+            if one not in known:
+                raise ConfigError(f"env: expected names of tasks in a list, got {shown(one)}{near(str(one), known)}")
+        return None, [
+            f"env=[{','.join(name)}]",
+            *(w for key, own in settings.items() for w in words_for(f"env.{key}", own)),
         ]
     if name is None or name in known:
         return None, list(words_for("env", value)) if value is not None else []

@@ -28,7 +28,7 @@ from evotext.runner.stop import STOPPED_BY_SIGNALS
 
 Settings = Mapping[str, Any]
 """A group's keys as in its YAML; the key `name` chooses the file."""
-Env = str | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any] | Reward
+Env = str | Sequence[str] | type[gymnasium.Env[Any, Any]] | gymnasium.Env[Any, Any] | Reward
 
 
 def tune(
@@ -52,9 +52,9 @@ def tune(
 
     Args:
         model: a name of conf/model, a hub name, a folder, or a transformers model with its `tokenizer`, tuned in place.
-        env: a name of conf/env, an id of Gymnasium's, an environment (copied for each row of a batch), its class, or a
-            function `reward(prompt, answer)` with `prompts`, of which training, validation and measurement get disjoint
-            parts; it returns a number, or a dict of named parts that add up to it.
+        env: a name of conf/env or a list of them, an id of Gymnasium's, an environment (copied for each row of a batch), its
+            class, or a function `reward(prompt, answer)` with `prompts`, of which training, validation and measurement get
+            disjoint parts; it returns a number, or a dict of named parts that add up to it.
         algorithm: a name of conf/algorithm, or an object (`evotext.protocols.Algorithm`).
         budget: a name of conf/budget, or `{"unit": ..., "limit": ...}`.
         seed: keys training instances, sampling and noise; held-out instances never change.

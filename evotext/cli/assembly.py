@@ -6,6 +6,7 @@ It brings in torch and transformers; a command imports it once its words have be
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,12 +15,13 @@ from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_outline, loaded
 from evotext.cli.parallel import check_parallel
 from evotext.cli.sharding import check_shardable, sharded
-from evotext.cli.targets import build
+from evotext.cli.targets import build, task_at
 from evotext.distributed import collectives, torchrun
 from evotext.models.given import GivenModel
 from evotext.planning.configured import warn_of_memory
 from evotext.protocols import Algorithm
 from evotext.rollouts.collector import Collector
+from evotext.rollouts.curriculum import Levels, WithCurriculum
 from evotext.run_folder.ending import is_completed
 from evotext.run_folder.lock import check_inside, check_new, claimed
 from evotext.run_folder.writer import JsonLines
@@ -68,6 +70,8 @@ def assembled(
             device = choose_device(config.device)
             rows = rows_at_once(config.rows, device)
             evaluator, task = build(config, "evaluation"), build(config, "env")
+            with configuration("curriculum", config.curriculum):
+                played = build(config, "curriculum")(task=task, at=partial(task_at, config))
             made, budget = given.algorithm or build(config, "algorithm"), build(config, "budget")
             source, adapter = given.model or build(config, "model"), build(config, "adapter")
             if given.model is None:
@@ -81,9 +85,9 @@ def assembled(
             done = resumes and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None
             if not done:
-                outline, prompt = fitting_outline(config, source, task)
+                outline, prompt = fitting_outline(config, source, played, evaluator)
                 if given.algorithm is None and given.model is None:
-                    warn_of_memory(config, outline, task, evaluator, device, rows=rows, prompt=prompt)
+                    warn_of_memory(config, outline, played, evaluator, device, rows=rows, prompt=prompt)
                 model = adapter.attach(loaded(config, source, device))
                 if given.model is None:
                     model = sharded(config, model, device)
@@ -94,10 +98,10 @@ def assembled(
                     trackers = [JsonLines(folder), tracker(folder=folder)] if first else []
                 with configuration("algorithm", config.algorithm):
                     run = Run(
-                        algorithm=made,
+                        algorithm=WithCurriculum(made, played) if isinstance(played, Levels) else made,
                         model=model,
                         collector=Collector(
-                            model, task, rows=rows, even=config.rows is None, graphs=config.cuda_graphs
+                            model, played, rows=rows, even=config.rows is None, graphs=config.cuda_graphs
                         ),
                         budget=budget,
                         evaluator=evaluator,

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from evotext.cli.errors import BAD_CONFIGURATION, FAILED, INTERRUPTED, ConfigError
 from evotext.cli.jobs import JobFailed, failure, hush, job_of
 from evotext.cli.replay import begun_by, expand_replay, expand_resume, leave_in, refuse_changes, warn_of_changes
+from evotext.cli.several_tasks import expand_tasks
 from evotext.cli.sweeps import expand_presets
 from evotext.cli.words import Root, check_overrides, parse
 from evotext.distributed import torchrun
@@ -90,7 +91,7 @@ def expand(words: list[str]) -> tuple[list[str], Callable[[DictConfig], None] | 
         words = [f"resume={broken_off}", *leave_in(words)] if broken_off else words
     words, resumed = expand_resume(words)
     words, replayed = expand_replay(words)
-    words = expand_presets(words)
+    words = expand_tasks(expand_presets(words))
     compare = partial(refuse_changes, folder=resumed) if resumed else None
     if replayed:
         compare = partial(warn_of_changes, folder=replayed)

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from evotext.cli.checks import check
 from evotext.cli.errors import ConfigError
 from evotext.cli.messages import explain
+from evotext.cli.several_tasks import expand_tasks
 from evotext.cli.words import Root, check_overrides
 from evotext.folders import FOLDERS
 from evotext.run_folder import names
@@ -59,6 +60,7 @@ def compose_checked(config_name: str, words: Sequence[str], *, checked: bool = T
 
     Raise ConfigError if they make no configuration, or one with a mistake. checked: False leaves the checks out.
     """
+    words = expand_tasks(words)
     root = Root.read(FOLDERS["conf"] / f"{config_name}.yaml")
     try:
         if checked:

@@ -33,6 +33,18 @@ def build(config: DictConfig, path: str, given: Mapping[str, object] = MappingPr
     return _make({**values, **given}, path)
 
 
+def task_at(config: DictConfig, key: str, value: object) -> Any:
+    """Return the task that the configuration describes with another value of one of its keys. Raise ConfigError."""
+    known = OmegaConf.to_container(config.env, resolve=True)
+    for name in key.split(".")[1:]:
+        known = known.get(name) if isinstance(known, dict) else None
+    if not key.startswith("env.") or known is None:
+        raise ConfigError(f"curriculum.key: expected a key of the task that has a value, env.NAME, got {shown(key)}")
+    changed = config.copy()
+    OmegaConf.update(changed, key, value)
+    return build(changed, "env")
+
+
 def _make(node: Any, place: str) -> Any:
     if isinstance(node, list):
         return [_make(value, f"{place}[{i}]") for i, value in enumerate(node)]

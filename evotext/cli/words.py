@@ -104,7 +104,7 @@ def check_overrides(words: Sequence[str], root: Root, *, multirun: bool) -> None
             )
         elif not {".", "/", "@"} & set(key) and key not in root.keys:
             raise ConfigError(unknown_key("", key, {*root.keys, "replay"} - {"hydra"}))
-        elif key in root.groups and override.is_add() and key not in root.optional:
+        elif key in root.groups and override.is_add() and key not in root.optional and not override.package:
             raise ConfigError(f"{key}: expected one choice, got several; leave the + out")
         elif (key in root.groups or "/" in key) and override.value_type is not None:
             _check_choices(override)
@@ -114,6 +114,10 @@ def _check_choices(override: Override) -> None:
     """Raise ConfigError unless a choice is a name within its group: a path would bring in a file of another group."""
     choices = override.sweep_iterator() if override.is_discrete_sweep() else [override.value()]
     for choice in choices:
+        if isinstance(choice, list | dict) and override.key_or_group == "env":  # Hydra would mix the tasks' keys
+            raise ConfigError(
+                f"env: expected one task, or one list of tasks for all runs of a sweep, got {shown(choice)}"
+            )
         if not isinstance(choice, str | list | dict) or ".." in str(choice).split("/"):
             raise ConfigError(f"{override.key_or_group}: expected the name of a configuration, got {shown(choice)}")
 

@@ -45,6 +45,8 @@ class Purpose(IntEnum):
     SHUFFLING = 3
     ROUNDING = 4
     SEARCHER = 5
+    TASKS = 6
+    LEVELS = 7
 
 
 def stream_id(purpose: Purpose, index: int = 0) -> int:

@@ -14,7 +14,7 @@ from evotext.planning.algorithms import work_of
 from evotext.planning.memory import Forecast, forecast
 from evotext.planning.shape import Shape, shape_of
 from evotext.planning.work import Rollouts, Work
-from evotext.rollouts.task import TextTask
+from evotext.rollouts.task import Task
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.memory import free_memory_bytes
 
@@ -22,7 +22,7 @@ from evotext.runner.memory import free_memory_bytes
 def planned(
     config: DictConfig,
     outline: Outline,
-    task: TextTask,
+    task: Task,
     evaluator: Evaluator,
     device: torch.device,
     *,
@@ -73,7 +73,7 @@ def planned(
 def warn_of_memory(
     config: DictConfig,
     outline: Outline,
-    task: TextTask,
+    task: Task,
     evaluator: Evaluator,
     device: torch.device,
     *,

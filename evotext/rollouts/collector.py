@@ -1,5 +1,6 @@
 """Runs the episodes of a plan: every algorithm's rollouts and every evaluation go through here.
 
+A batch holds episodes of one task, whose limits it has, so that in a mixture an episode is what it would be alone.
 Results depend on the plan alone, not on how its rows were split into batches (but for rounding: a matrix product of another
 size may add in another order). Several processes share the batches and exchange their outcome.
 """
@@ -19,7 +20,7 @@ from evotext.rollouts.captured_step import CudaGraphs
 from evotext.rollouts.environment_calls import EnvironmentCalls
 from evotext.rollouts.episodes import Batch, Episode
 from evotext.rollouts.shared_calls import SharedCalls
-from evotext.rollouts.task import TextTask
+from evotext.rollouts.task import Task, TextTask
 from evotext.types import Cost, RolloutPlan, Trajectories, Transcript
 
 # Rounding of a sum of rewards: ten times 0.1 is a little less than 1.
@@ -27,7 +28,7 @@ ROUNDING = 1e-9
 
 
 class Collector:
-    """Runs episodes of one task with one model.
+    """Runs episodes of a task, or of others, with one model.
 
     rows: how many episodes run in one batch. On a CPU a batch whose activations stay in the cache is fastest. A batch
     that does not fit the memory is run in two, and so from then on.
@@ -40,7 +41,7 @@ class Collector:
     def __init__(
         self,
         model: LanguageModel,
-        task: TextTask,
+        task: Task,
         *,
         rows: int,
         even: bool = False,
@@ -59,21 +60,29 @@ class Collector:
         graphs = graphs and not model.parts.divided and model.sharding is None  # messages are not to be recorded
         self.recorder = CudaGraphs() if graphs and model.device.type == "cuda" else None
         """Records decode steps; None where none are."""
-        calls = EnvironmentCalls(task.step_seconds, task.workers)
-        self._calls = SharedCalls(calls, model.parts.group) if model.parts.divided else calls
+        self._calls: dict[TextTask, EnvironmentCalls | SharedCalls] = {}
 
-    def collect(self, plan: RolloutPlan) -> Trajectories:
-        """Run every row of the plan to its end. Raise what an environment raises if the task is strict."""
+    def collect(self, plan: RolloutPlan, task: Task | None = None) -> Trajectories:
+        """Run every row of the plan to its end. Raise what an environment raises if its task is strict.
+
+        task: of the plan's instances; None: the collector's own.
+        """
+        task = task or self.task
         if not plan.instances:
-            return self._trajectories(plan, [])
+            return self._trajectories(plan, [], task)
         begin = time.perf_counter()
         done: list[Episode] = []
         env_seconds, flops, steps = 0.0, 0.0, 0
-        batches = list(self._batches(plan))
+        tasks = task.of(plan.instances)
+        batches = [
+            batch
+            for part in dict.fromkeys(tasks)
+            for batch in self._batches(plan, [row for row, own in enumerate(tasks) if own is part])
+        ]
         shares = [batches[share :: collectives.shares()] for share in range(collectives.shares())]
         with self.model.acting():
             for rows in shares[collectives.share()]:
-                for batch in self._run(plan, rows):
+                for batch in self._run(plan, rows, tasks[rows[0]]):
                     done += batch.episodes
                     env_seconds, flops, steps = (
                         env_seconds + batch.env_seconds,
@@ -82,8 +91,8 @@ class Collector:
                     )
                     del batch  # its cache goes before the next one's comes
             busy = time.perf_counter() - begin
-        own = self._trajectories(plan, done)
-        whole = whole_batch(own, [[row for rows in share for row in rows] for share in shares])
+        own = self._trajectories(plan, sorted(done, key=lambda episode: episode.row), task)
+        whole = whole_batch(own, [sorted(row for rows in share for row in rows) for share in shares])
         cost = Cost(
             episodes=len(done),
             env_steps=steps,
@@ -105,11 +114,14 @@ class Collector:
             self.recorder = None
         return notes
 
-    def _run(self, plan: RolloutPlan, rows: list[int]) -> "Iterator[Batch]":
-        """Yield these rows in one batch, or in several where the memory does not hold them."""
+    def _run(self, plan: RolloutPlan, rows: list[int], task: TextTask) -> "Iterator[Batch]":
+        """Yield these rows of one task in one batch, or in several where the memory does not hold them."""
+        if task not in self._calls:
+            calls = EnvironmentCalls(task.step_seconds, task.workers)
+            self._calls[task] = SharedCalls(calls, self.model.parts.group) if self.model.parts.divided else calls
 
         def whole() -> Batch:
-            batch = Batch(self.model, self.task, plan, rows, self._calls, self.recorder)
+            batch = Batch(self.model, task, plan, rows, self._calls[task], self.recorder)
             batch.run()
             return batch
 
@@ -122,23 +134,24 @@ class Collector:
                 yield finished
                 return
         middle = (len(rows) + 1) // 2
-        yield from self._run(plan, rows[:middle])
-        yield from self._run(plan, rows[middle:])
+        yield from self._run(plan, rows[:middle], task)
+        yield from self._run(plan, rows[middle:], task)
 
     def _measure_waiting(self, busy: float) -> None:
         if collectives.world_size() > 1:
             busy_N = collectives.all_gather(torch.tensor([busy], dtype=torch.float64))
             self.waiting = 1.0 - float(busy_N.mean() / busy_N.max())
 
-    def _batches(self, plan: RolloutPlan) -> Iterator[list[int]]:
-        """Yield the row numbers of each batch: whole members where they fit, so that a member's rows share its noise."""
+    def _batches(self, plan: RolloutPlan, rows: list[int]) -> Iterator[list[int]]:
+        """Yield these rows in batches: whole members where they fit, so that a member's rows share its noise."""
         members = plan.members or tuple(range(len(plan.instances)))
         limit = self.rows
         if self.even and collectives.shares() > 1:
-            limit = even_batch(len(members), members.count(members[0]), collectives.shares(), most=limit)
+            of_first = sum(members[row] == members[rows[0]] for row in rows)
+            limit = even_batch(len(rows), of_first, collectives.shares(), most=limit)
         runs: list[list[int]] = []
-        for row, member in enumerate(members):
-            if runs and members[runs[-1][-1]] == member and len(runs[-1]) < limit:
+        for row in rows:
+            if runs and members[runs[-1][-1]] == members[row] and len(runs[-1]) < limit:
                 runs[-1].append(row)
             else:
                 runs.append([row])
@@ -150,9 +163,10 @@ class Collector:
             batch = batch + run
         yield batch
 
-    def _trajectories(self, plan: RolloutPlan, episodes: list[Episode]) -> Trajectories:
+    def _trajectories(self, plan: RolloutPlan, episodes: list[Episode], task: Task) -> Trajectories:
         width = max((len(episode.ids) for episode in episodes), default=0)
-        rewards, goal = torch.zeros(len(episodes), width), self.task.success_return
+        rewards = torch.zeros(len(episodes), width)
+        goals = [own.success_return for own in task.of([plan.instances[episode.row] for episode in episodes])]
         for row, episode in enumerate(episodes):
             for position, reward in episode.paid:
                 rewards[row, position] += reward
@@ -164,7 +178,11 @@ class Collector:
             turn_BT=_padded([e.turn_of for e in episodes], width, -1, torch.int64),
             reward_BT=rewards,
             return_B=torch.tensor([e.total for e in episodes], dtype=torch.float64),
-            success_B=None if goal is None else _flags(e.total >= goal - ROUNDING for e in episodes),
+            success_B=_flags(
+                goal is not None and e.total >= goal - ROUNDING for e, goal in zip(episodes, goals, strict=True)
+            )
+            if task.knows_success
+            else None,
             ending_B=torch.tensor([e.ended_by for e in episodes], dtype=torch.int64),
             has_tokens_B=torch.ones(len(episodes), dtype=torch.bool),
             overlong_B=_flags(e.overlong for e in episodes),

@@ -1,12 +1,66 @@
 """A text task: a Gymnasium environment of strings, with the limits of an episode."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import gymnasium
 
 from evotext.types import Split
 from evotext.validation import NonNegativeInt, PositiveFloat, PositiveInt, checked
+
+
+class Task(Protocol):
+    """What episodes are of: a task, or several (`evotext.rollouts.mixture`), each instance being one task's."""
+
+    @property
+    def name(self) -> str:
+        """The name in reports."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """The longest answer of one turn, end token included."""
+
+    @property
+    def max_turns(self) -> int:
+        """The longest episode."""
+
+    @property
+    def success_return(self) -> float | None:
+        """The return that counts as success; None where it is not known, or not one."""
+
+    @property
+    def knows_success(self) -> bool:
+        """Whether every episode succeeds or not."""
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those that `reset` knows."""
+
+    @property
+    def parts(self) -> Sequence["TextTask"]:
+        """The tasks that it is made of."""
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """The share of the instances that belong to each task, by its name; empty for a single task."""
+
+    @property
+    def measured(self) -> "Task":
+        """The task that measurements are of."""
+
+    def of(self, instances: Sequence[int]) -> list["TextTask"]:
+        """Return the task of each instance (environment seed)."""
+
+    def names(self, instances: Sequence[int]) -> list[str]:
+        """Return the name in `shares` of each instance's task; empty for a single task."""
+
+
+def single(task: Task) -> "TextTask":
+    """Return the only task there is. Raise ValueError if there are several."""
+    if task.shares:
+        raise ValueError(f"env: expected one task, got several, {task.name}; name one of them")
+    return task.parts[0]
 
 
 class TextTask:
@@ -50,6 +104,19 @@ class TextTask:
         self.splits: tuple[Split, ...] = tuple(self._pool[0].metadata.get("splits", ("train", "test")))
         """Those that `reset` knows, by its `metadata["splits"]`. Validation instances of others index the training split."""
         self.success_return = spec.reward_threshold if success_return is None and spec else success_return
+        self.knows_success = self.success_return is not None
+        # A task is the only part of itself (`Task`).
+        self.parts: tuple[TextTask, ...] = (self,)
+        self.shares: Mapping[str, float] = MappingProxyType({})
+        self.measured = self
+
+    def of(self, instances: Sequence[int]) -> list["TextTask"]:
+        """Return this task for each instance."""
+        return [self] * len(instances)
+
+    def names(self, instances: Sequence[int]) -> list[str]:
+        """Return nothing: there is one task."""
+        return []
 
     def environments(self, count: int) -> list[gymnasium.Env[str, str]]:
         """Return `count` environments, made once and used again: each episode resets its own."""

@@ -71,6 +71,14 @@ def read_run(folder: Path) -> RunRecord:
         compared_at=compared_at,
         passes_before=dict(sorted(measured.pass_at_before.items())),
         passes_after=dict(sorted(measured.pass_at_after.items())),
+        by_task_before={
+            clean(name): {"success": _figure(own.success_before), "return": _figure(own.return_before)}
+            for name, own in measured.by_task.items()
+        },
+        by_task_after={
+            clean(name): {"success": _figure(own.success_after), "return": _figure(own.return_after)}
+            for name, own in measured.by_task.items()
+        },
         eval_episodes=_figure(measured.episodes),
         decoding=clean(measured.decoding),
         split=measured.split or "",
@@ -81,6 +89,7 @@ def read_run(folder: Path) -> RunRecord:
         versions={clean(package): clean(version) for package, version in known.versions.items()},
         device=clean(known.device),
         progress=_progress(last_line, unit, limit),
+        seconds=_figure(last_line.seconds) if last_line else NAN,
         overrides=tuple(clean(word) for word in overrides if clean(word)) if isinstance(overrides, list) else (),
         settings=settings,
         points=points,

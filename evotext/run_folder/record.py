@@ -70,6 +70,10 @@ class RunRecord:
     """pass@k of sampled answers before training, by k."""
     passes_after: Mapping[int, float] = field(default_factory=dict)
     """The same at the end."""
+    by_task_before: Mapping[str, Mapping[Metric, float]] = field(default_factory=dict)
+    """Scores before training on each task of a mixture, and on further tasks that were measured, by their names."""
+    by_task_after: Mapping[str, Mapping[Metric, float]] = field(default_factory=dict)
+    """The same at the end."""
     eval_episodes: float = NAN
     decoding: str = ""
     split: EvaluationSplit | Literal[""] = ""
@@ -84,6 +88,8 @@ class RunRecord:
     device: str = ""
     progress: float = NAN
     """Share of the budget that was spent by the last line that was logged."""
+    seconds: float = NAN
+    """Training until then."""
     overrides: tuple[str, ...] = ()
     """The words on the command line that made the run."""
     settings: Mapping[str, str] = field(default_factory=dict)

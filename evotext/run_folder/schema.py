@@ -93,6 +93,15 @@ class BudgetRecord(Record):
     """More than the limit if the last generation's episodes were longer than those before."""
 
 
+class TaskRecord(Record):
+    """Scores on one of several tasks, before training and at the end; null as in `EvaluationRecord`."""
+
+    return_before: Number | None = None
+    return_after: Number | None = None
+    success_before: Share | None = None
+    success_after: Share | None = None
+
+
 class EvaluationRecord(Record):
     """Measurements before training and at the end; null where there was none, or where the task knows no success."""
 
@@ -115,6 +124,8 @@ class EvaluationRecord(Record):
     pass_at_after: dict[Annotated[int, Strict(False), Field(gt=0)], Share] = Field(default_factory=dict)
     sampled_return_before: Number | None = None
     sampled_return_after: Number | None = None
+    by_task: dict[str, TaskRecord] = Field(default_factory=dict)
+    """Scores of each task of a mixture, and of further tasks that were measured, by their names."""
 
     @model_validator(mode="before")
     @classmethod

@@ -39,7 +39,7 @@ class StartingPolicy:
             sampling=Sampling(temperature=1.0),
             split="test",
         )
-        batch = collector.collect(plan)
+        batch = collector.collect(plan, collector.task.measured)
         device = collector.model.device
         self._tokens_BT, self._length_B = batch.tokens_BT.to(device), batch.length_B.to(device)
         self._written_BT = batch.policy_mask_BT.to(device)

@@ -11,7 +11,7 @@ from evotext.keys.instances import held_out_instances
 from evotext.models.chat import Conversation
 from evotext.models.source import Outline
 from evotext.rollouts.environment_calls import BrokenEnvironment, EnvironmentCalls, EnvironmentFault
-from evotext.rollouts.task import TextTask
+from evotext.rollouts.task import Task, TextTask
 from evotext.run_folder.schema import Keep, Phase
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
@@ -76,12 +76,16 @@ class Demonstrator(Protocol):
         """Return a worked training episode."""
 
 
-def check_prompts(outline: Outline, task: TextTask) -> int:
-    """Open a few held-out episodes, and look at worked ones where the task has them; return the longest prompt's tokens.
+def check_prompts(outline: Outline, task: Task) -> int:
+    """Open a few held-out episodes, and look at worked ones where a task has them; return the longest prompt's tokens.
 
     Raise ValueError if a prompt and one answer, or a whole worked episode, exceed the model's context; BrokenEnvironment if no
-    episode can be opened.
+    episode of a task can be opened.
     """
+    return max(_longest_prompt(outline, part) for part in task.parts)
+
+
+def _longest_prompt(outline: Outline, task: TextTask) -> int:
     room = outline.context_length - task.max_new_tokens
     if room <= 0:
         raise ValueError(

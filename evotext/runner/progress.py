@@ -59,9 +59,8 @@ class RunProgress:
 
         fault_share: of all episodes so far, measured ones included; shown if there are any.
         """
-        left = cost.seconds * (1 - fraction) / fraction if fraction > 0 else float("inf")
         shown = "" if math.isnan(mean_return) else f"return {mean_return:.2f}  "
-        speed = f"{cost.generated_tokens / max(cost.seconds, 1e-9):,.0f} tok/s  {_clock(max(left, 0.0))} left"
+        speed = f"{cost.generated_tokens / max(cost.seconds, 1e-9):,.0f} tok/s  {_left(fraction, cost)} left"
         shown = f"{_faults(fault_share)}{shown}"
         self._bar.update(self._task, completed=min(fraction, 1.0), mean_return=shown, speed=speed)
 
@@ -72,7 +71,8 @@ class RunProgress:
         if not self._live:
             self._console.print(
                 f"{self._title}  {min(fraction, 1):4.0%}  {self._instances} {name} {value:.3f}  "
-                f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}  {_faults(fault_share)}".rstrip(),
+                f"episodes {cost.episodes:,}  seconds {cost.seconds:.1f}  {_faults(fault_share)}"
+                f"{f'{_left(fraction, cost)} left' if 0 < fraction < 1 else ''}".rstrip(),
                 soft_wrap=True,  # a log's lines are not cut to a terminal's width
             )
 
@@ -84,6 +84,11 @@ class RunProgress:
 def _faults(share: float) -> str:
     """Return the share in words; more than none never reads as none."""
     return f"faults {max(share, 0.01):.0%}  " if share else ""
+
+
+def _left(fraction: float, cost: Cost) -> str:
+    """Return how long the rest of the budget takes at the speed so far. fraction: the share that is spent."""
+    return _clock(max(cost.seconds * (1 - fraction) / fraction, 0.0) if fraction > 0 else float("inf"))
 
 
 def _clock(seconds: float) -> str:

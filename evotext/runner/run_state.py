@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from evotext.runner.budget import LATEST, Taken
-from evotext.runner.evaluation import Evaluation
+from evotext.runner.evaluation import Evaluation, Score
 from evotext.types import Cost
 
-_NOT_PLAIN = ("trajectories", "cost", "pass_at", "faults", "fault_examples")
+_NOT_PLAIN = ("trajectories", "cost", "pass_at", "faults", "fault_examples", "by_task")
 _MEASURED = tuple(f.name for f in fields(Evaluation) if f.name not in _NOT_PLAIN)
 _EVALUATIONS, _COSTS = ("first", "last", "best"), ("cost", "evaluation_cost")
 _COUNTS = ("outcomes", "faults", "evaluation_faults")
@@ -115,9 +115,10 @@ def _rank(evaluation: Evaluation) -> tuple[float, float]:
 def _evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
     plain = {name: getattr(evaluation, name) for name in _MEASURED}
     rest = {"cost": asdict(evaluation.cost), "pass_at": list(evaluation.pass_at.items()), "faults": evaluation.faults}
-    return plain | rest
+    return plain | rest | {"by_task": {name: asdict(score) for name, score in evaluation.by_task.items()}}
 
 
 def _evaluation_from_json(record: dict[str, Any]) -> Evaluation:
     read = {"cost": Cost(**record["cost"]), "pass_at": dict(record["pass_at"]), "faults": Counter(record["faults"])}
-    return Evaluation(**record | read)
+    scores = {name: Score(**score) for name, score in record.get("by_task", {}).items()}  # older checkpoints have none
+    return Evaluation(**record | read | {"by_task": scores})

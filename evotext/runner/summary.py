@@ -9,10 +9,10 @@ import torch
 from evotext.devices import has_own_memory
 from evotext.distributed import collectives
 from evotext.run_folder.cost import on_axes, totals
-from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Phase, Status, Summary
+from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Phase, Status, Summary, TaskRecord
 from evotext.runner.budget import Budget
 from evotext.runner.closing import closing_lines
-from evotext.runner.evaluation import Evaluator
+from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.run_state import RunState
 
@@ -58,6 +58,7 @@ def summarise(
             pass_at_after=dict(last.pass_at) if last else {},
             sampled_return_before=_finite(first.sampled_return) if first else None,
             sampled_return_after=_finite(last.sampled_return) if last else None,
+            by_task=_by_task(first, last) if first and last else {},
         ),
         cost=totals(cost, peak_memory_bytes=max(state.peak_memory_bytes, peak_memory_bytes(device))),
         evaluation_cost=on_axes(state.evaluation_cost),
@@ -71,6 +72,20 @@ def summarise(
         versions=versions(),
         device=device_name(device),
     )
+
+
+def _by_task(first: Evaluation, last: Evaluation) -> dict[str, TaskRecord]:
+    """Return the scores of each task that was measured at one of the two ends."""
+    found = {}
+    for name in {**first.by_task, **last.by_task}:
+        before, after = first.by_task.get(name), last.by_task.get(name)
+        found[name] = TaskRecord(
+            return_before=_finite(before.mean_return) if before else None,
+            return_after=_finite(after.mean_return) if after else None,
+            success_before=before.success if before else None,
+            success_after=after.success if after else None,
+        )
+    return found
 
 
 def _finite(value: float | None) -> float | None:

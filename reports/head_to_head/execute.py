@@ -4,16 +4,18 @@ import json
 import math
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from evotext.run_folder import names
 from evotext.run_folder.record import Metric
 
+from ..formats import seconds
 from .outcome import record
 from .plan import Job
 
@@ -50,13 +52,19 @@ def execute(
     """Run every job that is not done yet; return the failed ones. Raise KeyboardInterrupt once the running ones have ended."""
     waiting = [job for job in jobs if record(job) is None]
     failures: list[Failure] = []
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # Not rich's own estimate of the time left, which forgets jobs that ended more than half a minute ago.
+    columns = (
+        *(TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()),
+        TextColumn("{task.fields[left]}", markup=False),
+    )
+    begin, done = time.monotonic(), 0
     with (
         Progress(*columns, console=console, disable=not console.is_terminal) as bar,
         ThreadPoolExecutor(at_once) as pool,
     ):
         # Time is estimated from the jobs of this call alone: done ones took none of it.
-        shown = bar.add_task(title, total=len(waiting))
+        total = len(waiting)
+        shown = bar.add_task(title, total=total, left="")
         running: dict[Future[str | None], Job] = {}
         try:
             while waiting or running:
@@ -68,12 +76,20 @@ def execute(
                     reason = future.result()
                     if reason is not None:
                         failures.append(Failure(job=job, reason=reason))
-                    bar.update(shown, advance=1)
-                    console.print(f"{'done' if reason is None else 'FAILED'}: {job.title}{_score(job)}", soft_wrap=True)
+                    done += 1
+                    left = time_left(time.monotonic() - begin, done, total)
+                    bar.update(shown, advance=1, left=left)
+                    ended = f"{'done' if reason is None else 'FAILED'}: {job.title}{_score(job)}"
+                    console.print(f"{ended}{f'  {done} of {total}, {left}' if left else ''}", soft_wrap=True)
         except KeyboardInterrupt:
             wait(running)  # they got the same signal and record what they have
             raise
     return failures
+
+
+def time_left(elapsed: float, done: int, total: int) -> str:
+    """Return in words how many more seconds the rest takes at the pace so far; nothing where nothing is left."""
+    return f"about {seconds(elapsed / done * (total - done))} left" if done < total else ""
 
 
 def _score(job: Job) -> str:

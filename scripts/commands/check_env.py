@@ -12,14 +12,14 @@ from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
 from evotext.cli.targets import build
 from evotext.envs import contract
-from evotext.rollouts.task import TextTask
+from evotext.rollouts.task import TextTask, single
 from evotext.rollouts.time_limit import TimeLimit, TookTooLong
 
 
 def check(config: DictConfig) -> None:
     """Print every check, a line each; exit with status 1 if one has found something."""
     with configuration():
-        task: TextTask = build(config, "env")
+        task = single(build(config, "env"))
     console = Console(highlight=False, soft_wrap=True, markup=False)
     failed = 0
     limit = TimeLimit(task.step_seconds)

@@ -1,14 +1,18 @@
-"""Compare runs: `evotext compare RUN_DIR... [out=DIR] [metric=success|return] [watch=true|SECONDS]`.
+"""Compare runs: `evotext compare RUN_DIR... [out=DIR] [metric=success|return] [watch=true|SECONDS] [port=N]`.
 
 RUN_DIR is a run's folder or any folder above several, such as that of a sweep. Writes report.html (one file, opens
 without a network), report.md, tables.tex, curves.svg and results.csv into `out`, by default a new folder in
-`comparisons/`. With `watch=true` (or `--watch`) it does so again while runs go on, and the page reloads itself; Ctrl-C ends it.
+`comparisons/`. With `watch=true` (or `--watch`) it does so again while runs go on, and the page reloads itself. Meanwhile a
+page with curves, time left and the newest episodes is served at the address that is printed, on this machine alone; Ctrl-C
+ends both.
 """
 
 import io
+import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,15 +25,19 @@ from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.jobs import hush
 from evotext.cli.messages import suggestion
 from evotext.reports import comparison as comparisons
-from evotext.reports import figures, html_report, latex, markdown, picture, tables, verdicts
+from evotext.reports import figures, formats, html_report, latex, live, markdown, picture, tables, verdicts
 from evotext.run_folder.find import find_runs
 from evotext.run_folder.reader import read_run
-from evotext.run_folder.record import Metric
+from evotext.run_folder.record import Metric, RunRecord
+
+from .live_server import serving
 
 BOOTSTRAP_SEED = 0  # the same runs give the same report
 NAME = "%Y-%m-%d_%H-%M-%S-%f"
 EVERY = 20
 """Seconds between two looks of `watch=true`."""
+LIVE_EVERY = 5
+"""The same of the live page, at most."""
 
 
 class Settings(settings.Settings):
@@ -38,6 +46,8 @@ class Settings(settings.Settings):
     out: Path | None = None
     metric: Metric | None = None
     """Unless chosen, success, or the return of runs none of which knows a success."""
+    port: Annotated[int, Field(ge=0, lt=65_536)] = 0
+    """Of the live page; 0: any that is free."""
     watch: Annotated[Annotated[int, Field(ge=1, le=86_400)] | bool, Field(union_mode="left_to_right")] = False
 
 
@@ -58,7 +68,7 @@ def main(words: list[str]) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without arrows and dashes still gets its table
     with configuration():
         if told.watch:
-            watch(folders, out, told.metric, EVERY if told.watch is True else told.watch)
+            watch(folders, out, told.metric, EVERY if told.watch is True else told.watch, told.port)
         else:
             comparison = read(folders, told.metric)
             write(comparison, out)
@@ -115,26 +125,45 @@ def show(comparison: comparisons.Comparison) -> None:
     print(printed.get(), end="")
 
 
-def watch(folders: list[Path], out: Path, metric: Metric | None, seconds: int) -> None:
-    """Write the report again whenever the runs have changed, until Ctrl-C; then once more, as a page that stays."""
-    print(f"watching: {out / 'report.html'} is written anew every {seconds} s if something has changed; Ctrl-C ends it")
+def watch(folders: list[Path], out: Path, metric: Metric | None, seconds: int, port: int) -> None:
+    """Serve the live page, and write the report again whenever the runs have changed, until Ctrl-C; then once more, as a
+    page that stays.
+    """
+
+    def page() -> str:
+        runs = [read_run(folder) for folder in find_runs(folders)]
+        return live.live_page(runs, now=datetime.now(), refresh=min(seconds, LIVE_EVERY))
+
     last, comparison = "", None
     try:
-        while True:
-            try:
-                comparison = read(folders, metric)
-                state = standing(comparison)
-            except ValueError as error:  # the first run has yet to begin
-                state = f"waiting: {error}"
-            if state != last:
-                if comparison:
-                    write(comparison, out, refresh=seconds)
-                print(f"{datetime.now():%H:%M:%S}  {state}", flush=True)
-                last = state
-            time.sleep(seconds)
+        with serving({"/": page}, port=port) as address:
+            print(
+                f"watching: {address} is live; {out / 'report.html'} is written anew every {seconds} s if something has "
+                "changed; Ctrl-C ends both",
+                flush=True,
+            )
+            while True:
+                try:
+                    comparison = read(folders, metric)
+                    state = standing(comparison)
+                except ValueError as error:  # the first run has yet to begin
+                    state = f"waiting: {error}"
+                if state != last:
+                    if comparison:
+                        write(comparison, out, refresh=seconds)
+                    left = time_left(comparison.runs) if comparison else ""
+                    print(f"{datetime.now():%H:%M:%S}  {state}{left}", flush=True)
+                    last = state
+                time.sleep(seconds)
     except KeyboardInterrupt:
         if comparison:
             write(comparison, out)
+
+
+def time_left(runs: Sequence[RunRecord]) -> str:
+    """Say when the last of the runs that go on has spent its budget, at its speed so far; nothing where that is not known."""
+    known = [left for run in runs if math.isfinite(left := live.seconds_left(run))]
+    return f", about {formats.seconds(max(known))} left" if known else ""
 
 
 def standing(comparison: comparisons.Comparison) -> str:

@@ -1,6 +1,7 @@
 """Measure a model on held-out instances: `evotext evaluate run=RUN_DIR`, or `model=... env=...`."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -18,7 +19,7 @@ from evotext.distributed import collectives, torchrun
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.source import ModelSource
 from evotext.rollouts.collector import Collector
-from evotext.rollouts.task import TextTask
+from evotext.rollouts.task import Task
 from evotext.run_folder import names
 from evotext.run_folder.atomic import write_json
 from evotext.run_folder.configuration import read_config, read_yaml
@@ -45,7 +46,7 @@ def _evaluate(config: DictConfig) -> None:
         evaluator: Evaluator = build(config, "evaluation")
         source, task = model_and_task(config)
         tasks = other_tasks(config, source.outline()) if config.retention else []
-        model = fitting_model(config, source, task, device)
+        model = fitting_model(config, source, task, device, evaluator)
         start = starting_model(config, device) if tasks else model
     collector = Collector(model, task, rows=rows, graphs=config.cuda_graphs)
     evaluation = evaluator.measure(collector, sampled=True)
@@ -72,6 +73,7 @@ def _evaluate(config: DictConfig) -> None:
         "samples": evaluator.samples,
         "sampled_return": evaluation.sampled_return,
         "pass_at": {str(k): share for k, share in evaluation.pass_at.items()},
+        "by_task": {name: asdict(score) for name, score in evaluation.by_task.items()},
         "seconds": evaluation.cost.seconds,
         "generated_tokens": evaluation.cost.generated_tokens,
         "flops": evaluation.cost.flops,
@@ -96,7 +98,7 @@ def _evaluate(config: DictConfig) -> None:
     print(out)
 
 
-def model_and_task(config: DictConfig) -> tuple[ModelSource, TextTask]:
+def model_and_task(config: DictConfig) -> tuple[ModelSource, Task]:
     """Return those of the run, or of the configuration. Raise ValueError for a folder that holds no finished run."""
     if config.run is None:
         return build(config, "model"), build(config, "env")
@@ -140,6 +142,15 @@ def show(record: dict[str, object], evaluation: Evaluation, instances: str) -> N
         f"{evaluation.mean_tokens:.1f}",
     )
     Console().print(table)
+    if evaluation.by_task:
+        tasks = Table(title="by task", title_justify="left")
+        for column in ("task", "success", "return"):
+            tasks.add_column(column, justify="left" if column == "task" else "right")
+        for name, score in evaluation.by_task.items():
+            tasks.add_row(
+                name, "unknown" if score.success is None else f"{score.success:.3f}", f"{score.mean_return:.3f}"
+            )
+        Console().print(tasks)
     if evaluation.sampled_return is None:
         return
     figures = {f"pass@{k}": share for k, share in evaluation.pass_at.items()} | {"return": evaluation.sampled_return}

@@ -17,6 +17,7 @@ from evotext.cli.targets import build
 from evotext.envs import TextEnv
 from evotext.envs import floors as without_learning
 from evotext.rollouts.collector import Collector
+from evotext.rollouts.task import single
 from evotext.run_folder.atomic import write_json
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
@@ -32,10 +33,11 @@ def measure(config: DictConfig) -> None:
         device = choose_device(config.device)
         check_values(config, dict.fromkeys(("episodes", "candidates"), AtLeastTwo))
         evaluator: Evaluator = build(config, "evaluation")
-        task, source = build(config, "env"), build(config, "model")
+        task, source = single(build(config, "env")), build(config, "model")
         env = task.environments(1)[0].unwrapped
         if not isinstance(env, TextEnv):
             raise ValueError(f"env: expected a native task, which knows legal answers, got {task.name}")
+        assert task.success_return is not None, "a native task knows success"
         model = fitting_model(config, source, task, device)
     rng = np.random.default_rng(config.seed)
     collector = Collector(model, task, rows=rows_at_once(config.rows, device), graphs=config.cuda_graphs)

@@ -55,7 +55,7 @@ def plan(config: DictConfig) -> None:
         source: ModelSource = build(config, "model")
         made = build(config, "algorithm")  # refuses what training would
     check_shardable(config, made, config.devices)
-    outline, prompt = fitting_outline(config, source, task)
+    outline, prompt = fitting_outline(config, source, task, evaluator)
     with configuration():
         shape, work = planned(
             config,

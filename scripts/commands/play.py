@@ -24,7 +24,7 @@ from evotext.cli.errors import FAILED, INTERRUPTED, ConfigError, configuration
 from evotext.cli.messages import near, one_line
 from evotext.cli.targets import build
 from evotext.keys.instances import held_out_instances
-from evotext.rollouts.task import TextTask
+from evotext.rollouts.task import TextTask, single
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from .playing.episode import Played, Player, play
@@ -54,7 +54,8 @@ def main(words: list[str]) -> int:
             raise ConfigError(f"expected key=value, got {word!r}{near(word, Settings.model_fields)}; see --help")
     if (told.server is None) != (told.model is None):
         raise ConfigError("server: expected an address and the model's name together: server=URL model=NAME")
-    task: TextTask = build(compose_checked("play", others).config, "env")
+    with configuration():
+        task = single(build(compose_checked("play", others).config, "env"))
     player: Player = Person()
     if told.server is not None and told.model is not None:
         player = Server(

@@ -26,7 +26,7 @@ from evotext.cli.targets import build
 from evotext.models.language_model import LanguageModel
 from evotext.models.warm_up import warm_up
 from evotext.rollouts.collector import Collector
-from evotext.rollouts.task import TextTask
+from evotext.rollouts.task import TextTask, single
 from evotext.runner.evaluation import Evaluator
 
 CENTRE, HALF_WIDTH = 0.15, 0.03
@@ -91,14 +91,14 @@ def _brought_to_the_centre(model: LanguageModel, collector: Collector, *, rising
             return
         network.eval()
         few = _success(collector, LOOK)
-        print(f"  {collector.task.options} step {steps}: loss {loss:.3f}, success {few:.3f}", flush=True)
+        print(f"  {single(collector.task).options} step {steps}: loss {loss:.3f}, success {few:.3f}", flush=True)
         if (few >= CENTRE) == rising:
             raise Crossed
         before[:] = [copy.deepcopy(network.state_dict())]
         network.train()
 
     try:
-        _learn(model, _demonstrations(collector.task, rising), steps=MOST_STEPS, rate=RATE, on_step=look)
+        _learn(model, _demonstrations(single(collector.task), rising), steps=MOST_STEPS, rate=RATE, on_step=look)
     except Crossed:
         network.eval()
     return taken[-1], _between(network, before[-1], collector, rising=rising)

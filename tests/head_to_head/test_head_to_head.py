@@ -1,6 +1,8 @@
 """Equal trials, no meeting of tuning and reporting, finished jobs are not run again, failures stay alone."""
 
+import io
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -19,7 +21,7 @@ from evotext.run_folder.cost import AXES
 from evotext.run_folder.reader import read_run
 from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Status, Summary
 from evotext.run_folder.writer import JsonLines, write_summary
-from reports.head_to_head.execute import execute, run_in_process
+from reports.head_to_head.execute import execute, run_in_process, time_left
 from reports.head_to_head.outcome import best, record, trials
 from reports.head_to_head.plan import TUNING_SEED, Job, reported_jobs, settings, tuning_jobs
 
@@ -178,6 +180,20 @@ def test_finished_jobs_are_not_run_again_but_changed_ones_are(tmp_path: Path) ->
     assert {job.folder for job in ran} == {job.folder for job in jobs[1:]}
     assert execute(jobs, run, at_once=2, title="tuning", console=QUIET) == []
     assert len(ran) == len(jobs) - 1
+
+
+def test_each_line_says_how_long_the_rest_takes(tmp_path: Path) -> None:
+    jobs, out = _tuning(tmp_path)[:3], io.StringIO()
+
+    def run(job: Job) -> str | None:
+        _finish(job, 0.5)
+        return None
+
+    execute(jobs, run, at_once=1, title="tuning", console=Console(file=out, width=200))
+    first, second, last = out.getvalue().splitlines()
+    assert re.search(r"  1 of 3, about [\d.]+ s left$", first) and re.search(r"  2 of 3, about [\d.]+ s left$", second)
+    assert last.startswith("done: ") and "left" not in last
+    assert time_left(100.0, 4, 10) == "about 2 min 30 s left" and time_left(100.0, 10, 10) == ""
 
 
 def test_a_failure_is_named_and_leaves_the_others_alone(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """`scripts/compare.py` as a person runs it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -42,14 +45,19 @@ def test_watching_follows_the_runs(tmp_path: Path) -> None:
     ) as watching:
         assert watching.stdout is not None
         try:
-            assert "written anew every 1 s" in watching.stdout.readline()
+            line = watching.stdout.readline()
+            assert "written anew every 1 s" in line
+            address = line.split()[1]
             assert "waiting: expected a run folder" in watching.stdout.readline()
             aside = write_run(tmp_path / "aside", status="interrupted")
             summary = (aside / "summary.json").read_text()
             (aside / "summary.json").unlink()
             sweep.mkdir()
             aside.rename(sweep / "0")
-            assert "1 run: 1 unfinished (50%)" in watching.stdout.readline()
+            line = watching.stdout.readline()
+            assert re.search(r"1 run: 1 unfinished \(50%\), about [\d.]+ s left$", line.rstrip()), line
+            live = urllib.request.urlopen(address).read().decode()
+            assert "50%" in live and line.split("about ")[1].split(" left")[0] in live
             assert 'data-refresh="1"' in page.read_text() and "50% of its budget spent" in page.read_text()
             (sweep / "0" / "summary.json").write_text(summary.replace("interrupted", "completed"))
             assert "1 run: 1 completed" in watching.stdout.readline()
@@ -59,6 +67,8 @@ def test_watching_follows_the_runs(tmp_path: Path) -> None:
             watching.kill()
     assert watching.returncode == 0 and errors == "" and rest.strip() == f"Report: {page}"
     assert "data-refresh" not in page.read_text().split("<script")[0]
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        urllib.request.urlopen(address)
 
 
 def test_default_folders_do_not_collide(tmp_path: Path) -> None:

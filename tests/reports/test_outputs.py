@@ -322,3 +322,22 @@ def test_styles_are_the_same_on_all_tasks_and_axis_is_the_budgets(comparison: Co
     assert first_axis(comparison) == "episodes" and len(axes_of(comparison.tasks[0], "success")) == 4
     figure = learning_curves(comparison.tasks[0], "episodes", "success", style)
     assert isinstance(figure["data"], list) and figure["data"]
+
+
+def test_each_task_of_a_mixture_has_its_column(tmp_path: Path) -> None:
+    """In both pages, before and after, whatever its name is; a run that does not say has a dash."""
+    for algorithm in ("eggroll", "grpo"):
+        for seed in range(3):
+            folder = write_run(tmp_path / f"{algorithm}-{seed}", algorithm=algorithm, seed=seed)
+            if algorithm == "eggroll":
+                summary = json.loads((folder / "summary.json").read_text())
+                summary["eval"]["by_task"] = {
+                    NASTY: {"success_before": 0.25, "success_after": 0.75, "return_after": 3.0},
+                    "far": {"success_after": 0.125},
+                }
+                (folder / "summary.json").write_text(json.dumps(summary))
+    comparison = compared(tmp_path)
+    (run, *_) = [run for run in comparison.runs if run.algorithm == "eggroll"]
+    assert run.by_task_after["far"]["success"] == 0.125 and math.isnan(run.by_task_before["far"]["success"])
+    for text in (page_of(comparison).words, markdown(comparison, "curves.svg")):
+        assert "0.25 → 0.75 [0.75, 0.75]" in text and f"{formats.MISSING} → 0.12 [0.12, 0.12]" in text

@@ -23,6 +23,9 @@ from evotext.distributed.sharding import RolloutWeights
 from evotext.models.huggingface import HuggingFaceModel
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
+from evotext.rollouts.curriculum import Levels, WithCurriculum
+from evotext.rollouts.mixture import Mixture
+from evotext.rollouts.task import Task
 from evotext.run_folder.schema import Keep
 from evotext.run_folder.writer import JsonLines
 from evotext.runner.budget import Budget
@@ -92,6 +95,8 @@ def small_run(
     wrap: Callable[[Any, LanguageModel], Any] = lambda learner, model: learner,
     evaluator: Evaluator | None = None,
     keep_weights: Keep = "last",
+    mixture: bool = False,
+    levels: bool = False,
     rollout_weights: RolloutWeights | None = None,
     dtype: torch.dtype = torch.float32,
     family: str = "llama",
@@ -100,12 +105,21 @@ def small_run(
 ) -> Run:
     """A run whose returns vary; it measures twice besides the start and writes a checkpoint after every generation.
 
-    settings: of the algorithm. task, fault: of `toy_environments`. source: of a `HuggingFaceModel`. more: of `Run`.
+    settings: of the algorithm. task, fault: of `toy_environments`. mixture: of this task and a shorter one. levels: of
+    its length. source: of a `HuggingFaceModel`. more: of `Run`.
     rollout_weights: of a model that is divided over the processes; None: it is not.
     """
+    played: Task = chatter(task, longest=2, fault=fault)
+    if mixture:
+        tasks = {"plain": played, "short": chatter(task, longest=1, max_turns=1)}
+        played = Mixture(tasks=tasks, shares={"plain": 2.0, "short": 1.0}, name="chatter", max_new_tokens=5)
     torch.set_num_threads(1)
     folder.mkdir(exist_ok=True)
     made, adapter = small_algorithm(algorithm, settings)
+    if levels:
+        lengths = {value: chatter(task, longest=value, fault=fault) for value in (1, 2)}
+        played = Levels(key="", values=[1, 2], decay=0.9, task=played, at=lambda key, value: lengths[value])
+        made = WithCurriculum(made, played)
     model = small_starting_model(dtype, family) if source is None else loaded_model(**source)
     model = adapter.attach(model)
     if rollout_weights:
@@ -114,7 +128,7 @@ def small_run(
     return Run(
         algorithm=Starting(lambda model, seed: wrap(made.start(model, seed), model)),
         model=model,
-        collector=Collector(model, chatter(task, longest=2, fault=fault), rows=rows),
+        collector=Collector(model, played, rows=rows),
         budget=Budget(unit="episodes", limit=generations * EPISODES),
         evaluator=evaluator or Evaluator(episodes=4, points=2, temperature=0.0, samples=2),
         trackers=[JsonLines(folder), TensorBoard(folder)] if first else [],

@@ -2,16 +2,20 @@
 
 import itertools
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
 
 from evotext.keys.instances import held_out_instances
 from evotext.rollouts.collector import Collector
+from evotext.rollouts.task import Task
+from evotext.run_folder.reader import read_run
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.pass_at_k import pass_at_k
 from evotext.types import RolloutPlan, Trajectories
 from tests.rollouts.test_collector import chatter
+from tests.runner.small_runs import lines_of, small_run
 from tests.small_models import small_model
 
 
@@ -45,8 +49,8 @@ class Watched(Collector):
         super().__init__(small_model("llama", torch.float32), chatter(), rows=8)
         self.batches: list[Trajectories] = []
 
-    def collect(self, plan: RolloutPlan) -> Trajectories:
-        batch = super().collect(plan)
+    def collect(self, plan: RolloutPlan, task: Task | None = None) -> Trajectories:
+        batch = super().collect(plan, task)
         batch.success_B.copy_(torch.arange(len(plan.instances)) % 4 == 0)
         self.batches.append(batch)
         return batch
@@ -75,3 +79,38 @@ def test_nothing_is_sampled_unless_asked_for(samples: int, sampled: bool) -> Non
     evaluation = evaluator.measure(collector, sampled=sampled)
     assert len(collector.batches) == 1
     assert evaluation.pass_at == {} and evaluation.sampled_return is None
+
+
+def test_further_tasks_are_measured_at_the_ends_or_always_and_costed() -> None:
+    """On held-out instances, greedily, as they are alone; they leave the main score as it was."""
+    model = small_model("llama", torch.float32)
+    far = chatter(longest=9, max_turns=9)
+    plain = Evaluator(episodes=6, points=1, temperature=0.0, samples=0).measure(
+        Collector(model, chatter(), rows=8), sampled=True
+    )
+    alone = Evaluator(episodes=6, points=1, temperature=0.0, samples=0).measure(
+        Collector(model, far, rows=8), sampled=True
+    )
+    for also_at, measured in (("ends", {True: ["far"], False: []}), ("points", {True: ["far"], False: ["far"]})):
+        evaluator = Evaluator(episodes=6, points=1, temperature=0.0, samples=0, also={"far": far}, also_at=also_at)
+        for sampled, names in measured.items():
+            found = evaluator.measure(Collector(model, chatter(), rows=8), sampled=sampled)
+            assert list(found.by_task) == names and found.score == plain.score
+            if names:
+                assert (found.by_task["far"].mean_return, found.by_task["far"].success) == (
+                    alone.mean_return,
+                    alone.success,
+                )
+            assert found.cost.episodes == 6 + 6 * len(names) and found.episodes == 6
+
+
+def test_a_run_records_further_tasks_from_both_ends(tmp_path: Path) -> None:
+    """The curve has the first and the last; the summary both; the reader finds them; the budget is not charged."""
+    evaluator = Evaluator(episodes=4, points=2, temperature=0.0, samples=0, also={"far": chatter(longest=3)})
+    small_run(tmp_path, generations=4, evaluator=evaluator).train()
+    lines = [line for line in lines_of(tmp_path) if line["kind"] == "eval"]
+    assert ["eval/return/far" in line for line in lines] == [True, False, True]
+    record = read_run(tmp_path)
+    assert record.by_task_before["far"]["return"] == lines[0]["eval/return/far"]
+    assert record.by_task_after["far"]["success"] == lines[-1]["eval/success/far"]
+    assert record.cost["episodes"] == 48 and record.cost["evaluation_episodes"] >= 4 * 3 + 4 * 2

@@ -17,7 +17,7 @@ KIND = "kind"  # of a line; no figure
 
 @cache
 def explained() -> frozenset[str]:
-    """Every name of the page's tables of figures; `eval/pass@k` stands for all k, `reward/PART` for all parts."""
+    """Every name of the page's tables of figures; `eval/pass@k` stands for all k, `reward/PART` and `success/NAME` for all."""
     tables = PAGE.read_text(encoding="utf-8").split("## `summary.json`")[0]
     return frozenset(
         name
@@ -29,8 +29,10 @@ def explained() -> frozenset[str]:
 
 def logged(folder: Path) -> set[str]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    names = {re.sub(r"(?<=eval/pass@)\d+", "k", name) for line in lines for name in line} - {KIND}
-    return {re.sub(r"(?<=reward/).+", "PART", name) for name in names}
+    names = {name for line in lines for name in line} - {KIND}
+    names = {re.sub(r"(?<=eval/pass@)\d+", "k", name) for name in names}
+    names = {re.sub(r"(?<=reward/).+", "PART", name) for name in names}
+    return {re.sub(r"(?<=success/)\w+|(?<=return/)\w+|(?<=share/)\w+", "NAME", name) for name in names}
 
 
 # Options that bring further figures.
@@ -54,6 +56,10 @@ def names_by_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]
     found["faulty"] = logged(folder / "faulty")
     small_run(folder / "parts", generations=1, task="InParts").train()
     found["parts"] = logged(folder / "parts")
+    small_run(folder / "mixture", generations=1, mixture=True).train()
+    found["mixture"] = logged(folder / "mixture")
+    small_run(folder / "levels", generations=1, levels=True).train()
+    found["levels"] = logged(folder / "levels")
     options = {"generations": 1, "rows": 4}
     assert ended(*together(2, run_to_the_end, folder / "two", "eggroll", False, options)) == [0, 0]
     found["two processes"] = logged(folder / "two")

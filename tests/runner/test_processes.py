@@ -55,6 +55,16 @@ def test_a_population_over_processes_ends_with_the_same_bits(
     assert json.loads((tmp_path / "summary.json").read_text())["processes"] == size
 
 
+def test_a_mixture_over_processes_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """A batch holds one task's rows, so that those of a process do not come in the plan's order."""
+    options = OPTIONS | {"mixture": True}
+    run_to_the_end(tmp_path / "alone", "eggroll", options=options)
+    assert ended(*together(2, run_to_the_end, tmp_path / "two", "eggroll", False, options)) == [0, 0]
+    two, alone = outcome_of(tmp_path / "two"), outcome_of(tmp_path / "alone")
+    del two["episodes"], alone["episodes"]  # a sample, of the first process's rows
+    assert two == alone
+
+
 @pytest.mark.parametrize("algorithm", GRADIENTS)
 def test_gradients_over_processes_add_up(tmp_path: Path, alone: dict[str, Path], algorithm: str) -> None:
     """In one process they are added in another order, so the last bits may differ, and with them a token at the edge."""

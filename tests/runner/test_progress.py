@@ -40,7 +40,10 @@ def test_a_task_without_success_is_followed_by_its_return(capfd: pytest.CaptureF
     measured = Evaluation(episodes=4, mean_return=-13.5, success=None, mean_tokens=4.0, cost=Cost(episodes=4))
     with RunProgress("x", instances="held-out") as progress:
         progress.evaluation(0.5, measured, Cost(), fault_share=0.0)
-    assert "held-out return -13.500" in capfd.readouterr().err
+        progress.evaluation(0.25, measured, Cost(rollout_seconds=100.0), fault_share=0.0)
+        progress.evaluation(1.0, measured, Cost(rollout_seconds=100.0), fault_share=0.0)
+    begin, way, end = capfd.readouterr().err.splitlines()
+    assert "held-out return -13.500" in begin and way.endswith("seconds 100.0  5:00 left") and "left" not in end
 
 
 class ZMQInteractiveShell:

@@ -78,7 +78,7 @@ def _over_transformers(setting: Setting) -> Figure:
         return tokens_per_second(engine.collect(plain_plan(rows, repeat, temperature=1.0)))
 
     def theirs(repeat: int) -> float:
-        env = engine.task.environments(1)[0]
+        env = engine.task.parts[0].environments(1)[0]
         observations = [env.reset(seed=seed)[0] for seed in plain_plan(rows, repeat).instances]
         begin = time.perf_counter()
         ids_BT, mask_BT = _left_padded(model.chat.open([("", text) for text in observations]), setting.device)
@@ -110,7 +110,7 @@ def _share_of_limit(setting: Setting) -> Figure:
     model = setting.load()
     machine = Machine(setting.device, model.network.dtype)
     short, long = (collector(model, setting, rows=rows, new_tokens=n) for n in (1, setting.new_tokens + 1))
-    prompt = 1 + len(short.task.environments(1)[0].reset(seed=0)[0])
+    prompt = 1 + len(short.task.parts[0].environments(1)[0].reset(seed=0)[0])
 
     def timed(engine: Collector) -> Measure:
         return lambda repeat: engine.collect(plain_plan(rows, repeat)).cost.rollout_seconds
