@@ -19,7 +19,7 @@ from pydantic import Field
 
 from evotext.keys.philox import Purpose
 from evotext.models.language_model import LanguageModel
-from evotext.protocols import Algorithm, Learner
+from evotext.protocols import Algorithm, FollowsBudget, Learner
 from evotext.rollouts.mixture import drawn
 from evotext.rollouts.task import Task, TextTask
 from evotext.types import RolloutPlan, Trajectories, UpdateReport
@@ -120,6 +120,11 @@ class CurriculumLearner:
 
     def __init__(self, learner: Learner, levels: Levels) -> None:
         self._learner, self._levels = learner, levels
+
+    def follow(self, spent: float) -> None:
+        """Tell the learner, if it has schedules, which share of the budget is spent."""
+        if isinstance(self._learner, FollowsBudget):
+            self._learner.follow(spent)
 
     def ask(self, generation: int) -> RolloutPlan:
         """Return the learner's plan."""

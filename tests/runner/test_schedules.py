@@ -32,6 +32,11 @@ def test_a_shorter_budget_makes_the_fall_steeper(tmp_path: Path) -> None:
     assert factors(tmp_path, "learning_rate") == pytest.approx([1.0, 0.5])
 
 
+def test_a_curriculum_passes_the_budget_on(tmp_path: Path) -> None:
+    small_run(tmp_path, generations=2, levels=True, settings={"learning_rate_schedule": FALL}).train()
+    assert factors(tmp_path, "learning_rate") == pytest.approx([1.0, 0.5])
+
+
 class Cut(StoppedAt):
     def follow(self, spent: float) -> None:
         self._learner.follow(spent)
