@@ -58,6 +58,7 @@ def test_every_suite_measures_and_writes_its_figures(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     record = json.loads(out.read_text())
     assert record["device"] == "cpu, 1 threads" and record["versions"]["torch"]
+    assert all(isinstance(name, str) for name in record["processor_features"])
     assert [f["name"] for f in record["figures"]] == [name for names in EXPECTED.values() for name in names]
     for figure in record["figures"]:
         assert set(figure) == KEYS

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
@@ -64,10 +65,21 @@ def measure(config: DictConfig) -> None:
 
 
 def write(out: Path, figures: list[Figure], setting: Setting) -> None:
-    """Write the figures as JSON, with their device and versions."""
+    """Write the figures as JSON, with their device, the processor's vector and matrix instructions, and versions."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    versioned = {"device": device_name(setting.device), "versions": versions()}
-    write_json(out, versioned | {"figures": [asdict(f) for f in figures]})
+    measured_on = {
+        "device": device_name(setting.device),
+        "processor_features": processor_features(),
+        "versions": versions(),
+    }
+    write_json(out, measured_on | {"figures": [asdict(f) for f in figures]})
+
+
+def processor_features() -> list[str]:
+    """Return the vector and matrix instructions that torch finds, as `amx_bf16`; ratios differ with them."""
+    kinds = ("amx", "avx", "neon", "sve", "bf16", "i8mm")
+    found = torch.cpu.get_capabilities()
+    return sorted(name for name, there in found.items() if there is True and any(kind in name for kind in kinds))
 
 
 def chosen(config: DictConfig) -> tuple[list[str], Setting]:
