@@ -16,7 +16,7 @@ import numpy as np
 from horizons import crossover
 from matplotlib.figure import Figure
 
-from evotext.reports import formats, statistics
+from evotext.reports import formats
 from evotext.run_folder.find import find_runs
 from evotext.run_folder.reader import read_run
 from evotext.run_folder.record import RunRecord
@@ -39,6 +39,7 @@ def main(words: list[str]) -> int:
     if not folders:
         raise ValueError("expected the folder of a study, got none; see --help")
     studies = {folder.name: whole_seeds(table(runs_of(folder))) for folder in folders}
+    out.mkdir(parents=True, exist_ok=True)
     with (out / "horizon.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ("study", *COLUMNS), lineterminator="\n")
         writer.writeheader()
@@ -127,15 +128,12 @@ def markdown(rows: list[Row], starts: dict[int, dict[str, float]]) -> list[str]:
 
 
 def scores_table(cells: crossover.Cells) -> list[str]:
-    """Return a row a length: interquartile mean and extremes of each contestant."""
+    """Return a row a length: mean and extremes of each contestant, as the tests below compare means."""
     names = [name for name in (*ES, *RL) if name in cells]
     lines = [f"| Length | {' | '.join(f'`{name}`' for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for n in sorted(cells[names[0]]):
         found = [cells[name][n] for name in names]
-        shown = [
-            f"{statistics.estimate({'': each}, seed=0).value:.2f} ({min(each):.2f} to {max(each):.2f})"
-            for each in found
-        ]
+        shown = [f"{np.mean(each):.2f} ({min(each):.2f} to {max(each):.2f})" for each in found]
         lines.append(f"| {n} | {' | '.join(shown)} |")
     return lines
 
@@ -159,7 +157,7 @@ def tests_tables(cells: crossover.Cells) -> list[str]:
 
 def draw(studies: dict[str, list[Row]], file: Path) -> None:
     """Draw success over length, a panel a study: a line a contestant, a point a run."""
-    figure = Figure(figsize=(4.5 * len(studies), 3.6), layout="constrained")
+    figure = Figure(figsize=(max(6.0, 4.5 * len(studies)), 3.6), layout="constrained")
     panels = figure.subplots(1, len(studies), sharey=True, squeeze=False)[0]
     for axes, (title, rows) in zip(panels, studies.items(), strict=True):
         cells, before = cells_of(rows, "success_after"), cells_of(rows, "success_before")
