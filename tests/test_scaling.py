@@ -85,7 +85,7 @@ def test_shares_are_those_of_the_model_and_hold_every_row_once(
     engine = Collector(MODEL, chatter(longest=1), rows=at_once, even=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(collectives, "world_size", lambda: count)
-        batches = list(engine._batches(plan))
+        batches = list(engine._batches(plan, list(range(rows))))
     assert sorted(row for batch in batches for row in batch) == list(range(rows))
     assert max(map(len, batches)) <= at_once
     shares = [sum(map(len, batches[process::count])) for process in range(count)]
@@ -144,5 +144,5 @@ def test_the_suite_measures_and_writes_its_figures(tmp_path: Path) -> None:
         assert 0 < found[f"parallel_efficiency_forecast/{name}/1024"]["value"] < 1
     assert found["bytes_a_generation/eggroll/2"]["value"] == found["bytes_a_generation_modelled/eggroll/2"]["value"]
     shared = [found[f"bytes_a_generation{kind}/eggroll_shared/2"]["value"] for kind in ("", "_modelled")]
-    assert shared[0] == shared[1] > 2e6, "half of a million parameters"
+    assert shared[0] == shared[1] > 1e6, "half of a million parameters, in bfloat16 where that is faster"
     assert found["bytes_a_generation/grpo/2"]["value"] > 4e6, "gradients of a million parameters"

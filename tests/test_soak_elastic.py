@@ -19,9 +19,13 @@ import soak_elastic  # noqa: E402
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kills processes by their session")
-def test_a_node_that_joins_and_one_that_is_killed_do_not_change_the_result(tmp_path: Path) -> None:
+def test_a_node_that_joins_and_one_that_is_killed_do_not_change_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the nodes' workers, which import the toy environment
+    monkeypatch.setattr(soak_elastic, "PATIENCE", 120.0)
     small_starting_model().save(tmp_path / "model")
-    words = [*WORDS, f"model.path={tmp_path / 'model'}", "budget.limit=60", "algorithm.update=shared"]
+    words = [*WORDS, f"model.path={tmp_path / 'model'}", "budget.limit=30", "algorithm.update=shared"]
     assert ended(start(script, tmp_path / "alone-said", *words, f"hydra.run.dir={tmp_path / 'alone'}")) == [0]
     nodes = soak_elastic.Nodes(words, tmp_path / "elastic", tmp_path / "said")
     try:

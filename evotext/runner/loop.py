@@ -217,8 +217,7 @@ class Run:
         at.idle_in_a_row = 0 if report.cost.updates else at.idle_in_a_row + 1
         at.dropped += not finite
         at.dropped_in_a_row = 0 if finite else at.dropped_in_a_row + 1
-        task = self._collector.task
-        figures = generation_metrics(batch, report, task=task, faults=at.faults, dropped=at.dropped)
+        figures = generation_metrics(batch, report, task=self._collector.task, faults=at.faults, dropped=at.dropped)
         if collectives.world_size() > 1:
             sent = collectives.bytes_sent() - sent
             figures |= {"processes/bytes": float(sent), "processes/waiting": self._collector.waiting}

@@ -1,6 +1,7 @@
 """Runs whose model several processes hold together: the single process's records, files and checkpoints."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,7 +100,12 @@ def test_torchrun_trains_and_evaluates_a_divided_model(tmp_path: Path, model: Pa
         torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]  # a free port
         asked = [*words[command], "device=cpu", "threads=1"]
         done = subprocess.run(
-            [*torchrun, f"scripts/{command}.py", *asked], cwd=CONF.parent, capture_output=True, text=True, timeout=300
+            [*torchrun, f"scripts/{command}.py", *asked],
+            cwd=CONF.parent,
+            env=os.environ | {"PYTHONPATH": str(CONF.parent)},  # of the toy environment
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())

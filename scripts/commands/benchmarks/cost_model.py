@@ -23,6 +23,8 @@ ROW_BYTES = 5 * 8
 # Bytes of a token: id, mask, turn, reward, log-probability.
 TOKEN_BYTES = 8 + 1 + 8 + 4 + 4
 COST_BYTES, FIGURE_BYTES = 9 * 8, 8
+# The length of an empty list in JSON, and the list: the names of the rewards' parts, where there are none.
+NO_PARTS_BYTES = 8, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +112,7 @@ def _cut(rows: int, size: int) -> list[int]:
 def exchange(work: Work, devices: int) -> Exchange:
     """Return the messages of a generation of an evolution strategy or, if `parameters` is set, of policy gradients."""
     most = largest_share(work, devices)
-    gathers = [ROW_BYTES * most, 8, COST_BYTES, 8, COST_BYTES, 8 * work.tensors]
+    gathers = [ROW_BYTES * most, *NO_PARTS_BYTES, 8, COST_BYTES, 8, COST_BYTES, 8 * work.tensors]
     sums: list[int] = []
     if work.parameters:
         gathers.append(TOKEN_BYTES * most * work.width)
