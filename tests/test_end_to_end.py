@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +48,23 @@ def command(script: str, *words: str, cache: Path) -> subprocess.CompletedProces
 @pytest.mark.slow
 def test_a_sweep_its_comparison_an_evaluation_and_a_replay(tmp_path: Path, cache: Path) -> None:
     folders = []
-    for algorithm, words in TINY_ALGORITHM.items():
-        for env in ("sort", "recall"):
-            folder = tmp_path / f"{algorithm}-{env}"
-            done = command(
-                "train",
-                f"algorithm={algorithm}",
-                f"env={env}",
-                "budget=updates",
-                "budget.limit=2",
-                f"hydra.run.dir={folder}",
-                *SMALL,
-                *FEW,
-                *words,
-                cache=cache,
-            )
-            assert done.returncode == 0, done.stderr
-            assert "completed: held-out success" in done.stdout
-            folders.append(folder)
+    for (algorithm, words), env in zip(TINY_ALGORITHM.items(), cycle(["sort", "recall"]), strict=False):
+        folder = tmp_path / f"{algorithm}-{env}"
+        done = command(
+            "train",
+            f"algorithm={algorithm}",
+            f"env={env}",
+            "budget=updates",
+            "budget.limit=2",
+            f"hydra.run.dir={folder}",
+            *SMALL,
+            *FEW,
+            *words,
+            cache=cache,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "completed: held-out success" in done.stdout
+        folders.append(folder)
     summary = json.loads((folders[0] / "summary.json").read_text())
     assert summary["algorithm"] == "eggroll" and summary["env"] == "sort" and summary["model"] == "tiny"
     AutoModelForCausalLM.from_pretrained(folders[0] / "model")
