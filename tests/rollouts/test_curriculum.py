@@ -20,7 +20,7 @@ from evotext.rollouts.task import TextTask
 from evotext.runner.evaluation import Evaluator
 from evotext.types import Cost, Ending, RolloutPlan, Sampling, Trajectories
 from tests.rollouts.test_collector import chatter
-from tests.runner.small_runs import lines_of, outcome_of, small_run
+from tests.runner.small_runs import called_off, lines_of, outcome_of, small_run
 from tests.small_models import small_model
 
 
@@ -109,7 +109,9 @@ def test_measurements_are_of_the_task_as_it_is() -> None:
 
 def test_a_run_resumes_to_the_bit_logs_its_levels_and_charges_nothing_more(tmp_path: Path) -> None:
     for name, count in (("whole", None), ("part", 3)):
-        small_run(tmp_path / name, levels=True, **({} if count is None else {"callbacks": Ends(after=count)})).train()
+        small_run(
+            tmp_path / name, levels=True, **({} if count is None else {"callbacks": called_off(after=count)})
+        ).train()
     again = small_run(tmp_path / "part", levels=True)
     again.resume()
     again.train()
@@ -122,23 +124,6 @@ def test_a_run_resumes_to_the_bit_logs_its_levels_and_charges_nothing_more(tmp_p
     trained = [line for line in lines_of(tmp_path / "whole") if line["kind"] == "train"]
     assert trained[0]["curriculum/share/1"] == 0.5 and trained[-1]["curriculum/share/1"] != 0.5
     assert sum(trained[-1][f"curriculum/share/{value}"] for value in (1, 2)) == pytest.approx(1)
-
-
-class Ends:
-    """Calls a run off after so many lines."""
-
-    def __init__(self, after: int) -> None:
-        self.left, self.called_off = after, False
-
-    def log(self, record: object) -> None:
-        self.left -= 1
-        self.called_off = self.left <= 0
-
-    def log_transcripts(self, *_: object) -> None: ...
-
-    def log_training_episodes(self, *_: object) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @pytest.mark.learning

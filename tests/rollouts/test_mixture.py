@@ -18,7 +18,7 @@ from evotext.rollouts.task import TextTask
 from evotext.runner.evaluation import Evaluator, scores_by_task
 from tests.rollouts.test_collector import chatter, plan
 from tests.rollouts.test_session import with_frequent_ends
-from tests.runner.small_runs import lines_of, outcome_of, small_run
+from tests.runner.small_runs import called_off, lines_of, outcome_of, small_run
 from tests.small_models import small_model
 
 ROWS = 40
@@ -136,7 +136,7 @@ def test_a_run_logs_each_task_and_resumes_to_the_bit(tmp_path: Path) -> None:
     """Success and return of each, in training, in measurements and in the summary."""
     whole = small_run(tmp_path / "whole", mixture=True)
     whole.train()
-    part = small_run(tmp_path / "part", mixture=True, callbacks=_Ends(after=3))
+    part = small_run(tmp_path / "part", mixture=True, callbacks=called_off(after=3))
     part.train()
     again = small_run(tmp_path / "part", mixture=True)
     again.resume()
@@ -147,23 +147,6 @@ def test_a_run_logs_each_task_and_resumes_to_the_bit(tmp_path: Path) -> None:
     assert names | {f"eval/{name}" for name in names} <= logged
     summary = outcome_of(tmp_path / "whole")["summary"]["eval"]["by_task"]
     assert summary.keys() == {"plain", "short"} and summary["plain"]["return_after"] is not None
-
-
-class _Ends:
-    """Calls a run off after so many lines."""
-
-    def __init__(self, after: int) -> None:
-        self.left, self.called_off = after, False
-
-    def log(self, record: object) -> None:
-        self.left -= 1
-        self.called_off = self.left <= 0
-
-    def log_transcripts(self, *_: object) -> None: ...
-
-    def log_training_episodes(self, *_: object) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def test_demonstrations_of_several_tasks_come_by_their_shares() -> None:

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,6 +30,7 @@ from evotext.rollouts.task import Task
 from evotext.run_folder.schema import Keep
 from evotext.run_folder.writer import JsonLines
 from evotext.runner.budget import Budget
+from evotext.runner.callbacks import Callbacks
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
@@ -221,3 +223,9 @@ def ended(*started: BaseProcess) -> list[int | None]:
         if process.is_alive():
             process.kill()
     return [process.exitcode for process in started]
+
+
+def called_off(after: int) -> Callbacks:
+    """Return callbacks that end a run after so many lines of its metrics."""
+    lines = count(1)
+    return Callbacks([lambda _: next(lines) >= after])
