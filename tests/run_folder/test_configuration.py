@@ -50,7 +50,10 @@ def test_how_a_run_was_started(tmp_path: Path) -> None:
     [
         ({"overrides": "{a: 1}"}, "overrides.yaml: expected a list of words"),
         ({"overrides": "[a"}, "overrides.yaml: while parsing"),
-        ({"hydra": {k: v for k, v in HYDRA.items() if k != "job"}}, "hydra.yaml: hydra.job.config_name: Field required"),
+        (
+            {"hydra": {k: v for k, v in HYDRA.items() if k != "job"}},
+            "hydra.yaml: hydra.job.config_name: Field required",
+        ),
         ({"hydra": 3}, "hydra.yaml: hydra.overrides.hydra: Field required"),
     ],
 )
