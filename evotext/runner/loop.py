@@ -49,7 +49,7 @@ class Run:
     names: of `algorithm`, `env`, `model` in the records. checkpointing: when checkpoints are written. Process 0 alone writes.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
-    sample_every: so many generations apart a few training episodes are recorded; 0: never.
+    sample_every: generations between two records of a few training episodes; 0: never.
     callbacks: of the caller's, who may end the run. progress: whether to say anything while it goes on.
     """
 
