@@ -47,7 +47,7 @@ class Settings(settings.Settings):
 
 
 def main(words: list[str]) -> int:
-    """Play, write the transcripts, print the score; the exit status. Raise ConfigError for what the user should change."""
+    """Play, write transcripts, print the score; return the exit status. Raise ConfigError for what the user should change."""
     told, others = settings.read(words, Settings, description=__doc__)
     for word in others:
         if "=" not in word:
