@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from evotext.types import Cost
 from evotext.validation import PositiveFloat, checked_record
 
-# Generations in a row without an update that end a run whose budget is in updates.
+# This many generations in a row without an update end a run whose budget is in updates.
 MOST_IDLE = 100
 
 # The next generation's cost is predicted from this many of the latest.

@@ -37,7 +37,7 @@ from evotext.runner.stopper import NoStopper, Stopper
 from evotext.runner.summary import summarise
 from evotext.types import Fault, Outcome, RolloutPlan
 
-# Generations with nothing but faults of the environment that end a run.
+# This many generations with nothing but faults of the environment end a run.
 MOST_BROKEN = 2
 
 
@@ -206,7 +206,7 @@ class Run:
         at.cost = at.cost + batch.cost + update
         at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
         at.generation += 1
-        # A shortened generation is the last: what it leaves would make ever smaller ones, whose steps are as long as any.
+        # A shortened generation is the last: the rest would make ever smaller ones, whose steps are as long as any.
         if plan is not whole or not self._has_room(plan):
             at.full = self._budget.limit
         if note := few_generations(at, self._budget, wanted=plan.generations_wanted, over=self._over):
