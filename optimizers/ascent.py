@@ -74,6 +74,7 @@ class Ascent:
                 self._decay.pull(master, self._anchors[name], self.learning_rate.now)
             squares[name] = (float(torch.linalg.vector_norm(before.sub_(master))) ** 2,)
             self._weights.close(name, step=self._steps)
+            del direction, before  # of an embedding's size, while the next direction is made
         self._steps += 1
         self._ownership.spread()
         return sum(self.totals(squares, 1)) ** 0.5

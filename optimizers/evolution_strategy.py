@@ -18,7 +18,7 @@ Shapes: P members, Q instances, B = P x Q rows; of G blocks P is a block's.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -260,17 +260,23 @@ class EvolutionStrategyLearner:
         absent = self._hyper.population - len(weight_P)
         weight_all_P = torch.nn.functional.pad(weight_P, (0, absent))
         gradient = PseudoGradient(
-            lambda weight_P: self._in_weights(noise.combine(weight_P, self._ascent.own)),
+            lambda weight_P: map(self._in_weights, noise.combine(weight_P, self._ascent.own)),
             weight_all_P,
             1.0 / (len(weight_P) * sigma),
             totals=self._ascent.totals,
         )
-        change = self._ascent.step((name, self._network.in_stored_layout(name, whole)) for name, whole in gradient)
+        # Maps and no generator expressions, which would hold each direction until the next one has been made.
+        change = self._ascent.step(map(self._as_stored, gradient))
         return gradient.figures | {"update_norm": change}
 
-    def _in_weights(self, unit: Iterator[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        """Divide sums of unit noise by each parameter's scale: times 1 / sigma they are slopes by the weights themselves."""
-        return ((name, total / self._scales[name] if self._scales else total) for name, total in unit)
+    def _as_stored(self, direction: tuple[str, Tensor]) -> tuple[str, Tensor]:
+        name, whole = direction
+        return name, self._network.in_stored_layout(name, whole)
+
+    def _in_weights(self, unit: tuple[str, Tensor]) -> tuple[str, Tensor]:
+        """Divide a sum of unit noise by its parameter's scale, in place: times 1 / sigma it is a slope by the weights."""
+        name, total = unit
+        return name, total.div_(self._scales[name]) if self._scales else total
 
 
 def _check_spacing(name: str, spec: ParameterSpec, sigma: float) -> None:

@@ -80,7 +80,7 @@ def assembled(
             pruner, stopper = build(config, "pruner"), build(config, "stopper")
             check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)
             check_keep(config.keep, checkpointing)
-            check_parallel(config, made)
+            check_parallel(config, made, torchrun.size())
             resumes = collectives.any_of(first and config.resume is not None)
             done = resumes and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None

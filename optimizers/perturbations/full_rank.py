@@ -64,14 +64,7 @@ class FullRankNoise:
         for name, spec in self._specs.items():
             if names is not None and name not in names:
                 continue
-            dtype = torch.promote_types(spec.dtype, torch.float32)
-            total = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
-            at_once = max(1, members_in_progress.DRAW_NUMBERS // math.prod(spec.shape))
-            for first in range(some.start, some.stop, at_once):
-                draw_C = torch.arange(first, min(first + at_once, some.stop))
-                noise = self._draw(spec, draw_C).to(dtype)
-                total += torch.tensordot(weight_N[draw_C].to(spec.device, dtype), noise, dims=1)
-            yield name, total
+            yield name, self._combined(spec, weight_N, some)  # no variable here: it would live until the next one
 
     @property
     def combine_flops(self) -> float:
@@ -82,6 +75,16 @@ class FullRankNoise:
     def flops_by_matrix(self) -> dict[str, float]:
         """Operations a position that the noise of each matrix adds: as many as those of the weights themselves."""
         return {name: 2.0 * math.prod(spec.shape[-2:]) for name, spec in self._specs.items() if spec.kind != "vector"}
+
+    def _combined(self, spec: ParameterSpec, weight_N: Tensor, some: slice) -> Tensor:
+        dtype = torch.promote_types(spec.dtype, torch.float32)
+        total = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
+        at_once = max(1, members_in_progress.DRAW_NUMBERS // math.prod(spec.shape))
+        for first in range(some.start, some.stop, at_once):
+            draw_C = torch.arange(first, min(first + at_once, some.stop))
+            weight_C = weight_N[draw_C].to(spec.device, dtype)
+            total += torch.tensordot(weight_C, self._draw(spec, draw_C).to(dtype), dims=1)
+        return total
 
     def _draw(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
         """Return unit normals of these draws in the dtype of the weights, (G, *shape).
