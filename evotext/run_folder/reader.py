@@ -21,6 +21,7 @@ from evotext.run_folder.text import clean, clean_lines
 
 LONGEST_EPISODE = 4000
 MOST_SETTINGS = 1000
+PARTS = "eval/reward/"
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -172,6 +173,11 @@ def _read_points(folder: Path, problems: list[str]) -> tuple[tuple[EvaluationPoi
             cost={axis: _figure(getattr(line, axis)) for axis in AXES},
             score={"success": _figure(line.success), "return": _figure(line.mean_return)},
             spent=_figure(line.spent),
+            parts={
+                clean(key.removeprefix(PARTS)): mean
+                for key, value in line.__pydantic_extra__.items()
+                if key.startswith(PARTS) and (mean := _number(clean(value))) == mean
+            },
         )
     points: list[EvaluationPoint] = []
     for _, point in sorted(by_generation.items()):

@@ -26,6 +26,8 @@ class EvaluationPoint:
     """Scores by metric; NaN where the line does not say."""
     spent: float = NAN
     """Share of the budget; NaN where the line, of an older version, does not say."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Means of the named parts of the reward; empty where they have no names."""
 
 
 @dataclass(frozen=True, kw_only=True)

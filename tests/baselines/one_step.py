@@ -21,10 +21,10 @@ SGD = partial(torch.optim.SGD, lr=1.0)
 
 @cache
 def shipped_settings(name: str) -> dict[str, Any]:
-    """The keys of an algorithm's YAML, its schedule made."""
+    """The keys of an algorithm's YAML, its schedules made."""
     with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
         node = compose("config", [f"algorithm={name}"]).algorithm
-    made = {"learning_rate_schedule": instantiate(node.learning_rate_schedule)}
+    made = {str(key): instantiate(node[key]) for key in node if str(key).endswith("_schedule")}
     plain = OmegaConf.to_container(node, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if not str(key).startswith("_")} | made

@@ -306,6 +306,25 @@ def test_the_learning_rate_follows_its_schedule(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("make", "settings"), [(grpo, {"kl_in": "loss"}), (grpo, {"kl_in": "reward"}), (ppo, {"whiten": False})]
+)
+def test_the_kl_coefficient_follows_its_schedule(make: Any, settings: dict[str, Any]) -> None:
+    """A policy that has moved off its start takes the step of a quarter of the coefficient, in the last generation."""
+    steps = []
+    for coefficient, end in ((0.4, 0.25), (0.1, 1.0), (0.4, 1.0)):
+        model = fresh_model()
+        schedule = Linear(generations=1, end=end, warm_up=0)
+        algorithm = make(kl_coefficient=coefficient, kl_schedule=schedule, **settings).start(model, 0)
+        _move_a_little(model)
+        before = weights(model)
+        report = algorithm.tell(collected(algorithm, model, 1))
+        assert report.metrics["kl_coefficient"] == pytest.approx(coefficient * end)
+        steps.append(change(before, model))
+    assert_same(steps[0], steps[1])
+    assert any((a - b).abs().max() > 1e-3 * b.abs().max() for a, b in zip(steps[0], steps[2], strict=True))
+
+
+@pytest.mark.parametrize(
     "preset", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "cispo", "reinforce", "reinforce_pp", "best_of_n"]
 )
 def test_the_longest_answer_is_the_tasks(preset: str) -> None:
@@ -325,7 +344,7 @@ def test_short_answers_are_punished_where_the_tasks_limit_is_short() -> None:
     model = fresh_model()
     algorithm = instantiate(config.algorithm, _convert_="all", prompts=4, group_size=3).start(model, 0)
     batch = collected(algorithm, model)
-    shaped_B = algorithm._shaped(batch, actions_of(batch, model.device), Figures())
+    shaped_B = algorithm._shaped(batch, actions_of(batch, model.device), 0.0, Figures())
     length_B = longest_answers(batch.policy_mask_BT, batch.turn_BT)
     assert (shaped_B - batch.return_B).tolist() == [{5: -1.0, 4: -0.5}.get(n, 0.0) for n in length_B.tolist()]
     assert 5 in length_B and int(length_B.min()) < 4
