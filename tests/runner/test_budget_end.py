@@ -14,7 +14,7 @@ from evotext.runner.budget import LATEST, Budget, Taken, Unit
 from evotext.runner.run_state import RunState
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from tests.optimizers.generations import RATE, SIGMA, eggroll, told
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import EPISODES, let_go, lines_of, outcome_of, small_run
 from tests.runner.test_loop import Counting, records, run
 from tests.small_models import small_model
@@ -174,7 +174,7 @@ def test_every_algorithm_ends_within_its_budget(
 
 
 def test_a_resumed_run_cuts_the_same_generation(tmp_path: Path) -> None:
-    """By operations, which are foretold by generations from before the stop."""
+    """The budget is in operations, which are predicted from generations before the stop."""
     cost: Any = small_run(tmp_path / "measured", generations=2).train()["cost"]
     limit = 1.4 * cost["flops"]
 
