@@ -61,7 +61,7 @@ class NoiseKey:
     sigma: float
     """Scale of the perturbation, in units of a weight, or of each parameter's scale."""
     scales: Mapping[str, float] = field(default_factory=dict)
-    """Of parameters whose noise has another size than sigma: by what it is multiplied."""
+    """Factors of sigma for the parameters whose noise has another size."""
 
     def __post_init__(self) -> None:
         assert not (self.antithetic and self.population % 2), self.population

@@ -141,7 +141,7 @@ class Transcript:
     """One episode as text, for people to read."""
 
     row: int
-    """Of the plan."""
+    """Its row in the plan."""
     instance: int
     """The environment seed."""
     turns: tuple[tuple[str, str], ...]
@@ -149,7 +149,7 @@ class Transcript:
     episode_return: float
     """Sum of the episode's rewards."""
     ending: Ending
-    """How it ended."""
+    """The way in which it ended."""
     fault: Fault | None = None
     """The environment's fault, if one ended the episode."""
     reward_parts: Mapping[str, float] = field(default_factory=dict)

@@ -108,7 +108,7 @@ class EvolutionStrategy:
 
     @property
     def blocks(self) -> int:
-        """How many blocks of members there are, each with instances of its own."""
+        """The number of blocks of members, each with instances of its own."""
         return 1 if self.members_per_instance is None else self.population // self.members_per_instance
 
     def check_parts(self) -> None:
@@ -146,7 +146,7 @@ class EvolutionStrategyLearner:
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
         moved = {name: parameter for name, parameter in model.network.named_parameters() if name in specs}
         self._largest = hyper.sigma_share if hyper.sigma == "auto" else hyper.sigma
-        # Of the weights that a run starts with: a resumed one starts with them, too.
+        # Copied from the weights that a run starts with: a resumed run starts with them, too.
         self._scales = own_scales(moved, model.parts) if hyper.sigma == "auto" else {}
         for name, spec in specs.items():
             _check_spacing(name, spec, self._largest * self._scales.get(name, 1.0))

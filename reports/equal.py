@@ -23,7 +23,7 @@ from .sheets import Sheet
 from .tasks import Contestant, Task
 
 EQUAL: dict[Axis, str] = {"flops": "operations", "episodes": "episodes", "seconds": "seconds of training"}
-"""What is made equal, and its name."""
+"""The axes that are made equal, with their names."""
 LEVELS = (0.5, 0.9)
 NEVER = "never"
 

@@ -122,7 +122,7 @@ class Dataset(gymnasium.Env[str, str]):
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """How a row becomes an item."""
+    """Turns a row into an item."""
 
     question: str
     answer: str

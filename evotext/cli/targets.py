@@ -14,7 +14,7 @@ from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.messages import near, no_value, one_line, shown, unknown_key
 from evotext.folders import SHORT_NAMES, is_own
 
-# Where a `_target_` may point without permission: configuration is data, and data should not reach every class.
+# Modules that a `_target_` may name without permission: configuration is data, and data should not reach every class.
 TRUSTED = ("evotext", *SHORT_NAMES, "torch.optim")
 # Keys that are not arguments: Hydra's own, and the values that a head-to-head tries.
 _RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_", "_search_"}

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from evotext.models.attention_mask import as_read_by
+from evotext.models.reading import as_read_by
 from evotext.rollouts.kv_layer import RowLayer
 from evotext.rollouts.row_cache import RowCache
 

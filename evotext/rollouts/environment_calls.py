@@ -43,7 +43,7 @@ class Step:
     terminated: bool
     truncated: bool
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Of the reward, by name; empty if it has none."""
+    """Parts of the reward by name; empty if it has none."""
 
 
 # Calls that may hang at first before we stop waiting for an environment.

@@ -25,12 +25,12 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What became of a call."""
+    """The outcome of a call."""
 
     reply: object = None
-    """What it returned."""
+    """Its return value."""
     error: BaseException | None = None
-    """What it raised instead."""
+    """The exception that it raised instead."""
 
 
 def attempted(call: Call) -> Attempt:

@@ -65,7 +65,7 @@ class RunRecord:
     """Scores of the best measurement."""
     best_generation: int | None = None
     saved_generation: int | None = None
-    """Whose weights are in `model/`; None where the run does not say."""
+    """The generation whose weights are in `model/`; None where the run does not say."""
     compared_at: float = NAN
     """The amount spent then: the budget's limit, or everything where that is not known."""
     passes_before: Mapping[int, float] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class RunRecord:
     """Evaluations in order of generation."""
     samples: tuple[EpisodeSample, ...] = ()
     retention: Retention | None = None
-    """What it unlearned, if that was measured."""
+    """Its effect on other tasks, if that was measured."""
     problems: tuple[str, ...] = ()
     """Everything wrong with the files, in words."""
 

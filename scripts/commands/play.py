@@ -36,7 +36,7 @@ NAME = "plays/%Y-%m-%d_%H-%M-%S-%f.jsonl"
 
 
 class Settings(settings.Settings):
-    """How to play."""
+    """The settings of a play."""
 
     server: str | None = None
     model: str | None = None

@@ -14,18 +14,12 @@ from baselines.inner_loop import Figures
 from baselines.kl_controller import KLController
 from evotext.optimization.schedules import Constant, Linear
 from evotext.policy.actions import actions_of
-from evotext.rollouts.collector import Collector
 from evotext.types import Outcome
-from tests.baselines.test_algorithms import change, fresh_model, ppo, weights
-from tests.rollouts.test_collector import chatter
+from tests.baselines.one_step import change, collected, fresh_model, ppo, weights
 
 OWN = {"value_trunk": "own", "detach_value": False}
 ADAM = partial(torch.optim.AdamW, lr=1e-2)
 NONE_FOLLOWS = torch.zeros(12, dtype=torch.bool)
-
-
-def collected(algorithm: Any, model: Any, generation: int = 0) -> Any:
-    return Collector(model, chatter(), rows=64).collect(algorithm.ask(generation))
 
 
 def trunk_of(algorithm: Any) -> list[Tensor]:

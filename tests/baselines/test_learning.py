@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from evotext.models.language_model import LanguageModel
 from evotext.types import Cost, Ending, RolloutPlan, Trajectories
-from tests.baselines.test_algorithms import grpo, ppo
+from tests.baselines.one_step import grpo, ppo
 from tests.small_models import small_model
 
 VOCABULARY = 8

@@ -19,25 +19,22 @@ from evotext.models.language_model import LanguageModel
 from evotext.optimization.schedules import Linear
 from evotext.policy.actions import actions_of, joined
 from evotext.policy.advantages import group_advantages
-from evotext.rollouts.collector import Collector
 from evotext.types import Outcome, Trajectories
-from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, settings, weights, written_out_gradient
-from tests.rollouts.test_collector import chatter
-
-
-def collected(algorithm: Any, model: LanguageModel, generation: int = 0) -> Trajectories:
-    return Collector(model, chatter(), rows=64).collect(algorithm.ask(generation))
+from tests.baselines.one_step import (
+    assert_same,
+    change,
+    collected,
+    fresh_model,
+    grpo,
+    ppo,
+    settings,
+    weights,
+    written_out_gradient,
+)
 
 
 def with_returns(batch: Trajectories, return_B: Tensor) -> Trajectories:
     return replace(batch, return_B=return_B.double())
-
-
-def assert_same(got: list[Tensor], expected: list[Tensor]) -> None:
-    largest = max(float(x.abs().max()) for x in expected)
-    assert largest > 0
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5 * largest, rtol=1e-4)
 
 
 def test_a_batchs_baseline_is_its_mean() -> None:

@@ -12,7 +12,8 @@ from baselines.notices import Once, unfinished_notes
 from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
 from evotext.types import FAULTS, Ending, Outcome, Trajectories
-from tests.baselines.test_algorithms import (
+from tests.baselines.one_step import (
+    assert_same,
     change,
     fresh_model,
     grpo,
@@ -21,9 +22,8 @@ from tests.baselines.test_algorithms import (
     weights,
     written_out_gradient,
 )
-from tests.baselines.test_memory import assert_same
 from tests.baselines.test_objectives import TWO_TURNS, conversation
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 
 CUT = torch.tensor([1, 4, 5, 6, 7, 8])  # one of the first group, two of the second, all of the third, none of the last
 PRESETS = ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "reinforce_pp", "best_of_n"]

@@ -155,7 +155,7 @@ def test_a_parquet_file_holds_the_same_rows(tmp_path: Path) -> None:
 @needs_datasets
 @pytest.mark.filterwarnings("ignore")
 def test_a_dataset_of_the_hub_is_loaded_by_its_splits(tmp_path: Path) -> None:
-    """By the package itself, from a folder that is laid out as a repository of the Hub is."""
+    """The package itself reads a folder that is laid out as a repository of the Hub is."""
     folder = tmp_path / "hub"
     folder.mkdir()
     jsonl(folder, sums(24), "train.jsonl")

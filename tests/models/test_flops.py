@@ -13,10 +13,10 @@ from evotext.rollouts.collector import Collector
 from evotext.types import Cost
 from optimizers.perturbations import FullRank, LowRank
 from optimizers.perturbed import PerturbedNetwork
-from tests.baselines.test_algorithms import grpo, ppo
+from tests.baselines.one_step import grpo, ppo
 from tests.baselines.test_sft import sft
 from tests.optimizers.generations import eggroll
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.small_models import CONFIGS, small_model
 
 

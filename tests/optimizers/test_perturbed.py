@@ -162,7 +162,7 @@ def test_frozen_vectors_stay() -> None:
 
 
 def test_excluded_parameters_stay() -> None:
-    """By pattern; the rest is perturbed as before, with the same numbers, since a parameter keeps its index."""
+    """Patterns exclude parameters; the rest is perturbed as before, by the same numbers: a parameter keeps its index."""
     network = _network("qwen2")
     perturbed = PerturbedNetwork(network, exclude=["*norm*", "model.embed_tokens.weight", "*.k_proj.bias"])
     assert not any("norm" in name or "embed" in name or "k_proj.bias" in name for name in perturbed.parameters)

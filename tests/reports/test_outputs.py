@@ -321,7 +321,7 @@ def test_swept_numbers_are_drawn_in_their_order(tmp_path: Path) -> None:
 
 
 def test_no_two_of_many_contestants_look_alike(tmp_path: Path) -> None:
-    """Where colours come again, dashes and marks are others, in the picture as in the page."""
+    """Where colours repeat, dashes and marks differ, in the picture as on the page."""
     for population in range(8):
         write_run(tmp_path / str(population), options={"algorithm": {"population": population}})
     comparison = compared(tmp_path)

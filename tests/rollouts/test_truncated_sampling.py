@@ -9,8 +9,7 @@ from pydantic import ValidationError
 from evotext.rollouts.sampling import choose_tokens, truncated
 from evotext.runner.evaluation import Evaluator
 from evotext.types import Sampling
-from tests.rollouts.test_collector import chatter, collect, plan
-from tests.rollouts.test_session import with_frequent_ends
+from tests.rollouts.chatter import chatter, collect, plan, with_frequent_ends
 from tests.small_models import small_model
 
 

@@ -18,7 +18,7 @@ from evotext.runner.closing import closing_lines
 from evotext.runner.preflight import check_prompts
 from evotext.runner.run_state import RunState
 from evotext.types import Cost, Ending, Outcome, RolloutPlan, Sampling
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import (
     EPISODES,
     ended,

@@ -22,7 +22,7 @@ from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
 from evotext.trackers.tensorboard import TensorBoard
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import Starting
 from tests.small_models import small_model
 

@@ -47,7 +47,7 @@ def test_a_task_without_success_is_followed_by_its_return(capfd: pytest.CaptureF
 
 
 class ZMQInteractiveShell:
-    """By this name rich knows a notebook."""
+    """The name by which rich recognises a notebook."""
 
 
 class Output:

@@ -1,4 +1,4 @@
-"""What environments cost: the native ones' code as a share of a generation, and one that waits, with and without workers."""
+"""The cost of environments: the native ones' code as a share of a generation, and one that waits, with and without workers."""
 
 from pathlib import Path
 

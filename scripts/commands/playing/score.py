@@ -1,4 +1,4 @@
-"""How well some episodes were played, with intervals that hold 95%.
+"""The score of some episodes, with intervals that hold 95%.
 
 Share of successes: Wilson 1927, which holds for few episodes and where all or none succeed. Mean return: bootstrap.
 """
