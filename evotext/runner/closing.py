@@ -23,8 +23,9 @@ def few_generations(at: RunState, budget: Budget, *, wanted: int, over: bool) ->
     held = budget.generations(at.cost, at.generation)
     if not told or held >= wanted:
         return ""
+    many = f"about {held:.0f} generation{'s' * (held >= 1.5)}" if held >= 1 else "less than one generation"
     return (
-        f"warning: the budget holds about {held:.0f} generations, and this algorithm wants {wanted} or more; raise "
+        f"warning: the budget holds {many}, and this algorithm wants {wanted} or more; raise "
         "budget.limit or lower population or prompts"
     )
 

@@ -11,6 +11,7 @@ import torch
 
 from evotext.models.language_model import LanguageModel
 from evotext.runner.budget import LATEST, Budget, Taken, Unit
+from evotext.runner.closing import few_generations
 from evotext.runner.run_state import RunState
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from tests.optimizers.generations import RATE, SIGMA, eggroll, told
@@ -217,7 +218,10 @@ class Wanting(Divisible):
         return replace(super().ask(generation), generations_wanted=5)
 
 
-@pytest.mark.parametrize(("generations", "told"), [(5, ""), (4.5, "about 4 "), (4, "about 4 "), (1, "about 1 ")])
+@pytest.mark.parametrize(
+    ("generations", "told"),
+    [(5, ""), (4.5, "about 4 "), (4, "about 4 "), (1, "about 1 generation,")],
+)
 def test_a_budget_of_few_generations_is_said_once(
     tmp_path: Path, generations: float, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,6 +230,11 @@ def test_a_budget_of_few_generations_is_said_once(
     notes: Any = training.train()["notes"]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the budget holds")]
     assert said == notes and len(said) == bool(told) and all(told in line for line in said)
+
+
+def test_a_budget_of_less_than_a_generation_is_said_in_words() -> None:
+    at, budget = RunState(generation=1, cost=Cost(episodes=200)), Budget(unit="episodes", limit=100)
+    assert "holds less than one generation," in few_generations(at, budget, wanted=30, over=True)
 
 
 def test_evolution_strategies_want_thirty_generations() -> None:
