@@ -22,7 +22,7 @@ from optimizers.scoring import Scoring
 from optimizers.selection import Energy, energies_of, policy_gradient
 from tests.optimizers.scored_episodes import made_up
 from tests.optimizers.test_scored_es import TEMPERATURE, scored_es, weights, with_sampled_logprobs
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.small_models import small_model
 
 SETTINGS: dict[str, Any] = {
