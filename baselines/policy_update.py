@@ -93,10 +93,8 @@ class PolicyUpdate:
         collectives.all_reduce([old_BN])
         correction_BN = None
         if self.sampler_cap is not None and parts:
-            row_K, correction_BN = (
-                torch.cat(list(parts)),
-                torch.ones_like(old_BN),
-            )  # nothing was computed for other rows
+            row_K = torch.cat(list(parts))  # nothing was computed for other rows
+            correction_BN = torch.ones_like(old_BN)
             correction_BN[row_K] = self._correction(actions.rows_at(row_K), old_BN[row_K], figures)
         return dataclasses.replace(rows, actions=dataclasses.replace(actions, old_logprob_BN=old_BN)), correction_BN
 

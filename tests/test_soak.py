@@ -1,4 +1,4 @@
-"""The soak run's verdict on what it saw, and the script once, for seconds."""
+"""The soak run's verdict on made-up looks, and the script's parts on processes of a second."""
 
 import json
 import subprocess

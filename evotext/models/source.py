@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig
 from evotext.models.chat import ChatFormat
 from evotext.models.language_model import LanguageModel
 
-Parallel = Literal["fsdp"] | None
+Parallel = Literal["tensor", "fsdp"] | None
 """The way in which a model is divided over the processes of a run; None: each has all of it."""
 
 

@@ -142,9 +142,8 @@ class EnvironmentCalls:
                 yield EnvironmentFault(ending, kind, attempt.error)
 
     def _attempted(self, call: Callable[[], object]) -> Attempt:
-        return attempted(
-            partial(self._limited, call)
-        )  # around the limit, which may ring when the call has just returned
+        # Around the limit, which may ring when the call has just returned.
+        return attempted(partial(self._limited, call))
 
     def _limited(self, call: Callable[[], object]) -> object:
         with self._limit:

@@ -96,9 +96,8 @@ class Threads:
         if stack := thread.stack():
             error.add_note(f"in a thread that was here:\n{stack}")
         thread.interrupt()
-        self._abandoned.append(
-            thread
-        )  # and interrupted again, should the code swallow the error (a bare `except:` does)
+        # Interrupted again later, should the code swallow the error (a bare `except:` does).
+        self._abandoned.append(thread)
         return error
 
 

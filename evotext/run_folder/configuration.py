@@ -14,7 +14,7 @@ Hyperparameter = float | int | str | bool
 _LEFT_OUT = (
     *("device", "threads", "rows", "debug", "resume", "allow_custom_targets", "checkpoint", "tracker", "phase", "draw"),
 )
-# Values that a head-to-head tries are not settings of a run.
+# The values that a head-to-head tries, which are not settings of a run.
 _SEARCH = "_search_"
 _GROUPS = ("algorithm", "env", "model", "adapter", "budget")
 

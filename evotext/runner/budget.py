@@ -7,10 +7,10 @@ from typing import Literal, NamedTuple
 from evotext.types import Cost
 from evotext.validation import PositiveFloat, checked_record
 
-# Generations in a row without an update that end a run whose budget is in updates.
+# This many generations in a row without an update end a run whose budget is in updates.
 MOST_IDLE = 100
 
-# So many of the latest generations predict what the next one takes.
+# The next generation's cost is predicted from this many of the latest.
 LATEST = 4
 # Amounts that differ by less than this share of the limit are equal.
 _ROUNDING = 1e-9

@@ -11,9 +11,9 @@ NO_SIGNAL = (
     "nothing was learned: in every generation all answers got the same reward; make the task easier, explore more "
     "(a higher temperature, with ES a larger sigma), or look at what is answered in episodes.jsonl"
 )
-# More than this share of the budget too much, or too little, makes a comparison unfair.
+# Overshooting a budget, or leaving some of it, by more than this share makes a comparison unfair.
 OVERSHOT = UNSPENT = 0.1
-# Generations after which it is known how many a budget holds.
+# After this many generations it is known how many a budget holds.
 TELLING = 3
 
 

@@ -37,7 +37,7 @@ from evotext.runner.stopper import NoStopper, Stopper
 from evotext.runner.summary import summarise
 from evotext.types import Fault, Outcome, RolloutPlan
 
-# Generations with nothing but faults of the environment that end a run.
+# This many generations with nothing but faults of the environment end a run.
 MOST_BROKEN = 2
 
 
@@ -49,7 +49,7 @@ class Run:
     names: of `algorithm`, `env`, `model` in the records. checkpointing: when checkpoints are written. Process 0 alone writes.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
-    sample_every: so many generations apart a few training episodes are recorded; 0: never.
+    sample_every: generations between two records of a few training episodes; 0: never.
     callbacks: of the caller's, who may end the run. progress: whether to say anything while it goes on.
     """
 
@@ -206,7 +206,7 @@ class Run:
         at.cost = at.cost + batch.cost + update
         at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
         at.generation += 1
-        # A shortened generation is the last: what it leaves would make ever smaller ones, whose steps are as long as any.
+        # A shortened generation is the last: the rest would make ever smaller ones, whose steps are as long as any.
         if plan is not whole or not self._has_room(plan):
             at.full = self._budget.limit
         if note := few_generations(at, self._budget, wanted=plan.generations_wanted, over=self._over):

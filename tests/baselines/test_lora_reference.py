@@ -27,7 +27,7 @@ def adapted(dtype: torch.dtype) -> LanguageModel:
 
 
 def kept_copy(model: LanguageModel) -> Scorer:
-    """As without adapters."""
+    """The network computes as without adapters."""
     return Scorer(copy.deepcopy(model.network).requires_grad_(False))
 
 

@@ -179,7 +179,7 @@ def test_chunks_of_whole_rows_can_be_computed_again_too(monkeypatch: pytest.Monk
 
 
 class Plain(nn.Module):
-    """No layer of transformers' kind."""
+    """A trunk without layers of transformers' kind."""
 
 
 @pytest.mark.parametrize("make", [grpo, ppo, sft])

@@ -250,7 +250,7 @@ def test_what_fills_a_batch_is_in_proportion_to_what_it_lacks() -> None:
 
 
 def test_gathering_ends_after_its_rounds() -> None:
-    """With what there is, or with nothing."""
+    """The step is taken with what there is, or not at all."""
     model = fresh_model()
     algorithm = grpo(refill=2).start(model, 0)
     assert algorithm.tell(_paid(collected(algorithm, model, 0), [])).outcome is Outcome.NO_SIGNAL
@@ -261,7 +261,7 @@ def test_gathering_ends_after_its_rounds() -> None:
 
 
 def test_joined_batches_are_padded_alike() -> None:
-    """Row by row what they were."""
+    """Joined batches keep each row as it was."""
     model = fresh_model()
     algorithm = grpo().start(model, 0)
     parts = [actions_of(collected(algorithm, model, generation), torch.device("cpu")) for generation in range(3)]
@@ -294,7 +294,7 @@ def test_a_gap_between_sampler_and_trainer_is_said_once(make: Any) -> None:
 
 @pytest.mark.parametrize("make", [grpo, ppo])
 def test_the_learning_rate_follows_its_schedule(make: Any) -> None:
-    """Half of it in the last generation: half the step."""
+    """A rate that has fallen to a half in the last generation halves the step."""
     steps = []
     for schedule in (Linear(generations=1, end=0.5, warm_up=0), Linear(generations=1, end=1.0, warm_up=0)):
         model = fresh_model()
@@ -328,7 +328,7 @@ def test_the_kl_coefficient_follows_its_schedule(make: Any, settings: dict[str, 
     "preset", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "cispo", "reinforce", "reinforce_pp", "best_of_n"]
 )
 def test_the_longest_answer_is_the_tasks(preset: str) -> None:
-    """One source: what an environment allows is what `constant` divides by and where the overlong penalty ends."""
+    """The environment's limit is the one source of what `constant` divides by and of where the overlong penalty ends."""
     for words, expected in ((["env=sort"], 16), (["env=recall", "env.max_new_tokens=33"], 33)):
         with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
             config = compose("config", [f"algorithm={preset}", *words])

@@ -157,7 +157,7 @@ def test_the_gradient_is_the_same_on_average_and_less_noisy() -> None:
 
 
 def mean_return(credit: str, seed: int, generations: int) -> float:
-    """Over a run on two turns, each paid for itself."""
+    """The comparison holds over a run on two turns, each paid for itself."""
     model = tiny_model(seed)
     adam = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
     learner = grpo(prompts=4, group_size=8, credit=credit, optimizer=adam, max_grad_norm=1.0).start(model, seed)

@@ -56,7 +56,7 @@ def test_masked_they_are_neither_compared_nor_trained_on(baseline: str) -> None:
 
 
 def test_counted_they_are_worth_what_they_had_earned() -> None:
-    """As shipped."""
+    """This is the shipped setting."""
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
     algorithm = grpo().start(model, 0)
@@ -149,7 +149,7 @@ def test_gathering_does_not_take_them_for_a_signal_when_masked() -> None:
 
 @pytest.mark.parametrize("unfinished", ["masked", "counted"])
 def test_what_a_fault_ended_is_compared_with_nothing(unfinished: str) -> None:
-    """Whether or not limits count: an environment that failed says nothing about the answer."""
+    """A fault is left out whether or not limits count: an environment that failed says nothing about the answer."""
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
     learner = grpo(unfinished=unfinished).start(model, 0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evotext.distributed import collectives
 from evotext.distributed.ownership import owners
-from evotext.runner.tensor_tree import pack
+from evotext.distributed.tensor_tree import pack
 from optimizers.ascent import Ascent
 from optimizers.decay import Anchored, NoDecay
 from optimizers.perturbations import FullRank

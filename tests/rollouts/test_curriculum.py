@@ -35,7 +35,7 @@ def levels(values: tuple[int, ...] = (1, 2, 3, 4), decay: float = 0.9, **options
 
 
 def batch_of(instances: tuple[int, ...], success: list[bool], faulty: tuple[int, ...] = ()) -> Trajectories:
-    """Outcomes alone."""
+    """Trajectories that hold outcomes alone."""
     plan = RolloutPlan(
         seed=0,
         generation=0,

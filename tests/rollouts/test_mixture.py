@@ -88,7 +88,7 @@ def test_success_is_unknown_where_one_task_knows_none(model: LanguageModel) -> N
 
 @pytest.mark.parametrize("count", [1, 2, 10, 64, 101])
 def test_a_measurement_has_instances_in_proportion(count: int) -> None:
-    """So that the plain mean over its episodes is the mean over the tasks by their shares."""
+    """The plain mean over its episodes is then the mean over the tasks by their shares."""
     mixture = two_tasks(SHARES)
     chosen = in_proportion(mixture, held_out_instances, count)
     counts = Counter(names_of(mixture, chosen))

@@ -212,7 +212,7 @@ class _StopsAt:
 
 
 class Wanting(Divisible):
-    """As an evolution strategy does."""
+    """Report a cost that fewer rows would not lower, as an evolution strategy does."""
 
     def ask(self, generation: int) -> RolloutPlan:
         return replace(super().ask(generation), generations_wanted=5)

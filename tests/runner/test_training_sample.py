@@ -1,4 +1,4 @@
-"""Training episodes in the records: which, with what they counted for, and no others."""
+"""Training episodes in the records: the right ones, with their credit."""
 
 import json
 from pathlib import Path
