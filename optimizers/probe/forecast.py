@@ -52,7 +52,7 @@ def forecast(
     scored: int,
     generations: int,
     members: int,
-    words: tuple[str, str],
+    words: tuple[str, ...],
 ) -> Forecast:
     """Return the forecast of a run of so many generations.
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-
 from evotext.commands.probe import same_words
+
 from evotext.policy.actions import actions_of
 from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
