@@ -44,6 +44,7 @@ from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, che
 
 from .guide import Guide
 from .perturbations.guided import GuidedNoise
+from .perturbations.local import Local
 from .perturbed import PerturbedNetwork
 from .pseudo_gradient import PseudoGradient
 from .scores import deltas, episodes_to_score, member_weights, score_weights
@@ -88,6 +89,10 @@ class ScoredES:
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
             raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
+        if isinstance(self.perturbation, Local) and (self.context, self.scored_tokens) != ("shared", 1):
+            raise ValueError(
+                "perturbation: expected low_rank, full_rank or guided unless context=shared and scored_tokens=1, got local"
+            )
         check_optimizer(self.optimizer)
 
     def start(self, model: LanguageModel, seed: int) -> "ScoredESLearner":

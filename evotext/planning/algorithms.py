@@ -11,6 +11,7 @@ KINDS: dict[str, Literal["low_rank", "full_rank", "guided"]] = {
     "LowRank": "low_rank",
     "FullRank": "full_rank",
     "Guided": "guided",
+    "Local": "low_rank",  # as many numbers, of which half are read and not drawn
 }
 KNOWN = ("EvolutionStrategy", "ScoredES", "GRPO", "PPO")
 
