@@ -33,6 +33,8 @@ from .scoring import Scoring
 
 # The least of 1 - p by which tokens are drawn: of one that was all but certain when it was sampled.
 LEAST = 0.01
+# Episodes whose contexts are held at once: few, so that several processes have work each.
+EPISODES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +111,8 @@ class SharedContext:
         tokens = tokens_to_score(task)
         row_M = tokens.row_X.unique()
         row_M = row_M[task.actions.length_B.cpu()[row_M].argsort(stable=True)]
-        most = min(self._scoring.fitting.most, -(-len(row_M) // collectives.shares()))
         sum_N = torch.zeros(task.key.draws, dtype=torch.float64)
-        for part_M in collectives.own_share(row_M.split(most)):
+        for part_M in collectives.own_share(row_M.split(EPISODES)):
             self._add(sum_N, task, tokens, part_M)
         collectives.all_reduce([sum_N])
         return sum_N / (task.key.members_per_draw * task.key.sigma * task.per_draw)

@@ -114,7 +114,7 @@ def noise(algorithm: Mapping[str, Any]) -> Noise:
         members=algorithm["population"],
         antithetic=algorithm["antithetic"],
         rank=perturbation.get("rank", 1),
-        vectors=perturbation["vectors"] == "full",
+        vectors=perturbation.get("vectors") == "full",
         directions=perturbation.get("directions", 0),
         tokens=perturbation.get("tokens", 0),
     )
