@@ -11,9 +11,8 @@ from evotext.devices import widest_float
 from evotext.distributed.ownership import Figures, Ownership, Sections
 from evotext.distributed.parts import Parts
 from evotext.optimization.factory import OptimizerFactory
-from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights, NarrowWeights
-from evotext.optimization.schedules import Schedule
+from evotext.optimization.schedules import LearningRate, Schedule
 
 from .decay import Decay, NoDecay
 
@@ -75,6 +74,7 @@ class Ascent:
                 self._decay.pull(master, self._anchors[name], self.learning_rate.now)
             squares[name] = (float(torch.linalg.vector_norm(before.sub_(master))) ** 2,)
             self._weights.close(name, step=self._steps)
+            del direction, before  # of an embedding's size, while the next direction is made
         self._steps += 1
         self._ownership.spread()
         return sum(self.totals(squares, 1)) ** 0.5

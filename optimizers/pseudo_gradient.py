@@ -34,16 +34,16 @@ class PseudoGradient:
         self._products: dict[str, tuple[float, float, float, float]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield each parameter's name and direction, which is given away."""
-        others = self._combine(self._second_P)
-        for name, first in self._combine(self._first_P):
-            _, second = next(others)
-            dot = float(torch.dot(first.flatten(), second.flatten()))
-            squares = _square(first), _square(second)
-            whole = first.add_(second).mul_(self._scale)
-            del second  # of an embedding's size
-            self._products[name] = dot, *squares, _square(whole)
-            yield name, whole
+        """Yield each parameter's name and direction, which is given away: nothing here holds it then."""
+        return map(self._together, self._combine(self._first_P), self._combine(self._second_P))
+
+    def _together(self, one: tuple[str, Tensor], other: tuple[str, Tensor]) -> tuple[str, Tensor]:
+        (name, first), (_, second) = one, other
+        dot = float(torch.dot(first.flatten(), second.flatten()))
+        squares = _square(first), _square(second)
+        whole = first.add_(second).mul_(self._scale)
+        self._products[name] = dot, *squares, _square(whole)
+        return name, whole
 
     @property
     def figures(self) -> dict[str, float]:

@@ -29,7 +29,7 @@ from evotext.runner.callbacks import Callback, Callbacks
 from evotext.runner.loop import Run
 from evotext.runner.preflight import check_keep, check_split, choose_device, prepare_torch, rows_at_once
 
-# Seconds that the processes of a group which torchrun has lost may take to notice.
+# Seconds that the processes of a lost torchrun group may take to notice.
 LEAVING = 60.0
 
 
@@ -80,7 +80,7 @@ def assembled(
             pruner, stopper = build(config, "pruner"), build(config, "stopper")
             check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)
             check_keep(config.keep, checkpointing)
-            check_parallel(config, made)
+            check_parallel(config, made, torchrun.size())
             resumes = collectives.any_of(first and config.resume is not None)
             done = resumes and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None

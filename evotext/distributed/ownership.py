@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from evotext.distributed import collectives
-from evotext.runner.tensor_tree import pack, unpack
+from evotext.distributed.tensor_tree import pack, unpack
 
 Figures = Mapping[str, Sequence[float]]
 Sections = dict[str, dict[str, object]]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from evotext.distributed import collectives
 from evotext.distributed.tensor_group import TensorGroup
 
 
@@ -63,13 +64,15 @@ class Parts:
         return tuple(own.shape) if part is None else part.whole_shape(own.shape)
 
     def whole(self, name: str, own: Tensor) -> Tensor:
-        """Return the whole tensor, put together from those of the group, all of whose processes call it."""
-        part = self._of.get(name)
+        """Return the whole tensor in process 0, on the CPU, whose memory may hold more than a device's; elsewhere `own`.
+
+        It is put together from those of the group, all of whose processes call it.
+        """
+        part, own = self._of.get(name), own.detach()
         if part is None:
-            return own.detach()
-        if part.dim is None:
-            return self.group.all_reduce(own.detach().clone())
-        return self.group.join(own.detach(), part.size, part.dim).contiguous()
+            return own
+        joined = self.group.all_reduce(own.clone()) if part.dim is None else self.group.join(own, part.size, part.dim)
+        return joined.cpu().contiguous() if collectives.rank() == 0 else own
 
     def total_of_each(self, by_name: Mapping[str, float]) -> dict[str, float]:
         """Return the sum of the group's numbers for each parameter that is divided, and the own number for the others."""

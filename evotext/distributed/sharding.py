@@ -166,6 +166,9 @@ def _shard(network: PreTrainedModel, mesh: DeviceMesh) -> None:
         module.set_force_sum_reduction_for_comms(True)
         module.set_gradient_divide_factor(1.0)
         module.set_reduce_scatter_unused_params(True)  # an expert may be used in one process and not in another
+        if mesh.device_type == "cpu":
+            # By default the layer before is gathered meanwhile; here nothing runs meanwhile, and it takes a layer's memory.
+            module.set_modules_to_backward_prefetch([module])
     _read_one_token(network)  # the gathered tensors are made in the first pass, and inference mode would spoil them
 
 

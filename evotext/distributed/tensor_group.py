@@ -27,9 +27,12 @@ class TensorGroup:
 
     @classmethod
     def of(cls, size: int) -> "TensorGroup":
-        """Return this process's group; the run's rows are shared by groups from then on. Every process calls it."""
+        """Return this process's group; the run's rows are shared by groups from then on. Every process calls it.
+
+        Raise ValueError for groups that do not make up the run.
+        """
         processes = collectives.world_size()
-        assert processes % size == 0, (processes, size)
+        check_size(size, processes)
         collectives.share_by_groups(size)
         if size == 1:
             return cls()
@@ -76,3 +79,11 @@ class TensorGroup:
 
     def _chunk(self, count: int) -> int:
         return -(-count // self.size)
+
+
+def check_size(size: int, processes: int) -> None:
+    """Raise ValueError unless groups of this size make up the run."""
+    if processes % size:
+        raise ValueError(
+            f"parallel_size: expected a divisor of the run's {processes} processes (torchrun --nproc-per-node), got {size}"
+        )

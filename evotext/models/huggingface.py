@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -17,16 +16,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from evotext.distributed import collectives
-from evotext.distributed.parts import Parts
 from evotext.distributed.sharding import RolloutWeights
-from evotext.distributed.tensor_group import TensorGroup
 from evotext.models.cached_layers import cached_layers, unknown_layers
 from evotext.models.chat import ChatFormat
 from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import Outline, Parallel, loading_device
-from evotext.models.tensor_parallel import check_plan, divide
+from evotext.models.tensor_parallel import among_groups, check_plan
 from evotext.models.trial_run import check_runs
 from evotext.validation import PositiveInt, checked
 
@@ -51,7 +47,7 @@ class HuggingFaceModel:
         path: str,
         dtype: DType,
         trust_remote_code: bool,
-        parallel: Literal["tensor"] | Parallel,
+        parallel: Parallel,
         parallel_size: PositiveInt | None,
         rollout_weights: RolloutWeights = "layers",
     ) -> None:
@@ -67,7 +63,7 @@ class HuggingFaceModel:
         with _named():
             longest = context_length(config)
         if self._parallel == "tensor":
-            check_plan(config, self._parallel_size)
+            check_plan(config)
         chat = ChatFormat(tokenizer, end_ids(config, tokenizer, _generation_ends(self.path)))
         return Outline(chat=chat, context_length=longest, config=config)
 
@@ -82,9 +78,7 @@ class HuggingFaceModel:
         except (OSError, SafetensorError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(f"path: expected whole weights in {self.path!r}, got: {reason}") from error
-        parts = Parts()
-        if self._parallel == "tensor":
-            parts = divide(network, TensorGroup.of(self._parallel_size or collectives.world_size()))
+        parts = among_groups(network, self._parallel, self._parallel_size)
         network = network.to(loading_device(self._parallel, device)).eval()
         with _named():
             check_runs(network)

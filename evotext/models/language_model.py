@@ -44,7 +44,7 @@ class LanguageModel:
     adapter: "Adapter | None" = None
     """The adapter in the network, if there is one; then its weights alone have `requires_grad`."""
     sharding: Sharding | None = None
-    """How the network is divided over processes; None: each has all of it."""
+    """The division of the network over processes; None: each has all of it."""
     parts: Parts = field(default_factory=Parts)
     """The parts of its weights that this process holds, where several hold it together (`evotext.models.tensor_parallel`)."""
 
@@ -97,14 +97,11 @@ class LanguageModel:
         return copied.requires_grad_(False) if frozen else copied
 
     def whole_weights(self) -> dict[str, Tensor]:
-        """Return the whole parameters by name, on the CPU where they were put together.
+        """Return the parameters by name: in process 0 whole ones, elsewhere this process's parts (`Parts.whole`).
 
         All processes that hold the model together call it.
         """
-        named = self.network.named_parameters()
-        return {
-            name: p.detach() if self.parts.get(name) is None else self.parts.whole(name, p).cpu() for name, p in named
-        }
+        return {name: self.parts.whole(name, p) for name, p in self.network.named_parameters()}
 
     def save(self, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
         """Write weights (safetensors), configuration and tokenizer, loadable with `AutoModelForCausalLM.from_pretrained`.

@@ -11,7 +11,8 @@ from evotext.models.chat import ChatFormat
 from evotext.models.dtype import DType, resolve
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import Outline, Parallel, loading_device
-from evotext.validation import checked
+from evotext.models.tensor_parallel import among_groups
+from evotext.validation import PositiveInt, checked
 
 CONTEXT_LENGTH = 512
 
@@ -64,16 +65,22 @@ class RandomModel:
     """A model of one of `shapes`, with the same random weights each time.
 
     size: the shape's name.
-    dtype: of the weights (`evotext.models.dtype`). parallel, rollout_weights: as in `HuggingFaceModel`.
+    dtype: of the weights (`evotext.models.dtype`). parallel, parallel_size, rollout_weights: as in `HuggingFaceModel`.
     """
 
     @checked
     def __init__(
-        self, *, size: str, dtype: DType, parallel: Parallel = None, rollout_weights: RolloutWeights = "layers"
+        self,
+        *,
+        size: str,
+        dtype: DType,
+        parallel: Parallel = None,
+        parallel_size: PositiveInt | None = None,
+        rollout_weights: RolloutWeights = "layers",
     ) -> None:
         if size not in shapes():
             raise ValueError(f"size: expected one of {', '.join(shapes())}, got {size!r}")
-        self.size, self._dtype, self._parallel = size, dtype, parallel
+        self.size, self._dtype, self._parallel, self._parallel_size = size, dtype, parallel, parallel_size
 
     def outline(self) -> Outline:
         """Return tokenizer and context length (`ModelSource`)."""
@@ -93,12 +100,14 @@ class RandomModel:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
             torch.manual_seed(0)
             network = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        parts = among_groups(network, self._parallel, self._parallel_size)
         return LanguageModel(
             name=self.size,
             network=network.eval(),
             tokenizer=tokenizer,
             chat=outline.chat,
             context_length=CONTEXT_LENGTH,
+            parts=parts,
         )
 
 

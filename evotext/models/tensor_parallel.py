@@ -35,19 +35,33 @@ _BY_INPUTS = {"rowwise": False, "rowwise_split_input": True, "rowwise_rep": True
 _BY_VOCABULARY = "embedding_rowwise"
 _WHOLE = {"replicate", "replicated_with_grad_allreduce"}
 _EACH_ALL = {"colwise": "colwise_gather_output", "rowwise": "rowwise_split_input"}
-"""Of an attention block whose heads cannot be shared out: each process computes all of it, with divided weights."""
+"""The styles for an attention block whose heads cannot be shared out: each process computes all of it, with divided weights."""
 _MAKES_KEYS = ("k_proj", "qkv_proj", "query_key_value")
 
 
-def check_plan(config: PreTrainedConfig, size: int | None) -> None:
-    """Raise ValueError, before any weights are there, for a family without a plan and groups that do not make up the run."""
-    processes = collectives.world_size()
-    if processes % (size or 1):
-        raise ValueError(
-            f"parallel_size: expected a divisor of the run's {processes} processes (torchrun --nproc-per-node), got {size}"
-        )
+def check_plan(config: PreTrainedConfig) -> None:
+    """Raise ValueError, before any weights are there, for a family without a plan."""
     if not config.get_text_config().base_model_tp_plan:
         raise _cannot(config.model_type, "for which transformers has no plan to divide it")
+
+
+def shared_out(network: PreTrainedModel, size: int) -> tuple[int, int]:
+    """Return by how many processes attention is shared out, and what is between the matrices of a feed-forward part.
+
+    1 where each computes all of it with divided weights, for the parts are joined before they are used.
+    """
+    styles = _styles(network, size) if size > 1 else {}
+    modules = list(network.named_modules())
+    whole = {path.rpartition(".")[0] for path, module in modules if _BY_INPUTS.get(styles.get(module, ""))}
+    attention = {path.rpartition(".")[0] for path, _ in modules if path.endswith(_MAKES_KEYS)}
+    return 1 if whole & attention else size, 1 if whole - attention else size
+
+
+def among_groups(network: PreTrainedModel, parallel: str | None, size: int | None) -> Parts:
+    """Divide a network in the groups of a run whose `model.parallel` is `tensor`. size: processes of a group; None: all."""
+    if parallel != "tensor":
+        return Parts()
+    return divide(network, TensorGroup.of(size or collectives.world_size()))
 
 
 def divide(network: PreTrainedModel, group: TensorGroup) -> Parts:
@@ -55,9 +69,9 @@ def divide(network: PreTrainedModel, group: TensorGroup) -> Parts:
 
     Raise ValueError for a network without a plan, or one whose plan has other kinds of division.
     """
-    check_plan(network.config, None)
     if group.size == 1:
         return Parts()
+    check_plan(network.config)
     styles = _styles(network, group.size)
     parts: dict[str, Part] = {}
     made: dict[int, nn.Parameter] = {}

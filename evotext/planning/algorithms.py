@@ -13,7 +13,7 @@ KINDS: dict[str, Literal["low_rank", "full_rank", "guided"]] = {
     "Guided": "guided",
     "Local": "low_rank",  # as many numbers, of which half are read and not drawn
 }
-KNOWN = ("EvolutionStrategy", "ScoredES", "GRPO", "PPO")
+KNOWN = ("EvolutionStrategy", "ScoredES", "GRPO", "PPO", "SFT")
 
 
 def work_of(
@@ -27,6 +27,7 @@ def work_of(
     context: int,
     leaving: bool = True,
     devices: int = 1,
+    tensor: int = 1,
     adapter_rank: int = 0,
     fused: bool = False,
     sharded: Literal["layers", "whole"] | None = None,
@@ -56,6 +57,7 @@ def work_of(
         "element": element,
         "moments": moments(algorithm["optimizer"]),
         "devices": devices,
+        "tensor": tensor,
         "adapter_rank": adapter_rank,
         "evaluation": evaluation,
     }
@@ -81,12 +83,13 @@ def work_of(
             steps=algorithm["steps"],
             **shared,
         )
-    ppo = name == "PPO"
-    rows = algorithm["episodes"] if ppo else algorithm["prompts"] * algorithm["group_size"]
+    ppo, grouped = name == "PPO", name == "GRPO"
+    rows = algorithm["prompts"] * algorithm["group_size"] if grouped else algorithm["episodes"]
     return Work(
         family="gradient",
-        rollouts=rollouts(rows, True, 0 if ppo else algorithm["prompts"]),
-        references=int(algorithm["kl_coefficient"] > 0),
+        rollouts=rollouts(rows, True, algorithm["prompts"] if grouped else 0),
+        plays=name != "SFT",
+        references=int(algorithm.get("kl_coefficient", 0) > 0),
         own_critic=ppo and algorithm["value_trunk"] == "own",
         critic=ppo,
         step_rows=-(-rows // algorithm["minibatches"]),

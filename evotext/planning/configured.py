@@ -30,16 +30,13 @@ def planned(
     devices: int,
     prompt: int,
 ) -> tuple[Shape, Work]:
-    """Return the shape of the model and a generation of the algorithm. Raise ValueError where there is no forecast.
+    """Return the shape of what a process holds of the model, and a generation of the algorithm.
 
-    prompt: tokens before the first answer.
+    prompt: tokens before the first answer. Raise ValueError where there is no forecast.
     """
     if outline.config is None:
         raise ValueError("model: expected one whose configuration is known, got one without")
-    if config.model.get("parallel") == "tensor":
-        raise ValueError(
-            f"model.parallel: expected null, for there is no forecast of a model held by groups, got {config.model.parallel!r}"
-        )
+    tensor = (config.model.get("parallel_size") or devices) if config.model.get("parallel") == "tensor" else 1
     algorithm = OmegaConf.to_container(config.algorithm, resolve=True)
     assert isinstance(algorithm, dict)
     keys: Mapping[str, Any] = {str(key): value for key, value in algorithm.items()}
@@ -54,6 +51,7 @@ def planned(
         turns=task.max_turns,
         context=outline.context_length,
         devices=devices,
+        tensor=tensor,
         adapter_rank=config.adapter.get("rank", 0),
         fused=device.type == "cuda",
         sharded=config.model.rollout_weights if config.model.get("parallel") == "fsdp" else None,
@@ -67,7 +65,7 @@ def planned(
             context=outline.context_length,
         ),
     )
-    return shape_of(outline.config), work
+    return shape_of(outline.config, tensor), work
 
 
 def warn_of_memory(

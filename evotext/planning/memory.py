@@ -42,7 +42,8 @@ def forecast(shape: Shape, work: Work) -> Forecast:
     stays = standing(shape, work)
     update = sharded_update(shape, work) if work.sharded else update_bytes(shape, work)
     gathered = gathered_for_rollouts(shape, work) if work.sharded else {}
-    phases = {"rollouts": stays | gathered | rollout_bytes(shape, work), "update": stays | update}
+    playing = {"rollouts": stays | gathered | rollout_bytes(shape, work)} if work.plays else {}
+    phases = playing | {"update": stays | update}
     if work.noise is not None and work.noise.kind == "guided":
         phases["look"] = look_bytes(shape, work, stays)
     if work.evaluation is not None:

@@ -24,7 +24,7 @@ def operations(shape: Shape, work: Work) -> Operations:
     written = min(rollouts.conversation, rollouts.turns * rollouts.answer)
     positions = prompts * rollouts.prompt + rollouts.rows * (rollouts.conversation - rollouts.prompt)
     head = shape.vocabulary * shape.hidden
-    acting = 2 * (shape.trunk * positions + head * rollouts.rows * written)
+    acting = 2 * (shape.trunk * positions + head * rollouts.rows * written) if work.plays else 0
     if work.noise is not None and work.family == "es":
         acting += noise_operations(shape, work.noise) * positions
     if work.family == "gradient":

@@ -12,7 +12,7 @@ FLOAT = 4
 def rollout_bytes(shape: Shape, work: Work) -> dict[str, int]:
     """Return what a batch of rollouts has besides: cache, noise, one layer's activations, logits."""
     rollouts = work.rollouts
-    own = -(-rollouts.rows // work.devices)
+    own = -(-rollouts.rows // work.shares)
     batch = min(own, rollouts.at_once)
     cache = cache_bytes(shape, rollouts, batch, work.element)
     if rollouts.leaving:
@@ -23,7 +23,8 @@ def rollout_bytes(shape: Shape, work: Work) -> dict[str, int]:
         "decoding cache": cache,
         "noise": noise_bytes(shape, work, batch) if perturbed and work.noise is not None else 0,
         "activations": max(read, batch) * forward_bytes(shape, work.element),
-        "logits": batch * shape.vocabulary * logit_bytes(work.element, rollouts.sampled),
+        "logits": batch
+        * max(shape.vocabulary * logit_bytes(work.element, rollouts.sampled), joined_bytes(shape, work)),
     }
 
 
@@ -49,6 +50,12 @@ def logit_bytes(element: int, sampled: bool) -> int:
     (evotext/rollouts/sampling.py).
     """
     return element + (FLOAT if element < FLOAT else 0) + (2 * FLOAT if sampled else 0)
+
+
+def joined_bytes(shape: Shape, work: Work) -> int:
+    """Return what one row has while a group joins its logits: the own part, a copy to send, all parts, and the whole."""
+    own = -(-shape.vocabulary // work.tensor)
+    return work.element * (2 * own + 2 * shape.vocabulary) if work.tensor > 1 else 0
 
 
 def noise_bytes(shape: Shape, work: Work, rows: int) -> int:

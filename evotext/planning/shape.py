@@ -13,6 +13,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from evotext.distributed.tensor_group import TensorGroup
+from evotext.models.tensor_parallel import divide, shared_out
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -63,10 +66,15 @@ def without_weights(config: PreTrainedConfig) -> PreTrainedModel:
     return network
 
 
-def shape_of(config: PreTrainedConfig) -> Shape:
-    """Return the shape of the causal language model that this configuration describes."""
+def shape_of(config: PreTrainedConfig, tensor: int = 1) -> Shape:
+    """Return the shape of the causal language model that this configuration describes.
+
+    tensor: of the largest part, where so many processes hold it together. Raise ValueError for one that cannot be divided.
+    """
     network = without_weights(config)
     text = network.config.get_text_config()
+    in_attention, between = shared_out(network, tensor)
+    divide(network, TensorGroup(tensor))
     tables = {id(m.weight): m.weight for m in network.modules() if isinstance(m, nn.Embedding)}
     head = network.get_output_embeddings()
     if head is not None:
@@ -93,9 +101,9 @@ def shape_of(config: PreTrainedConfig) -> Shape:
         vectors=tuple(vectors),
         layers=int(text.num_hidden_layers),
         hidden=int(text.hidden_size),
-        inner=int(inner),
-        queries=heads * size,
-        keys=kv_heads * size,
-        heads=heads,
+        inner=-(-int(inner) // between),
+        queries=heads * size // in_attention,
+        keys=kv_heads * size // in_attention,
+        heads=heads // in_attention,
         vocabulary=int(text.vocab_size),
     )

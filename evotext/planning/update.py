@@ -115,15 +115,19 @@ def _by_scores(shape: Shape, work: Work) -> dict[str, int]:
 def _by_returns(shape: Shape, work: Work) -> dict[str, int]:
     noise = work.noise
     assert noise is not None
-    batch = min(-(-work.rollouts.rows // work.devices), work.rollouts.at_once)
+    batch = min(-(-work.rollouts.rows // work.shares), work.rollouts.at_once)
     stepping = _stepping(shape, work)
     if noise.kind == "full_rank":
-        # Of each half of the population: noise of some draws, once more in float32 where weights are narrow. It stays with the
-        # second half's sum until the next parameter comes.
+        # Noise of some draws, cast where weights are narrow; the sums of both halves of the population, and what is added.
         some = max(1, min(-(-noise.draws // 2), DRAWN_NUMBERS // shape.largest)) * shape.largest
-        held = 2 * FLOAT * some
-        summing = held + (FLOAT + work.element if work.element < FLOAT else 0) * some + 3 * FLOAT * shape.largest
-        stepping += held + FLOAT * shape.largest
+        narrow = work.element if work.element < FLOAT else 0
+        drawn = (FLOAT + narrow) * some
+        if work.tensor > 1:  # the whole of one draw, cut; and the parts of all, once more together
+            whole = shape.largest * work.tensor
+            drawn = max(
+                (FLOAT + narrow) * whole + work.element * some, (FLOAT + narrow) * some, 2 * work.element * some
+            )
+        summing = max(drawn + 2 * FLOAT * shape.largest, FLOAT * some + 3 * FLOAT * shape.largest)
     else:  # two sums and the factors in float32, those of O once more with their weights
         table = max((*shape.embeddings, *shape.matrices), key=sum)
         summing = 2 * FLOAT * shape.largest + noise.draws * noise.rank * FLOAT * (2 * table[0] + table[1])

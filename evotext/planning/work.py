@@ -83,7 +83,12 @@ class Work:
     """Passes over each row in training (gradient), or members' passes (scored)."""
     adapter_rank: int = 0
     """Of LoRA, beside frozen weights; 0: the weights themselves move."""
+    plays: bool = True
+    """Whether the policy runs episodes; otherwise it learns from given ones, as many as `rollouts.rows`."""
     devices: int = 1
+    tensor: int = 1
+    """So many of the devices hold a model together (`model.parallel=tensor`) and run the same rows; the shape is that of one's
+    part then."""
     shares_update: bool = False
     """Whether each device steps some parameters and keeps the state of those alone."""
     sharded: Literal["layers", "whole"] | None = None
@@ -92,3 +97,8 @@ class Work:
     """Of the stored weights on held-out instances."""
     fused: bool = False
     """Whether the optimizer steps all parameters at once, as torch does on a GPU: its temporaries are then as large as they."""
+
+    @property
+    def shares(self) -> int:
+        """Devices, or groups of them, that the rows are shared by."""
+        return self.devices // self.tensor

@@ -11,6 +11,7 @@ import torch
 
 from evotext.distributed import collectives
 from evotext.distributed.sharding import Sharding
+from evotext.distributed.tensor_tree import pack, unpack
 from evotext.protocols import Learner
 from evotext.rollouts.collector import Collector
 from evotext.run_folder.atomic import write_folder
@@ -21,9 +22,8 @@ from evotext.runner.checkpoints import Checkpoint, CheckpointFolder, Checkpointi
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.run_state import RunState
 from evotext.runner.summary import device_name, versions
-from evotext.runner.tensor_tree import pack, unpack
 
-# Dropped generations in a row that end a run: the next one would be dropped too.
+# This many dropped generations in a row end a run: the next one would be dropped too.
 MOST_DROPPED = 10
 
 

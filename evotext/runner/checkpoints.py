@@ -28,9 +28,9 @@ from torch import Tensor
 
 from evotext.distributed import collectives
 from evotext.distributed.sharding import is_divided, own_part
+from evotext.distributed.tensor_tree import pack, unpack
 from evotext.run_folder.atomic import LEAVING, WRITING
 from evotext.run_folder.manifest import damage, seal, to_disk
-from evotext.runner.tensor_tree import pack, unpack
 from evotext.validation import NonNegativeInt, PositiveFloat, checked_record
 
 FORMAT = 2

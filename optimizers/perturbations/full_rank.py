@@ -13,13 +13,14 @@ member, O outputs, I inputs (an embedding is O = V by I = D).
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from evotext.keys.philox import Purpose, many_normals, stream_id
-from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
+from evotext.noise import FromStart, NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import checked_record
 
 from ..perturbed.grouped_product import grouped_product
@@ -64,14 +65,7 @@ class FullRankNoise:
         for name, spec in self._specs.items():
             if names is not None and name not in names:
                 continue
-            dtype = torch.promote_types(spec.dtype, torch.float32)
-            total = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
-            at_once = max(1, members_in_progress.DRAW_NUMBERS // math.prod(spec.shape))
-            for first in range(some.start, some.stop, at_once):
-                draw_C = torch.arange(first, min(first + at_once, some.stop))
-                noise = self._draw(spec, draw_C).to(dtype)
-                total += torch.tensordot(weight_N[draw_C].to(spec.device, dtype), noise, dims=1)
-            yield name, total
+            yield name, self._combined(spec, weight_N, some)  # no variable here: it would live until the next one
 
     @property
     def combine_flops(self) -> float:
@@ -82,6 +76,16 @@ class FullRankNoise:
     def flops_by_matrix(self) -> dict[str, float]:
         """Operations a position that the noise of each matrix adds: as many as those of the weights themselves."""
         return {name: 2.0 * math.prod(spec.shape[-2:]) for name, spec in self._specs.items() if spec.kind != "vector"}
+
+    def _combined(self, spec: ParameterSpec, weight_N: Tensor, some: slice) -> Tensor:
+        dtype = torch.promote_types(spec.dtype, torch.float32)
+        total = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
+        at_once = max(1, members_in_progress.DRAW_NUMBERS // math.prod(spec.shape))
+        for first in range(some.start, some.stop, at_once):
+            draw_C = torch.arange(first, min(first + at_once, some.stop))
+            weight_C = weight_N[draw_C].to(spec.device, dtype)
+            total += torch.tensordot(weight_C, self._draw(spec, draw_C).to(dtype), dims=1)
+        return total
 
     def _draw(self, spec: ParameterSpec, draw_G: Tensor) -> Tensor:
         """Return unit normals of these draws in the dtype of the weights, (G, *shape).
@@ -122,9 +126,9 @@ class FullRankMembers:
         y_PKO = y_GKO.view(self.count, -1, E_GOI.shape[1]).mul_(self._signs_like(y_GKO)[:, None, None])
         return y_PKO if start is None else y_PKO.add_(start)
 
-    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor) -> Sequence[FromStart]:
         """Return `linear` of each matrix."""
-        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+        return [partial(self.linear, name, x_PKI) for name in names]
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor:
         """Return sigma x E_e^T of each member and its positions' experts, by products grouped by draw and expert."""

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -15,7 +16,8 @@ from evotext.cli.checks import check_values
 from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_outline
-from evotext.cli.sharding import check_shardable, is_wanted
+from evotext.cli.parallel import check_parallel
+from evotext.cli.sharding import check_shardable
 from evotext.cli.targets import build
 from evotext.distributed import torchrun
 from evotext.models.source import ModelSource
@@ -23,6 +25,7 @@ from evotext.planning.advice import changes
 from evotext.planning.configured import planned
 from evotext.planning.memory import Forecast, forecast
 from evotext.planning.operations import operations
+from evotext.planning.shape import shape_of
 from evotext.run_folder.atomic import write_json
 from evotext.runner.memory import process_bytes
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
@@ -35,6 +38,8 @@ KINDS = {
     "prompt_tokens": PositiveInt | None,
     "memory": str | None,
     "check": bool,
+    "check_types": list[Literal["float32", "bfloat16"]],
+    "check_algorithms": list[Literal["eggroll", "openai_es", "scored_es", "grpo", "ppo", "sft"]],
     "plan_for": Literal["cuda", "cpu"] | None,
     "decode_flops": PositiveFloat | None,
     "train_flops": PositiveFloat | None,
@@ -55,6 +60,7 @@ def plan(config: DictConfig) -> None:
         source: ModelSource = build(config, "model")
         made = build(config, "algorithm")  # refuses what training would
     check_shardable(config, made, config.devices)
+    check_parallel(config, made, config.devices)
     outline, prompt = fitting_outline(config, source, task, evaluator)
     with configuration():
         shape, work = planned(
@@ -67,9 +73,12 @@ def plan(config: DictConfig) -> None:
             devices=config.devices,
             prompt=config.prompt_tokens or prompt,
         )
-    found, counted = forecast(shape, work), operations(shape, work)
+    assert outline.config is not None, "planned refuses it"
+    part_of = partial(shape_of, outline.config)
+    whole = part_of()
+    found, counted = forecast(shape, work), operations(whole, work)
     console = _console()
-    console.print(parts_table(found, f"{shape.parameters:,} weights, {config.devices} x {device.type}"))
+    console.print(parts_table(found, f"{whole.parameters:,} weights, {config.devices} x {device.type}"))
     print(
         f"with Python and its libraries, {process_bytes() / 1e9:.2f} GB in this process: {_gb(found.total + process_bytes())}"
     )
@@ -80,13 +89,13 @@ def plan(config: DictConfig) -> None:
     print(
         f"a generation at most: {counted.rollouts:.3g} operations of rollouts, {counted.update:.3g} of the update{seconds}"
     )
-    record: dict[str, Any] = {"weights": shape.parameters, "forecast": asdict(found), "operations": asdict(counted)}
+    record: dict[str, Any] = {"weights": whole.parameters, "forecast": asdict(found), "operations": asdict(counted)}
     if memory is not None:
         fits = found.total + (0 if device.type == "cuda" else process_bytes()) <= memory
         print(f"{config.memory}: {'fits' if fits else 'does not fit'}")
         record["fits"] = fits
         if not fits:
-            possible = list(changes(shape, work))
+            possible = list(changes(shape, work, part_of))
             table = Table(title="what to change", title_justify="left")
             for column in ("change", "costs", "forecast", "fits"):
                 table.add_column(column)
@@ -127,10 +136,9 @@ def _check(config: DictConfig) -> None:
     for column in ("model", "dtype", "algorithm", "rows", "forecast MB", "measured MB", "ratio"):
         table.add_column(column)
     rows = []
-    sharded = config.model.rollout_weights if is_wanted(config) else None
-    for one in check(
-        {size: rows for size, rows in config.check_sizes.items() if rows}, ["float32", "bfloat16"], sharded
-    ):
+    wanted = {size: rows for size, rows in config.check_sizes.items() if rows}
+    model = config.model
+    for one in check(wanted, config.check_types, config.check_algorithms, model.get("parallel"), model.rollout_weights):
         rows.append(asdict(one) | {"ratio": one.ratio})
         if config.out and torchrun.rank() == 0:  # what was measured stays, whatever becomes of the rest
             Path(config.out).parent.mkdir(parents=True, exist_ok=True)

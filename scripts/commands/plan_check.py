@@ -1,11 +1,13 @@
 """Forecasts beside measured peaks: generations of each algorithm on random weights, on this machine's CPU."""
 
 import ctypes
+import string
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,12 +16,14 @@ from evotext.cli.targets import build
 from evotext.distributed import collectives
 from evotext.distributed.sharding import RolloutWeights
 from evotext.models.random_weights import shapes
+from evotext.models.source import Parallel
 from evotext.planning.algorithms import work_of
 from evotext.planning.memory import forecast
 from evotext.planning.shape import shape_of
 from evotext.protocols import Algorithm
 from evotext.rollouts.collector import Collector
 from evotext.runner.memory import forget_peak_memory, peak_memory_bytes
+from evotext.types import Demonstration
 
 from .benchmarks.figures import Setting
 from .benchmarks.memory import give_back
@@ -52,47 +56,76 @@ class Checked:
         return self.forecast / self.measured
 
 
-def arms(rows: int) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return the algorithms as configured, with as many rows each (full-rank noise, a matrix a pair, with eight members)."""
+def arms(rows: int, parallel: Parallel) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return the algorithms as configured, with as many rows each (full-rank noise, a matrix a pair, with eight members).
+
+    parallel: leaves out those that cannot tune a model which processes divide in this way.
+    """
     members, groups = {"population": rows // 4, "prompts": 4}, max(1, rows // 8)
-    return {
-        "eggroll, plain step": ("eggroll", {**members, "optimizer": PLAIN, "narrow_weights": "stochastic"}),
+    narrow = "masters" if parallel == "tensor" else "stochastic"
+    every: dict[str, tuple[str, dict[str, Any]]] = {
+        "eggroll, plain step": ("eggroll", {**members, "optimizer": PLAIN, "narrow_weights": narrow}),
         "eggroll, Adam": ("eggroll", {**members, "optimizer": ADAM}),
         "openai_es": ("openai_es", {"population": 8, "prompts": rows // 8}),
         "scored_es": ("scored_es", {"prompts": groups, "group_size": 8, "population": rows, "micro_rows": rows}),
         "grpo": ("grpo", {"prompts": groups, "group_size": 8}),
         "ppo": ("ppo", {"episodes": rows}),
+        "sft": ("sft", {"episodes": rows}),
     }
+    able = {"tensor": ("eggroll", "openai_es"), "fsdp": ("grpo", "ppo", "sft")}
+    return {label: arm for label, arm in every.items() if parallel is None or arm[0] in able[parallel]}
+
+
+def demonstrations(count: int, seed: int) -> list[Demonstration]:
+    """Return random letters to read and to say, as many as the benchmark's own task has."""
+    rng, letters = np.random.default_rng(seed), list(string.ascii_lowercase)
+
+    def text(size: int) -> str:
+        return "".join(rng.choice(letters, size))
+
+    # Answers have an end token besides.
+    return [Demonstration(turns=((text((SHORTEST + LONGEST) // 2), text(NEW_TOKENS - 1)),)) for _ in range(count)]
 
 
 def check(
-    sizes: Mapping[str, int], dtypes: list[Literal["float32", "bfloat16"]], sharded: RolloutWeights | None
+    sizes: Mapping[str, int],
+    dtypes: list[Literal["float32", "bfloat16"]],
+    algorithms: Collection[str],
+    parallel: Parallel,
+    rollout_weights: RolloutWeights,
 ) -> Iterator[Checked]:
     """Yield forecast and peak, in bytes beyond those of a process without a model. sizes: rows of a generation by shape.
 
-    sharded: what rollouts gather of a model that the processes divide; None: they do not. The peak is that of the process which
-    needs most.
+    algorithms: those that are run, by their configurations' names. parallel: how the processes divide the model; None: they do
+    not. rollout_weights: what rollouts gather with `fsdp`. The peak is that of the process which needs most.
     """
     with collectives.joined():
-        yield from _check(sizes, dtypes, sharded)
+        yield from _check(sizes, dtypes, algorithms, parallel, rollout_weights)
 
 
 def _check(
-    sizes: Mapping[str, int], dtypes: list[Literal["float32", "bfloat16"]], sharded: RolloutWeights | None
+    sizes: Mapping[str, int],
+    dtypes: list[Literal["float32", "bfloat16"]],
+    algorithms: Collection[str],
+    parallel: Parallel,
+    rollout_weights: RolloutWeights,
 ) -> Iterator[Checked]:
+    sharded = rollout_weights if parallel == "fsdp" else None
+    tensor = collectives.world_size() if parallel == "tensor" else 1
     if sys.platform.startswith("linux"):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
         libc.mallopt(M_TRIM_THRESHOLD, MAPPED_FROM)
     for size, rows in sizes.items():
         for dtype in dtypes:
-            config = compose(
-                "benchmark", [f"model.size={size}", f"model.dtype={dtype}", "+algorithm@openai_es=openai_es"]
-            )
+            words = [f"model.size={size}", f"model.dtype={dtype}", f"model.parallel={parallel or 'null'}"]
+            config = compose("benchmark", [*words, "+algorithm@openai_es=openai_es", "+algorithm@sft=sft"])
+            given = {"_target_": f"{__name__}.demonstrations", "_partial_": True}
+            OmegaConf.update(config, "sft.demonstrations", given, merge=False, force_add=True)
             setting = _setting(config, size)
             prompt = len(setting.load().chat.open([("", "a" * ((SHORTEST + LONGEST) // 2))])[0])
-            for label, (name, changes) in arms(rows).items():
-                if sharded and name not in ("grpo", "ppo"):
+            for label, (name, changes) in arms(rows, parallel).items():
+                if name not in algorithms:
                     continue
                 changed = OmegaConf.merge(config, {name: changes})
                 assert isinstance(changed, DictConfig)
@@ -108,12 +141,16 @@ def _check(
                     context=512,
                     leaving=False,  # answers run to their full length here
                     devices=collectives.world_size(),
+                    tensor=tensor,
                     sharded=sharded,
                 )
                 made: Algorithm = build(changed, name)
-                _peak(setting, rows, made, sharded)  # not counted: libraries prepare themselves
-                measured = int(collectives.all_gather(torch.tensor([_peak(setting, rows, made, sharded)])).max())
-                expected = forecast(shape_of(shapes()[size]), work)
+                # Demonstrations end with a token that the model knows, and answers in rollouts never end.
+                ends = [setting.source.outline().chat.tokenizer.eos_token_id] if name == "sft" else None
+                _peak(setting, rows, made, sharded, ends)  # not counted: libraries prepare themselves
+                peak = _peak(setting, rows, made, sharded, ends)
+                measured = int(collectives.all_gather(torch.tensor([peak])).max())
+                expected = forecast(shape_of(shapes()[size], tensor), work)
                 yield Checked(
                     model=size, dtype=dtype, algorithm=label, rows=rows, forecast=expected.total, measured=measured
                 )
@@ -133,11 +170,13 @@ def _setting(config: DictConfig, size: str) -> Setting:
     )
 
 
-def _peak(setting: Setting, rows: int, made: Algorithm, sharded: RolloutWeights | None) -> int:
+def _peak(
+    setting: Setting, rows: int, made: Algorithm, sharded: RolloutWeights | None, ends: Sequence[int] | None
+) -> int:
     give_back()
     forget_peak_memory(setting.device)
     empty = peak_memory_bytes(setting.device)
-    model = setting.load()
+    model = setting.load(ends)
     if sharded:
         model = model.sharded(setting.device, sharded)
     engine: Collector = collector(model, setting, rows=rows, even=bool(sharded))

@@ -84,7 +84,7 @@ def held_together(model: LanguageModel, group: TensorGroup) -> LanguageModel:
 
 
 def wrapped(work: Callable[..., None], *arguments: object) -> None:
-    """For a process of its own: print what went wrong, which its parent would not see."""
+    """Run in a process of its own, and print what went wrong, which its parent would not see."""
     try:
         work(*arguments)
     except BaseException:
@@ -155,14 +155,17 @@ def same_as_alone(dtype: torch.dtype, group: TensorGroup) -> None:
         found, others = stepped(parts, perturbation, sigma=sigma)
         assert expected.keys() == found.keys()
         for name, weight in expected.items():
-            assert float((weight - found[name]).abs().max()) <= limit, (family, name)
+            if group.rank == 0:
+                assert float((weight - found[name]).abs().max()) <= limit, (family, name)
+            else:  # what is saved is put together in one process: others have no use for it, and perhaps no memory
+                assert found[name].shape == dict(parts.network.named_parameters())[name].shape, (family, name)
         assert figures.keys() == others.keys()
         for name, figure in figures.items():
             assert others[name] == pytest.approx(figure, rel=100 * limit, abs=limit), (family, name)
 
 
 def check_messages(group: TensorGroup) -> None:
-    """Noise adds none; docs/scaling.md has the formula."""
+    """Noise adds no messages; docs/scaling.md has the formula."""
     config = CONFIGS["qwen2"]
     model = held_together(replace(small_model("llama"), network=network_of(config, torch.float32)), group)
     noise = LOW.draw(
@@ -209,7 +212,7 @@ def test_groups_that_do_not_make_up_the_run_and_too_many_processes_are_refused(t
     small_model("llama", torch.float32).save(tmp_path)
     options = {"dtype": "float32", "trust_remote_code": False, "parallel": "tensor"}
     with pytest.raises(ValueError, match="^parallel_size: expected a divisor of the run's 1 processes .*, got 2$"):
-        HuggingFaceModel(path=str(tmp_path), parallel_size=2, **options).outline()
+        HuggingFaceModel(path=str(tmp_path), parallel_size=2, **options).load(torch.device("cpu"))
     with pytest.raises(ValueError, match="^parallel_size: expected so few processes that each has a part .*, got 64$"):
         divide(small_network("llama"), TensorGroup(64, 0))
 

@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.types import Outcome
 from optimizers.fitness_shaping import raw, task_z_score, z_score
-from optimizers.perturbations import LowRank
+from optimizers.perturbations import FullRank, LowRank
+from optimizers.perturbations.full_rank import FullRankNoise
+from optimizers.perturbations.low_rank import LowRankNoise
 from tests.optimizers.generations import POPULATION, PROMPTS, RATE, SIGMA, eggroll, told
 from tests.small_models import VOCABULARY, small_model
 
@@ -123,6 +126,27 @@ def test_a_resumed_run_is_bit_for_bit_the_same(dtype: torch.dtype) -> None:
     for name, parameter in model.network.named_parameters():
         assert torch.equal(parameter, dict(other.network.named_parameters())[name]), name
     assert again.metrics == last.metrics
+
+
+@pytest.mark.parametrize("noise", [LowRankNoise, FullRankNoise])
+@pytest.mark.parametrize("sigma", [SIGMA, "auto"])
+def test_a_direction_is_freed_before_the_next_one_is_made(
+    noise: type[LowRankNoise | FullRankNoise], sigma: float | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An embedding's direction is as large as a small model's update; its halves are two of them."""
+    made: list[StorageWeakRef] = []
+    combine = noise.combine
+
+    def others_are_gone(direction: tuple[str, Tensor]) -> tuple[str, Tensor]:
+        assert sum(not one.expired() for one in made) == len(made) % 2, "the first half's alone, and for the second's"
+        made.append(StorageWeakRef(direction[1].untyped_storage()))
+        return direction
+
+    monkeypatch.setattr(noise, "combine", lambda *arguments: map(others_are_gone, combine(*arguments)))
+    perturbation = LowRank(rank=2, vectors="full") if noise is LowRankNoise else FullRank(vectors="full")
+    learner = eggroll(perturbation=perturbation, sigma=sigma).start(small_model("llama"), 0)
+    assert learner.tell(told(learner.ask(0), _returns())).outcome is Outcome.CHANGED
+    assert len(made) == 2 * len(learner._ascent.own) and all(one.expired() for one in made)
 
 
 def test_excluded_and_frozen_parameters_stay() -> None:

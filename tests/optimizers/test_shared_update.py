@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evotext.distributed import collectives
 from evotext.distributed.ownership import owners
-from evotext.runner.tensor_tree import pack
+from evotext.distributed.tensor_tree import pack
 from optimizers.ascent import Ascent
 from optimizers.decay import Anchored, NoDecay
 from optimizers.perturbations import FullRank
@@ -55,7 +55,7 @@ def directions(ascent: Ascent, shapes: Mapping[str, tuple[int, ...]], step: int)
 
 
 def state_bytes(ascent: Ascent) -> int:
-    """What stays between two steps: masters that are not the weights, and all that the optimizer keeps."""
+    """The state that stays between two steps: masters that are not the weights, and all that the optimizer keeps."""
     kept = [*ascent._weights.state_dict().values()]
     for state in ascent.optimizer.state.values():
         kept += [value for value in state.values() if torch.is_tensor(value) and value.ndim]

@@ -12,7 +12,6 @@ from evotext.models.random_weights import RandomModel
 from evotext.planning.configured import too_large
 from evotext.planning.memory import Forecast
 from scripts.commands.plan import in_bytes
-from tests.small_models import small_model
 
 MODEL = ("model=random", "model.size=1.5B", "model.dtype=bfloat16", "device=cpu")
 
@@ -48,7 +47,7 @@ def test_what_is_no_memory_and_no_known_algorithm_is_one_line(capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("error: memory: expected a number with MB, GB")
     assert status(*MODEL, "model.parallel=fsdp", "devices=2") == 2
     assert "take model.parallel=tensor" in capsys.readouterr().err
-    assert status(*MODEL, "algorithm=sft") == 2
+    assert status(*MODEL, "algorithm=cma_es") == 2
     assert "expected one built on EvolutionStrategy" in capsys.readouterr().err
 
 
@@ -87,7 +86,28 @@ def test_memory_is_read_in_units() -> None:
     assert (in_bytes("80GB"), in_bytes("1.5 GiB")) == (80 * 10**9, 3 * 2**29)
 
 
-def test_there_is_no_forecast_of_a_divided_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small_model("llama", torch.float32).save(tmp_path)
-    assert status("model=hf", f"model.path={tmp_path}", "model.parallel=tensor", "env=sort") == 2
-    assert "model.parallel: expected null" in capsys.readouterr().err
+def test_groups_that_hold_a_model_together_are_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "plan.json"
+
+    def parts(*words: str) -> dict[str, int]:
+        assert status(*MODEL, "algorithm=eggroll", "env=countdown", f"out={out}", *words) in (0, None)
+        record = json.loads(out.read_text())
+        assert record["weights"] == 1_543_714_304
+        return record["forecast"]["parts"]
+
+    whole, half = parts(), parts("model.parallel=tensor", "devices=4", "model.parallel_size=2")
+    for part in ("weights", "float32 masters", "optimizer moments"):
+        assert half[part] == pytest.approx(whole[part] / 2, rel=0.001)
+    capsys.readouterr()
+    assert status(*MODEL, "model.parallel=tensor", "devices=4", "model.parallel_size=3") == 2
+    assert "parallel_size: expected a divisor of the run's 4 processes" in capsys.readouterr().err
+    assert status(*MODEL, "algorithm=eggroll", "env=countdown", "memory=8GB") in (0, None)
+    assert "model.parallel=tensor model.parallel_size=2, 2 processes" in capsys.readouterr().out
+
+
+def test_demonstrations_are_no_rollouts(tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    assert status(*MODEL, "algorithm=sft", "env=sort", f"out={out}") in (0, None)
+    record = json.loads(out.read_text())
+    assert "rollouts" not in record["forecast"]["phases"] and record["operations"]["rollouts"] == 0
+    assert record["operations"]["update"] > 0 and record["forecast"]["parts"]["activations"] > 0

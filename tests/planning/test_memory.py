@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, Phi3Config
 
 from evotext.planning.advice import changes
 from evotext.planning.memory import forecast, standing
 from evotext.planning.operations import operations
-from evotext.planning.rollouts import cache_bytes, forward_bytes, noise_bytes
+from evotext.planning.rollouts import cache_bytes, forward_bytes, noise_bytes, rollout_bytes
 from evotext.planning.shape import Shape, shape_of
 from evotext.planning.sharded import gathered_for_rollouts, sharded_update
 from evotext.planning.update import saved_bytes, trained_bytes
@@ -153,3 +153,28 @@ def test_divided_models_are_counted_by_hand() -> None:
     assert sharded_update(SHAPE, replace(divided, micro_rows=1))["gradients"] == n
     large = replace(divided, adapter_rank=2, rollouts=replace(ROLLOUTS, at_once=1))
     assert standing(SHAPE, large)["weights"] < shards["weights"], "frozen weights stay in their own type"
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_part_has_the_shape_that_a_process_holds(size: int) -> None:
+    """Matrices, embeddings and heads are divided; norms are not. One head of keys cannot be: attention is computed whole."""
+    part = shape_of(CONFIG, size)
+    assert part.vectors == SHAPE.vectors and part.vocabulary == SHAPE.vocabulary and part.hidden == SHAPE.hidden
+    assert part.trunk == SHAPE.trunk // size and part.embeddings == ((-(-10 // size), 8),)
+    assert (part.inner, part.queries, part.keys) == (24 // size, SHAPE.queries, SHAPE.keys)
+    even = LlamaConfig(**CONFIG.to_dict() | {"num_attention_heads": 4, "num_key_value_heads": 4})
+    assert (shape_of(even, size).queries, shape_of(even, size).heads) == (4 * 4 // size, 4 // size)
+    joined = Phi3Config(**CONFIG.to_dict() | {"model_type": "phi3"})
+    assert shape_of(joined, size).inner == 24, "its plan joins gate and up"
+    with pytest.raises(ValueError, match="^parallel: expected null for gpt2"):
+        shape_of(GPT2Config(n_layer=1), size)
+
+
+def test_a_group_has_the_rows_of_one_process() -> None:
+    part = shape_of(CONFIG, 2)
+    alone, together = work(devices=2), work(devices=4, tensor=2)
+    assert noise_bytes(part, together, 6) < noise_bytes(SHAPE, alone, 6)
+    assert rollout_bytes(part, together)["decoding cache"] == rollout_bytes(SHAPE, alone)["decoding cache"]
+    # 6 rows of a group, whose logits are in memory once as parts and once joined, beside the own part and its copy.
+    assert rollout_bytes(part, together)["logits"] == 6 * 4 * (2 * 10 + 2 * 5)
+    assert standing(part, together)["optimizer moments"] == 8 * part.parameters

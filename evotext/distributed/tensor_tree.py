@@ -1,4 +1,4 @@
-"""A tree of tensors, numbers, strings and containers as JSON and safetensors, instead of pickle.
+"""A tree of tensors, numbers, strings and containers as JSON and named tensors, instead of pickle: in messages and files.
 
 JSON knows neither tensors nor tuples nor keys that are numbers (an optimizer's state has all three), so every container
 and every tensor is an object of one key that says what it is; numbers, strings, booleans and null stand for themselves:
