@@ -20,13 +20,14 @@ embedding is O = V by I = D).
 
 from collections.abc import Container, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from evotext.distributed import collectives
 from evotext.keys.philox import Purpose, many_normals, stream_id
-from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
+from evotext.noise import FromStart, NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import checked_record
 
 
@@ -149,9 +150,9 @@ class LocalMembers:
         y_P1O = self._scaled(self._noise.drawn(name), name) * size_P11
         return y_P1O if start is None else y_P1O.add_(start)
 
-    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
-        """Return `linear` of each matrix."""
-        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor) -> Sequence[FromStart]:
+        """Return `linear` of each matrix by its start."""
+        return [partial(self.linear, name, x_PKI) for name in names]
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> None:
         """Return None: experts stay."""
