@@ -11,6 +11,9 @@ A_j != 0 by teacher forcing, both its members the same ones:
 Without mirrored pairs l_j(W), one pass for all members, takes the place of l_j(W - sigma E_n), and 2 sigma becomes sigma; from
 deltas their mean is taken off, which is curvature and no slope.
 
+That is `context=perturbed`. With `context=shared` a draw scores single tokens, whose contexts no member perturbs:
+shared_context.py has the estimator.
+
 As sigma falls, the expectation of g tends to the gradient of (1 / B) sum_j A_j l_j, which is the policy gradient of REINFORCE
 and of GRPO's objective with normalisation=constant, B being the number of episodes. No member needs a return: where
 rewards are sparse and late, as over several turns, all members of EGGROLL fail alike and have nothing to tell apart, while a

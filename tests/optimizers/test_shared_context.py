@@ -254,3 +254,11 @@ def test_the_step_is_the_estimate(noise: str) -> None:
 def test_models_whose_layers_keep_states_are_refused() -> None:
     with pytest.raises(ValueError, match="context: expected perturbed with .*mamba.*, got shared"):
         SharedContext(Scoring(small_network("mamba"), rows=4))
+
+
+def test_local_noise_wants_single_tokens() -> None:
+    for changes in ({"context": "perturbed", "scored_tokens": 1}, {"context": "shared", "scored_tokens": 2}):
+        with pytest.raises(
+            ValueError, match="perturbation: expected low_rank, full_rank or guided unless .* got local"
+        ):
+            scored_es(perturbation=Local(), **changes)
