@@ -81,6 +81,7 @@ def work_of(
             noise=noise(algorithm),
             micro_rows=algorithm["micro_rows"],
             steps=algorithm["steps"],
+            single_tokens=algorithm["scored_tokens"] if algorithm["context"] == "shared" else 0,
             **shared,
         )
     ppo, grouped = name == "PPO", name == "GRPO"
