@@ -39,6 +39,7 @@ from .ascent import Ascent
 from .decay import Decay
 from .guide import Guide
 from .perturbations.full_rank import FullRank
+from .perturbations.local import Local
 from .perturbations.low_rank import LowRank
 from .perturbed import PerturbedNetwork
 from .population import fitness_metrics, member_credit, population_plan
@@ -81,6 +82,8 @@ class EvolutionStrategy:
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
             raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
+        if isinstance(self.perturbation, Local):
+            raise ValueError("perturbation: expected low_rank, full_rank or guided with members that act, got local")
         block = self.members_per_instance or self.population
         if self.population % block:
             raise ValueError(
