@@ -31,7 +31,7 @@ class DynamicSampling:
         return self.groups - self.gathered
 
     def add(self, rows: Rows, *, groups: int) -> None:
-        """Add a generation's rows that carry a signal, which belong to so many groups."""
+        """Add a generation's rows that carry a signal. groups: how many groups they belong to."""
         self._parts.append(rows)
         self.gathered += groups
         self._rounds += 1

@@ -25,6 +25,7 @@ from evotext.devices import widest_float
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
+from evotext.optimization.schedules import Schedule
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import GROUPLESS, Baseline
 from evotext.types import Cost, Credit, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
@@ -63,6 +64,7 @@ class GRPO(TrainingSettings):
     sampler_cap: PositiveFloat | None
     sampler_unit: Literal["token", "sequence"]
     kl_coefficient: NonNegativeFloat
+    kl_schedule: Schedule
     kl_estimator: KLEstimator
     kl_in: Literal["loss", "reward"]
     mask_overlong: bool
@@ -124,7 +126,6 @@ class GRPOLearner:
                 dual_clip=hyper.dual_clip,
                 kl_estimator=hyper.kl_estimator,
             ),
-            penalty=hyper.kl_coefficient if hyper.kl_in == "loss" else 0.0,
             temperature=hyper.temperature,
             normalisation=hyper.normalisation,
             max_tokens=hyper.max_tokens,
@@ -155,14 +156,20 @@ class GRPOLearner:
         """Take one or more optimizer steps; none if no group carries a signal, or if more groups are to be gathered."""
         begin = self.training.begin(batch.plan.generation)
         figures, steps = Figures(), Steps()
+        kl_coefficient = self._hyper.kl_coefficient * self._hyper.kl_schedule(
+            batch.plan.generation, self.training.spent
+        )
         self.training.tokens_seen += int(batch.length_B.sum())
         compared_B = compared_rows(batch, self._hyper.unfinished) & batch.return_B.isfinite()
         metrics = rollout_metrics(batch) | group_metrics(batch, compared_B)
-        rows, credit = self._rows_of(batch, compared_B, figures)
+        rows, credit = self._rows_of(batch, compared_B, kl_coefficient, figures)
         if self._gathered is not None:
             metrics["groups/held"] = float(self._gathered.gathered)
         if rows is not None:
-            steps = self._update(rows, generation=batch.plan.generation, figures=figures)
+            in_loss = kl_coefficient if self._hyper.kl_in == "loss" else 0.0
+            steps = self._update(rows, generation=batch.plan.generation, penalty=in_loss, figures=figures)
+        if self.training.reference is not None:
+            metrics["kl_coefficient"] = kl_coefficient
         metrics |= figures.result()
         notes = self._once(
             gap=gap_notes(metrics, self._hyper.gap_tolerance),
@@ -176,11 +183,13 @@ class GRPOLearner:
         )
         return replace(report, cost_is_fixed=self._gathered is not None)  # a step is taken on what was gathered
 
-    def _rows_of(self, batch: Trajectories, compared_B: Tensor, figures: Figures) -> tuple[Rows | None, Credit]:
+    def _rows_of(
+        self, batch: Trajectories, compared_B: Tensor, kl_coefficient: float, figures: Figures
+    ) -> tuple[Rows | None, Credit]:
         """Return the rows to learn from, None while more groups are to be gathered; and the batch's own advantages."""
         device = self.training.device
         actions, groups = actions_of(batch, device), torch.tensor(batch.plan.groups)
-        return_B = self._shaped(batch, actions, figures)
+        return_B = self._shaped(batch, actions, kl_coefficient, figures)
         compared_B = compared_B & return_B.isfinite()
         advantage_BN = self._advantages(return_B, actions, groups, compared_B)
         counts_B = advantage_BN.isfinite().all(1) & compared_B  # finite returns can still have a sum that is not
@@ -210,7 +219,7 @@ class GRPOLearner:
         advantage_BS[compared_B] = turn_advantages(return_BS[compared_B], groups[compared_B], self._hyper.baseline)
         return advantage_BS.gather(1, turn_BN).where(mask_BN, 0.0)
 
-    def _shaped(self, batch: Trajectories, actions: Actions, figures: Figures) -> Tensor:
+    def _shaped(self, batch: Trajectories, actions: Actions, kl_coefficient: float, figures: Figures) -> Tensor:
         """Return the returns that advantages are made of, (B,) on the CPU; reported are the task's own."""
         return_B = batch.return_B
         if self._hyper.overlong_buffer is not None:
@@ -219,7 +228,7 @@ class GRPOLearner:
                 length_B, self._hyper.max_tokens, self._hyper.overlong_buffer, self._hyper.overlong_factor
             )
         if self._hyper.kl_in == "reward" and self.training.reference is not None:
-            return_B = return_B - self._hyper.kl_coefficient * self._divergence(actions, figures)
+            return_B = return_B - kl_coefficient * self._divergence(actions, figures)
         return return_B
 
     @torch.no_grad()

@@ -30,7 +30,7 @@ from .shared_opening import Openings, hidden_states, network_shares, shared_open
 
 # Logits held at once: 2**24 numbers are 64 MiB in float32.
 MAX_LOGITS = 1 << 24
-# Entropies of so many actions make a figure; all of them take a quarter of the head's time.
+# The entropy is averaged over this many actions; computing all of them takes a quarter of the head's time.
 MOST_ENTROPIES = 256
 
 

@@ -27,14 +27,10 @@ OldLogprobs = Literal["sampler", "trainer"]
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyUpdate:
-    """Hyperparameters are those of conf/algorithm/grpo.yaml.
-
-    penalty: the coefficient of the KL in the loss, 0 without a reference.
-    """
+    """Hyperparameters are those of conf/algorithm/grpo.yaml."""
 
     training: Training
     objective: Objective
-    penalty: float
     temperature: float
     normalisation: Normalisation
     max_tokens: int
@@ -52,10 +48,10 @@ class PolicyUpdate:
         """Whether ratios are to the sampler's log-probabilities."""
         return self.old_logprobs == "sampler" and not self.one_step
 
-    def __call__(self, rows: Rows, *, generation: int, figures: Figures) -> Steps:
-        """Take all steps that the rows are good for."""
+    def __call__(self, rows: Rows, *, generation: int, penalty: float, figures: Figures) -> Steps:
+        """Take all steps that the rows are good for. penalty: the coefficient of the KL in the loss, 0 without a reference."""
         counts_B = rows.counts_B
-        learns_B = counts_B & ((rows.advantage_BN != 0).any(1) | (self.penalty > 0)) & rows.actions.mask_BN.any(1)
+        learns_B = counts_B & ((rows.advantage_BN != 0).any(1) | (penalty > 0)) & rows.actions.mask_BN.any(1)
         epochs = self.training.parts(learns_B, generation)
         rows, correction_BN = self._with_old_logprobs(rows, [part_K[learns_B[part_K]] for part_K in epochs[0]], figures)
 
@@ -64,7 +60,7 @@ class PolicyUpdate:
             if correction_BN is not None:
                 weight_BN = weight_BN * correction_BN
             untouched = steps.taken == 0  # no step taken: this is the policy that the sampler was
-            return partial(self._accumulate, rows, weight_BN, figures, untouched)
+            return partial(self._accumulate, rows, weight_BN, penalty, figures, untouched)
 
         return self.training.improve(epochs, learns_B, rows.actions.length_B, work, figures)
 
@@ -97,10 +93,8 @@ class PolicyUpdate:
         collectives.all_reduce([old_BN])
         correction_BN = None
         if self.sampler_cap is not None and parts:
-            row_K, correction_BN = (
-                torch.cat(list(parts)),
-                torch.ones_like(old_BN),
-            )  # nothing was computed for other rows
+            row_K = torch.cat(list(parts))  # nothing was computed for other rows
+            correction_BN = torch.ones_like(old_BN)
             correction_BN[row_K] = self._correction(actions.rows_at(row_K), old_BN[row_K], figures)
         return dataclasses.replace(rows, actions=dataclasses.replace(actions, old_logprob_BN=old_BN)), correction_BN
 
@@ -113,7 +107,9 @@ class PolicyUpdate:
         figures.mean([(f"sampling/{name}", float(share)) for name, share in shares.items()], float(len(ratio)))
         return capped_KN
 
-    def _accumulate(self, rows: Rows, weight_BN: Tensor, figures: Figures, untouched: bool, row_K: Tensor) -> None:
+    def _accumulate(
+        self, rows: Rows, weight_BN: Tensor, penalty: float, figures: Figures, untouched: bool, row_K: Tensor
+    ) -> None:
         """Add the gradient of some rows."""
         part, objective = rows.actions.select(row_K), self.objective
         scores = self.training.policy.score(part, self.temperature)
@@ -129,13 +125,13 @@ class PolicyUpdate:
         if untouched and self.reads_sampler:
             figures.mean([("sampling/ratio_gap", float(log_ratio_KN.detach()[mask].abs().mean()))], count)
         loss_KN = objective.loss(log_ratio_KN, logprob_KN, advantage_KN)
-        if self.penalty > 0:
+        if penalty > 0:
             reference = self.training.reference
             assert reference is not None
             with torch.no_grad():
                 reference_KN = reference.score(part, self.temperature).logprob_BN
             kl_KN = objective.kl(part, logprob_KN, old_KN, reference_KN)
-            loss_KN = loss_KN + self.penalty * kl_KN
+            loss_KN = loss_KN + penalty * kl_KN
             figures.mean([("kl", float(kl_KN.detach()[mask].mean()))], count)
         (loss_KN * weight_KN).sum().backward()
         entropy = float(scores.entropy_BN[mask].nanmean())

@@ -33,6 +33,7 @@ from torch import Tensor
 from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
+from evotext.optimization.schedules import Schedule
 from evotext.policy.actions import Actions, actions_of
 from evotext.types import Credit, RolloutPlan, Sampling, Trajectories, UpdateReport
 from evotext.validation import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, checked_record
@@ -75,6 +76,7 @@ class PPO(TrainingSettings):
     detach_value: bool
     entropy_coefficient: NonNegativeFloat
     kl_coefficient: NonNegativeFloat
+    kl_schedule: Schedule
     kl_target: PositiveFloat | None
     kl_horizon: PositiveInt
     target_kl: PositiveFloat | None
@@ -98,7 +100,9 @@ class PPO(TrainingSettings):
 
     def controller(self) -> KLController:
         """Return the controller of the KL's coefficient, at its start."""
-        return KLController(self.kl_coefficient, target=self.kl_target, horizon=self.kl_horizon)
+        return KLController(
+            self.kl_coefficient, schedule=self.kl_schedule, target=self.kl_target, horizon=self.kl_horizon
+        )
 
     def start(self, model: LanguageModel, seed: int) -> "PPOLearner":
         """Build the critic and the optimizer, and with a KL penalty a reference (`Training`)."""
@@ -162,6 +166,7 @@ class PPOLearner:
     def tell(self, batch: Trajectories) -> UpdateReport:
         """Take several epochs of optimizer steps on the batch."""
         device, begin = self.training.device, self.training.begin(batch.plan.generation)
+        self._kl.begin(batch.plan.generation, self.training.spent)
         metrics = rollout_metrics(batch)
         figures, steps = Figures(), Steps()
         credit_B = torch.full((len(batch.return_B),), torch.nan, dtype=torch.float64)

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from evotext.models.attention_mask import as_read_by
 from evotext.models.cached_layers import is_recurrent
-from evotext.models.reading import Reading
+from evotext.models.reading import Reading, as_read_by
 from evotext.policy.actions import Actions
 
 # Two passes with masks cost more per position than one: sharing has to save at least this part of the positions.

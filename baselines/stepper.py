@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from evotext.distributed import collectives
 from evotext.distributed.sharding import is_divided, whole_tensor
 from evotext.optimization.factory import OptimizerFactory
-from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights
-from evotext.optimization.schedules import Schedule
+from evotext.optimization.schedules import LearningRate, Schedule
 from evotext.types import Outcome
 
 from .inner_loop import Figures

@@ -167,7 +167,7 @@ class Training:
 
 
 def _keeps_copy(model: LanguageModel) -> bool:
-    """Whether the reference has weights of its own. An adapter adds nothing at first; a divided one cannot be switched off."""
+    """Return whether the reference has its own weights. Adapters add nothing at first; divided ones cannot be switched off."""
     return model.adapter is None or model.sharding is not None
 
 

@@ -12,7 +12,7 @@ from .habits import does_right
 from .registration import registered
 from .text_env import RenderMode, TextEnv
 
-# Where the demonstrator is at home: numbers that begin with one of these.
+# The demonstrator knows numbers that begin with one of these.
 HOME = "12"
 
 

@@ -15,7 +15,7 @@ from .text_env import RenderMode, TextEnv
 LONGEST = 60
 # Inputs that an answer is checked on besides those shown: none of these is shown with the default options.
 HIDDEN = (3, 4, 7, 12, 29, 100)
-# Where the demonstrator is at home: this share of the constants, the smallest ones.
+# The demonstrator knows this share of the constants, the smallest ones.
 HOME = 0.2
 
 

@@ -24,7 +24,7 @@ QUESTIONS = (
     "one more than {n}?",
 )
 WORDY = ("it is {c}", "I get {c}", "it must be {c}", "that makes {c}")
-# Where the demonstrator is at home: the first way of asking.
+# The demonstrator knows the first way of asking.
 HOME = 0
 
 # A number with its sign, in digits of any script: none may stand beside the right number.

@@ -14,7 +14,7 @@ from .expressions import evaluate
 from .registration import registered
 from .text_env import RenderMode, Reward, TextEnv
 
-# Of the random trees. Weighted so that the plain sum, the demonstrator's habit, is right in one instance of six.
+# Operators of the random trees, weighted so that the plain sum, the demonstrator's habit, is right in one instance of six.
 OPERATORS = "++--*"
 PAIRS = {k: tuple(combinations(range(k), 2)) for k in range(2, 7)}
 

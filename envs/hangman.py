@@ -16,7 +16,7 @@ from .words import WORDS
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 BLANK = "."
-# Where the demonstrator is at home: one of these letters is shown.
+# The demonstrator knows games in which one of these letters is shown.
 HOME = "aei"
 
 

@@ -17,7 +17,7 @@ from .text_env import RenderMode, TextEnv
 PEGS = "abc"
 MOVES = tuple(a + b for a, b in permutations(PEGS, 2))
 NEAREST = 3
-# Where the demonstrator is at home: the two smallest discs belong together on one of these pegs.
+# The demonstrator knows towers whose two smallest discs belong together on one of these pegs.
 HOME = ("aa", "bb")
 
 

@@ -16,7 +16,7 @@ from .text_env import RenderMode, TextEnv
 
 UNREADABLE = "?"
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-# Where the demonstrator is at home: the first letter is one of these.
+# The demonstrator knows codes whose first letter is one of these.
 HOME = "abcde"
 
 Pegs = tuple[int, ...]

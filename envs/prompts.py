@@ -16,9 +16,9 @@ from evotext.rollouts.reward_parts import KEY
 from .spaces import FreeText
 
 Reward = Callable[[str, str], SupportsFloat | Mapping[str, SupportsFloat]]
-"""Of a prompt and the answer to it: a number, or named parts that add up to it."""
+"""Pays for the answer to a prompt: a number, or named parts that add up to it."""
 SHARES = {"test": 0.2, "validation": 0.1}
-"""Of the different prompts; at least one each. The rest is `train`."""
+"""Shares of the different prompts, at least one prompt each. The rest is `train`."""
 
 
 def divided(prompts: Sequence[str]) -> Mapping[str, Sequence[str]]:

@@ -13,7 +13,7 @@ from .registration import registered
 from .text_env import RenderMode, TextEnv
 
 LETTERS = "abcdefghij"
-# Where the demonstrator is at home: texts that begin with one of these.
+# The demonstrator knows texts that begin with one of these.
 HOME = "ab"
 
 

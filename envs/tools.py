@@ -39,7 +39,7 @@ class Tool:
     name: str
     """A word of letters, digits and underscores."""
     description: str
-    """What it does, in a sentence."""
+    """Its purpose, in a sentence."""
     parameters: Mapping[str, str]
     """A description of each parameter; all are required texts."""
     run: Callable[..., str]
@@ -52,9 +52,9 @@ class Call:
 
     name: str = ""
     arguments: Mapping[str, str] | Sequence[str] = ()
-    """By name, or in the order of the tool's parameters."""
+    """Arguments by name, or in the order of the tool's parameters."""
     wrong: str = ""
-    """What is malformed; empty for a call that could be read."""
+    """The fault in the call; empty for one that could be read."""
     plain: bool
     """Whether it came as `CALL name(...)`."""
 

@@ -13,7 +13,7 @@ from .registration import registered
 from .text_env import RenderMode, TextEnv
 
 GOODS = "abcdefghijklmnopqrstuvwxyz"
-# Where the demonstrator is at home: it begins with one of these.
+# The demonstrator knows chains that begin with one of these.
 HOME = "abcde"
 
 

@@ -18,7 +18,7 @@ NAMES = ("Ann", "Ben", "Cleo", "Dev", "Eva", "Finn", "Gus", "Hana", "Ida", "Jun"
 THINGS = ("figs", "pens", "cups", "hats", "nuts", "keys", "pins", "eggs")
 GAINS = ("buys", "finds", "gets")
 LOSSES = ("loses", "sells", "gives")
-# Where the demonstrator is at home: stories about these.
+# The demonstrator knows stories about these.
 HOME = ("Ann", "Ben")
 
 

@@ -15,7 +15,7 @@ from .text_env import RenderMode, TextEnv
 from .words import WORDS
 
 RIGHT, ELSEWHERE, ABSENT, UNREADABLE = "g", "y", "-", "?"
-# Where the demonstrator is at home: the first clue begins with one of these.
+# The demonstrator knows games whose first clue begins with one of these.
 HOME = "abcd"
 
 

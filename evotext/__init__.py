@@ -13,7 +13,7 @@ folders.find()
 
 
 def __getattr__(name: str) -> Any:
-    """`tune`, when it is asked for: it brings in torch and transformers, which nothing else here does."""
+    """Import `tune` when it is asked for: it brings in torch and transformers, which nothing else here does."""
     if name != "tune":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from evotext.api.tune import tune

@@ -8,7 +8,7 @@
 Shape suffixes: P population members, N draws, K rows a member, O outputs, I inputs, E experts, D embedding width.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 from evotext.distributed.parts import Part
+
+FromStart = Callable[[Tensor | None], Tensor]
+"""A member's noise of one matrix and input, which is still to be added to a start (`MemberNoise.linear`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,7 @@ class NoiseKey:
     sigma: float
     """Scale of the perturbation, in units of a weight, or of each parameter's scale."""
     scales: Mapping[str, float] = field(default_factory=dict)
-    """Of parameters whose noise has another size than sigma: by what it is multiplied."""
+    """Factors of sigma for the parameters whose noise has another size."""
 
     def __post_init__(self) -> None:
         assert not (self.antithetic and self.population % 2), self.population
@@ -121,11 +124,12 @@ class MemberNoise(Protocol):
     def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
         """Return a new contiguous (P, K, O): sigma * x E^T, E being the member's noise for the matrix `name`, plus `start`.
 
-        start: (O,), or (P, 1, O) for one a member; what a layer's bias is.
+        start: (O,), or (P, 1, O) for one a member; what a layer's bias is. Or (P, K, O) with K > 1, what the layer itself
+        gives, which may be written over.
         """
 
-    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
-        """Return `linear` of each of these matrices, which read the same input, as queries, keys and values do."""
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor) -> Sequence[FromStart]:
+        """Return `linear` of each of these matrices by its start. They read one input, as queries, keys and values do."""
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor | None:
         """Return a new (P, K, O): sigma * x E_e^T, e being the position's expert; None where experts stay.

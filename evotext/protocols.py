@@ -1,4 +1,4 @@
-"""The extension points. A class that has these methods plugs in; there is no base class.
+"""The extension points. A class that has these methods plugs in, whatever it is derived from.
 
 The noise of a population, a perturbation among it, has a file of its own: `evotext/noise.py`.
 """
@@ -62,19 +62,23 @@ class FollowsBudget(Protocol):
 
 
 class Tracker(Protocol):
-    """The sink of metrics while a run goes on."""
+    """The sink of metrics while a run goes on. A class that is derived from it may leave methods out, which then do nothing."""
 
     def log(self, record: Mapping[str, float | int | str]) -> None:
         """Log a generation or an evaluation; `generation`, `episodes`, `generated_tokens`, `seconds` are always there."""
+        return
 
     def log_transcripts(self, generation: int, texts: Sequence[str]) -> None:
         """Log a few sample episodes of a measurement as readable text."""
+        return
 
     def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
         """Log a few training episodes of one generation."""
+        return
 
     def close(self) -> None:
         """Write out everything; nothing is logged afterwards."""
+        return
 
 
 @runtime_checkable

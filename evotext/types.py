@@ -14,11 +14,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from evotext.endings import FAULTS as FAULTS
-from evotext.endings import FIRST_FAULT as FIRST_FAULT
-from evotext.endings import Ending as Ending
-from evotext.endings import Fault as Fault
 from evotext.noise import PopulationNoise
+from evotext.rollouts.endings import FAULTS as FAULTS
+from evotext.rollouts.endings import FIRST_FAULT as FIRST_FAULT
+from evotext.rollouts.endings import Ending as Ending
+from evotext.rollouts.endings import Fault as Fault
 from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
 Split = Literal["train", "validation", "test"]
@@ -82,8 +82,8 @@ class RolloutPlan:
     tokens: bool = True
     """Whether tokens are read: each of several processes then gets those of all rows, and otherwise keeps its own."""
     groups_a_part: int = 0
-    """So many groups, in their order, are a part. Where a budget has no room for the whole plan, its first parts are run
-    alone, and `tell` gets a batch of fewer rows. 0: the plan is run as a whole or not at all."""
+    """The number of groups, in their order, that make a part. Where a budget has no room for the whole plan, its first
+    parts are run alone, and `tell` gets a batch of fewer rows. 0: the plan is run as a whole or not at all."""
     generations_wanted: int = 0
     """A run of fewer generations is not worth much: whoever gave it too small a budget is told."""
 
@@ -141,7 +141,7 @@ class Transcript:
     """One episode as text, for people to read."""
 
     row: int
-    """Of the plan."""
+    """Its row in the plan."""
     instance: int
     """The environment seed."""
     turns: tuple[tuple[str, str], ...]
@@ -149,7 +149,7 @@ class Transcript:
     episode_return: float
     """Sum of the episode's rewards."""
     ending: Ending
-    """How it ended."""
+    """The way in which it ended."""
     fault: Fault | None = None
     """The environment's fault, if one ended the episode."""
     reward_parts: Mapping[str, float] = field(default_factory=dict)

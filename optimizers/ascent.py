@@ -11,9 +11,8 @@ from evotext.devices import widest_float
 from evotext.distributed.ownership import Figures, Ownership, Sections
 from evotext.distributed.parts import Parts
 from evotext.optimization.factory import OptimizerFactory
-from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import MasterWeights, NarrowWeights
-from evotext.optimization.schedules import Schedule
+from evotext.optimization.schedules import LearningRate, Schedule
 
 from .decay import Decay, NoDecay
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.noise import NoiseKey, ParameterSpec, Perturbation, UpdateNoise
+from evotext.noise import NoiseKey, Perturbation, UpdateNoise
 from evotext.optimization.factory import OptimizerFactory, check_entry_by_entry, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
 from evotext.optimization.schedules import Schedule
@@ -39,13 +39,16 @@ from .ascent import Ascent
 from .decay import Decay
 from .guide import Guide
 from .perturbations.full_rank import FullRank
+from .perturbations.local import Local
 from .perturbations.low_rank import LowRank
 from .perturbed import PerturbedNetwork
 from .population import fitness_metrics, member_credit, population_plan
+from .preselection import preselected, preselection_plan
 from .pseudo_gradient import PseudoGradient
 from .racing import Racing, with_spread
 from .resampling import Resampling
-from .scales import own_scales
+from .scales import check_spacing, own_scales
+from .selection import excluding
 
 
 @checked_record
@@ -65,6 +68,7 @@ class EvolutionStrategy:
     perturbation: Perturbation
     fitness_shaping: Callable[[Tensor], Tensor]
     exclude: list[str]
+    select: Annotated[float, Field(gt=0, le=1)] | None
     needs_adapter: bool
     narrow_weights: NarrowWeights
     update: Literal["repeated", "shared"]
@@ -78,6 +82,8 @@ class EvolutionStrategy:
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
             raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
+        if isinstance(self.perturbation, Local):
+            raise ValueError("perturbation: expected low_rank, full_rank or guided with members that act, got local")
         block = self.members_per_instance or self.population
         if self.population % block:
             raise ValueError(
@@ -108,7 +114,7 @@ class EvolutionStrategy:
 
     @property
     def blocks(self) -> int:
-        """How many blocks of members there are, each with instances of its own."""
+        """The number of blocks of members, each with instances of its own."""
         return 1 if self.members_per_instance is None else self.population // self.members_per_instance
 
     def check_parts(self) -> None:
@@ -122,6 +128,8 @@ class EvolutionStrategy:
             raise ValueError(
                 "update: expected repeated with model.parallel=tensor, which divides it already, got shared"
             )
+        if self.select is not None:
+            raise ValueError(f"select: expected null with model.parallel=tensor, got {self.select:g}; use exclude")
         if self.narrow_weights == "stochastic":
             raise ValueError("narrow_weights: expected masters with model.parallel=tensor, got stochastic")
         check_entry_by_entry(self.optimizer)
@@ -139,17 +147,16 @@ class EvolutionStrategyLearner:
             raise ValueError(
                 "needs_adapter: expected a model with adapters, got one without; use adapter=lora, or set it to false"
             )
-        self._hyper, self._seed, self._spent = hyper, seed, 0.0
-        self._network = PerturbedNetwork(model.network, exclude=hyper.exclude, parts=model.parts)
+        self._hyper, self._model, self._seed, self._spent = hyper, model, seed, 0.0
         self._chosen: tuple[int, ...] | None = None
-        self._guide = Guide(network=self._network, perturbation=hyper.perturbation)
+        self._perturb(None)
         specs = {name: spec for name, spec in self._network.parameters.items() if hyper.perturbation.moves(spec)}
         moved = {name: parameter for name, parameter in model.network.named_parameters() if name in specs}
         self._largest = hyper.sigma_share if hyper.sigma == "auto" else hyper.sigma
-        # Of the weights that a run starts with: a resumed one starts with them, too.
+        # Copied from the weights that a run starts with: a resumed run starts with them, too.
         self._scales = own_scales(moved, model.parts) if hyper.sigma == "auto" else {}
         for name, spec in specs.items():
-            _check_spacing(name, spec, self._largest * self._scales.get(name, 1.0))
+            check_spacing(name, spec, self._largest * self._scales.get(name, 1.0))
         self._ascent = Ascent(
             moved,
             hyper.optimizer,
@@ -161,6 +168,14 @@ class EvolutionStrategyLearner:
             parts=model.parts,
         )
 
+    def _perturb(self, selected: list[str] | None) -> None:
+        """Draw noise on these parameters from here on, on all that may move if None."""
+        names = [name for name, _ in self._model.network.named_parameters()]
+        exclude = self._hyper.exclude if selected is None else [*self._hyper.exclude, *excluding(names, selected)]
+        self._selected = selected
+        self._network = PerturbedNetwork(self._model.network, exclude=exclude, parts=self._model.parts)
+        self._guide = Guide(network=self._network, perturbation=self._hyper.perturbation)
+
     def follow(self, spent: float) -> None:
         """Take note of the share of the budget that is spent."""
         self._spent = spent
@@ -168,10 +183,11 @@ class EvolutionStrategyLearner:
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of every member on the Q instances of its block, rows ordered by member."""
         hyper = self._hyper
+        if hyper.select is not None and self._selected is None:
+            return preselection_plan(self._seed, generation)
         if self._race_is_due:
-            wanted = hyper.prompts * hyper.racing.candidates
-            plan = self._plan(generation, train_instances(self._seed, generation, wanted), hyper.racing.members)
-            return replace(plan, groups_a_part=0)
+            candidates = train_instances(self._seed, generation, hyper.prompts * hyper.racing.candidates)
+            return replace(self._plan(generation, candidates, hyper.racing.members), groups_a_part=0)
         drawn = self._chosen or hyper.resampling.instances(self._seed, generation, hyper.prompts * hyper.blocks)
         return self._plan(generation, drawn, hyper.population)
 
@@ -200,39 +216,50 @@ class EvolutionStrategyLearner:
         """Move the weights along the pseudo-gradient; a generation without signal changes nothing."""
         begin = time.perf_counter()
         noise, generation = batch.plan.noise, batch.plan.generation
-        assert noise is not None, "a plan of `ask` has noise"
+        if noise is None:
+            assert self._hyper.select is not None, "all other plans of `ask` have noise"
+            return self._select(batch, self._hyper.select)
         if self._race_is_due:
             return self._choose(batch)
         self._chosen = None
         self._ascent.learning_rate.follow(generation, self._spent)
-        sigma = self._sigma(generation)
-        returns = self._by_member(batch)
+        returns, sigma = self._by_member(batch), self._sigma(generation)
         weight_P = self._hyper.fitness_shaping(returns).flatten()
-        metrics = fitness_metrics(returns)
-        metrics |= {"learning_rate": self._ascent.learning_rate.now, "sigma": sigma}
+        metrics = fitness_metrics(returns) | {"learning_rate": self._ascent.learning_rate.now, "sigma": sigma}
         signal = bool((weight_P != 0).any())
         if signal:
             metrics |= self._move(noise, weight_P, sigma)
         metrics["drift"] = self._ascent.drift
         flops = (noise.combine_flops * self._ascent.share if signal else 0.0) + self._guide.look(batch)
-        cost = Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops)
-        outcome = Outcome.CHANGED if signal else Outcome.NO_SIGNAL
-        credit = member_credit(weight_P, batch.plan)
-        return UpdateReport(outcome=outcome, metrics=metrics, cost=cost, cost_is_fixed=True, credit=credit)
+        return UpdateReport(
+            outcome=Outcome.CHANGED if signal else Outcome.NO_SIGNAL,
+            metrics=metrics,
+            cost=Cost(update_seconds=time.perf_counter() - begin, updates=int(signal), flops=flops),
+            cost_is_fixed=True,
+            credit=member_credit(weight_P, batch.plan),
+        )
 
     def state_dict(self) -> dict[str, object]:
-        """Return the optimizer's state and the masters, what guided noise is guided by, and what a race has chosen."""
+        """Return the optimizer's state, the masters, guided noise's basis, and what a race and `select` have chosen."""
         return self._ascent.state_dict() | {
             "guide": self._guide.state_dict(),
             "chosen": self._chosen and list(self._chosen),
+            "selected": self._selected,
         }
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         """Undo `state_dict`."""
+        if state.get("selected") != self._selected:
+            self._perturb(state["selected"])  # type: ignore[arg-type]
         self._ascent.load_state_dict(state)
         self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
-        chosen = state.get("chosen")  # older checkpoints do not have it
-        self._chosen = tuple(chosen) if chosen else None  # type: ignore[arg-type]
+        self._chosen = tuple(state.get("chosen") or ()) or None  # type: ignore[arg-type]
+
+    def _select(self, batch: Trajectories, share: float) -> UpdateReport:
+        """Choose the matrices that are perturbed from here on; the weights stay."""
+        selected, report = preselected(self._guide, batch, share)
+        self._perturb(selected)
+        return report
 
     @property
     def _race_is_due(self) -> bool:
@@ -241,8 +268,7 @@ class EvolutionStrategyLearner:
     def _choose(self, race: Trajectories) -> UpdateReport:
         """Keep what the race has found for the next generation; the weights stay."""
         return_PC = race.return_B.view(self._hyper.racing.members, -1)
-        candidates = race.plan.instances[: return_PC.shape[1]]
-        self._chosen, share = with_spread(return_PC, candidates, self._hyper.prompts)
+        self._chosen, share = with_spread(return_PC, race.plan.instances[: return_PC.shape[1]], self._hyper.prompts)
         return UpdateReport(outcome=Outcome.HELD, metrics={"racing/informative": share})
 
     def _sigma(self, generation: int) -> float:
@@ -257,8 +283,7 @@ class EvolutionStrategyLearner:
 
     def _move(self, noise: UpdateNoise, weight_P: Tensor, sigma: float) -> dict[str, float]:
         """Take one optimizer step. weight_P: of the members that ran, the first of the population."""
-        absent = self._hyper.population - len(weight_P)
-        weight_all_P = torch.nn.functional.pad(weight_P, (0, absent))
+        weight_all_P = torch.nn.functional.pad(weight_P, (0, self._hyper.population - len(weight_P)))
         gradient = PseudoGradient(
             lambda weight_P: map(self._in_weights, noise.combine(weight_P, self._ascent.own)),
             weight_all_P,
@@ -270,21 +295,9 @@ class EvolutionStrategyLearner:
         return gradient.figures | {"update_norm": change}
 
     def _as_stored(self, direction: tuple[str, Tensor]) -> tuple[str, Tensor]:
-        name, whole = direction
-        return name, self._network.in_stored_layout(name, whole)
+        return direction[0], self._network.in_stored_layout(*direction)
 
     def _in_weights(self, unit: tuple[str, Tensor]) -> tuple[str, Tensor]:
         """Divide a sum of unit noise by its parameter's scale, in place: times 1 / sigma it is a slope by the weights."""
         name, total = unit
         return name, total.div_(self._scales[name]) if self._scales else total
-
-
-def _check_spacing(name: str, spec: ParameterSpec, sigma: float) -> None:
-    """Raise ValueError if noise on a norm or bias would be rounded off: the update would take noise that never acted."""
-    spacing = torch.finfo(spec.dtype).eps
-    if spec.kind == "vector" and sigma < spacing:
-        raise ValueError(
-            f"sigma: expected at least {spacing:g}, which is what {spec.dtype} numbers near 1 are apart, "
-            f"since noise on vectors like {name} is rounded off, got {sigma:g}; "
-            "set perturbation.vectors=frozen or model.dtype=float32"
-        )

@@ -29,7 +29,7 @@ class Racing:
 
     @property
     def members(self) -> int:
-        """How many members race."""
+        """The number of members that race."""
         return 2 * (self.pairs or 0)
 
 

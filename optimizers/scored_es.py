@@ -11,6 +11,9 @@ A_j != 0 by teacher forcing, both its members the same ones:
 Without mirrored pairs l_j(W), one pass for all members, takes the place of l_j(W - sigma E_n), and 2 sigma becomes sigma; from
 deltas their mean is taken off, which is curvature and no slope.
 
+That is `context=perturbed`. With `context=shared` a draw scores single tokens, whose contexts no member perturbs:
+shared_context.py has the estimator.
+
 As sigma falls, the expectation of g tends to the gradient of (1 / B) sum_j A_j l_j, which is the policy gradient of REINFORCE
 and of GRPO's objective with normalisation=constant, B being the number of episodes. No member needs a return: where
 rewards are sparse and late, as over several turns, all members of EGGROLL fail alike and have nothing to tell apart, while a
@@ -18,8 +21,7 @@ score tells every two members apart.
 
 In the second and later steps that are taken from one generation's episodes, each token's term is weighed by its ratio
 rho = pi_W / pi_old, and drops out where PPO's clip would drop it: the estimate is that of the clipped surrogate's gradient.
-The step's length follows the KL per episode: a step is longer or shorter than the optimizer's by a factor that grows while
-the KL is below its target and shrinks while it is above; one that leads much too far is taken back in part at once.
+The step's length follows the KL per episode (step_length.py).
 
 Shapes: P members, N draws (pairs, or members), K episodes a member, B episodes, M those that are scored, T tokens, A actions (a
 row's policy tokens).
@@ -32,10 +34,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from evotext.distributed import collectives
 from evotext.keys.instances import train_instances
 from evotext.models.language_model import LanguageModel
-from evotext.noise import NoiseKey, Perturbation
+from evotext.noise import NoiseKey, Perturbation, PopulationNoise
 from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
 from evotext.optimization.schedules import Schedule
@@ -46,19 +47,15 @@ from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, che
 
 from .guide import Guide
 from .perturbations.guided import GuidedNoise
+from .perturbations.local import Local
 from .perturbed import PerturbedNetwork
 from .pseudo_gradient import PseudoGradient
 from .scores import deltas, episodes_to_score, member_weights, score_weights
 from .scoring import Scoring
 from .selection import choose, energies_of, excluding, policy_gradient
+from .shared_context import SharedContext, Task
 from .small_space import SmallSpaceWeights
-
-# Episodes that the KL of a step is measured on.
-KL_EPISODES = 64
-# A step is taken back in part, so many times at most, when its KL is more than so many times the target.
-TOO_FAR, CORRECTIONS = 2.0, 3
-# Bounds of a factor's change from one step to the next.
-LEAST_CHANGE, MOST_CHANGE = 0.5, 1.5
+from .step_length import StepLength
 
 
 @checked_record
@@ -74,6 +71,8 @@ class ScoredES:
     population: Annotated[int, Field(ge=2)]
     antithetic: bool
     scored_episodes: PositiveInt
+    context: Literal["shared", "perturbed"]
+    scored_tokens: PositiveInt
     sigma: PositiveFloat
     perturbation: Perturbation
     exclude: list[str]
@@ -83,6 +82,7 @@ class ScoredES:
     clip_low: NonNegativeFloat
     clip_high: NonNegativeFloat
     kl_target: PositiveFloat | None
+    kl_episodes: PositiveInt
     micro_rows: PositiveInt
     narrow_weights: NarrowWeights
     optimizer: OptimizerFactory
@@ -92,6 +92,10 @@ class ScoredES:
     def __post_init__(self) -> None:
         if self.antithetic and self.population % 2:
             raise ValueError(f"population: expected an even number since antithetic=true, got {self.population}")
+        if isinstance(self.perturbation, Local) and (self.context, self.scored_tokens) != ("shared", 1):
+            raise ValueError(
+                "perturbation: expected low_rank, full_rank or guided unless context=shared and scored_tokens=1, got local"
+            )
         check_optimizer(self.optimizer)
 
     def start(self, model: LanguageModel, seed: int) -> "ScoredESLearner":
@@ -105,7 +109,8 @@ class ScoredESLearner:
     def __init__(self, hyper: ScoredES, model: LanguageModel, seed: int) -> None:
         self._hyper, self._model, self._seed, self._spent = hyper, model, seed, 0.0
         self._scoring = Scoring(model.network, rows=hyper.micro_rows)
-        self._length = 1.0
+        self._shared = SharedContext(self._scoring) if hyper.context == "shared" else None
+        self._length = StepLength(self._scoring, episodes=hyper.kl_episodes, temperature=hyper.temperature)
         self._selected: list[str] | None = None
         self._settle(None)
 
@@ -184,7 +189,7 @@ class ScoredESLearner:
         return {
             "weights": self._weights.state_dict(),
             "guide": self._guide.state_dict(),
-            "length": self._length,
+            "length": self._length.factor,
             "selected": self._selected,
         }
 
@@ -193,7 +198,7 @@ class ScoredESLearner:
         self._settle(state["selected"])  # type: ignore[arg-type]
         self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
         self._weights.load_state_dict(state["weights"], self._guide.basis)  # type: ignore[arg-type]
-        self._length = float(state["length"])  # type: ignore[arg-type]
+        self._length.factor = float(state["length"])  # type: ignore[arg-type]
 
     def _select(self, actions: Actions, advantage_B: Tensor, share: float) -> Cost:
         """Choose the matrices that move from here on, by the gradient of these episodes."""
@@ -233,51 +238,44 @@ class ScoredESLearner:
             sigma=self._sigma(generation),
         )
         noise = self._guide.draw(key)
+        weight_BA = advantage_B[:, None] * actions.mask_BN.cpu()
+        if self._shared is None:
+            delta_N, share = self._by_episode(actions, weight_BA, scored_M, key, noise, step)
+        else:
+            clip = (hyper.clip_low, hyper.clip_high) if step else None
+            share = 1.0
+            delta_N = self._shared.deltas(
+                Task(
+                    actions=actions,
+                    advantage_BA=weight_BA,
+                    key=key,
+                    noise=noise,
+                    per_draw=hyper.scored_tokens,
+                    temperature=hyper.temperature,
+                    clip=clip,
+                )
+            )
+        weight_P, figures = member_weights(delta_N, key, hyper.clip_deviations)
+        combine = noise.small.combine if isinstance(noise, GuidedNoise) else noise.combine
+        gradient = PseudoGradient(combine, weight_P, share / (actions.rows * key.population))
+        figures["update_norm"] = self._weights.ascend(gradient, self._length.factor)
+        figures |= gradient.figures | {"dimensions": float(self._weights.dimensions)}
+        if hyper.kl_target is not None:
+            figures |= self._length.follow(actions, self._weights, hyper.kl_target * (step + 1))
+        return figures, noise.combine_flops
+
+    def _by_episode(
+        self, actions: Actions, weight_BA: Tensor, scored_M: Tensor, key: NoiseKey, noise: PopulationNoise, step: int
+    ) -> tuple[Tensor, float]:
+        """Let members score whole episodes; return the slope of an episode's mean score along each draw, and how many count."""
+        hyper = self._hyper
         row_NK = episodes_to_score(scored_M, actions.length_B.cpu(), key, hyper.scored_episodes)
-        weight_BA, base_B = advantage_B[:, None] * actions.mask_BN.cpu(), torch.zeros(actions.rows).double()
+        base_B = torch.zeros(actions.rows).double()
         if step or not hyper.antithetic:
-            logprob_BA = self._logprobs(actions, scored_M)
+            logprob_BA = self._scoring.unperturbed(actions, scored_M, temperature=hyper.temperature)
             old_BA = actions.old_logprob_BN.cpu().double() if step else logprob_BA
             weight_BA = score_weights(logprob_BA, old_BA, weight_BA, hyper.clip_low, hyper.clip_high)
             base_B = (weight_BA * logprob_BA).sum(1)
-        delta_N = deltas(
-            self._scoring, actions, weight_BA, row_NK, key, noise, temperature=hyper.temperature, base_B=base_B
-        )
-        weight_P, figures = member_weights(delta_N, key, hyper.clip_deviations)
-        combine = noise.small.combine if isinstance(noise, GuidedNoise) else noise.combine
-        gradient = PseudoGradient(combine, weight_P, len(scored_M) / (actions.rows * key.population))
-        figures["update_norm"] = self._weights.ascend(gradient, self._length)
-        figures |= gradient.figures | {"dimensions": float(self._weights.dimensions)}
-        if hyper.kl_target is not None:
-            figures |= self._keep_near(actions, hyper.kl_target * (step + 1))
-        return figures, noise.combine_flops
-
-    def _keep_near(self, actions: Actions, target: float) -> dict[str, float]:
-        """Take back of the last step what leads much too far, and set the next one's length."""
-        for correction in range(CORRECTIONS + 1):
-            kl = self._divergence(actions)
-            if kl <= TOO_FAR * target or correction == CORRECTIONS:
-                break
-            factor = max((target / kl) ** 0.5, LEAST_CHANGE / 2)
-            self._weights.shorten(factor)
-            self._length *= factor
-        figures = {"kl": kl, "scored/length": self._length}
-        self._length *= min(max((target / max(kl, 1e-12)) ** 0.5, LEAST_CHANGE), MOST_CHANGE)
-        return figures
-
-    def _logprobs(self, actions: Actions, row_M: Tensor) -> Tensor:
-        """Return (B, A), float64, of the unperturbed network at the sampling temperature; 0 for other rows."""
-        logprob_BA = torch.zeros(actions.mask_BN.shape, dtype=torch.float64)
-        for part in self._scoring.score(actions, row_M[:, None], temperature=self._hyper.temperature):
-            logprob_PA = part.logprob_PKN[:, 0].cpu().double()
-            logprob_BA[part.row_PK[:, 0], : logprob_PA.shape[1]] = logprob_PA
-        collectives.all_reduce([logprob_BA])
-        return logprob_BA
-
-    def _divergence(self, actions: Actions) -> float:
-        """Return the KL of the sampling policy from the present one, nats an episode, on some of all episodes (k3)."""
-        rows = min(KL_EPISODES, actions.rows)
-        some_M = torch.arange(rows) * actions.rows // rows
-        d_MA = (self._logprobs(actions, some_M) - actions.old_logprob_BN.cpu().double())[some_M]
-        d_MA = torch.where(actions.mask_BN.cpu()[some_M], d_MA, 0.0)
-        return float((d_MA.exp() - d_MA - 1).sum(1).mean())
+        temperature = hyper.temperature
+        delta_N = deltas(self._scoring, actions, weight_BA, row_NK, key, noise, temperature=temperature, base_B=base_B)
+        return delta_N, float(len(scored_M))

@@ -8,10 +8,11 @@ Shapes: P members, K rows a member, B = P K rows of a batch, T tokens, N actions
 right), M actions in a chunk, V vocabulary, D hidden size.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,6 +87,15 @@ class Scoring:
         for place_P in collectives.own_share(places.split(width)):
             yield from self._fitting(batch, row_PK, place_P)
 
+    def unperturbed(self, actions: Actions, row_M: Tensor, *, temperature: float) -> Tensor:
+        """Return the network's own log-probabilities of some rows' actions, (B, A), float64; 0 for other rows."""
+        logprob_BA = torch.zeros(actions.mask_BN.shape, dtype=torch.float64)
+        for part in self.score(actions, row_M[:, None], temperature=temperature):
+            logprob_PA = part.logprob_PKN[:, 0].cpu().double()
+            logprob_BA[part.row_PK[:, 0], : logprob_PA.shape[1]] = logprob_PA
+        collectives.all_reduce([logprob_BA])
+        return logprob_BA
+
     def _fitting(
         self, batch: Callable[[Tensor, Tensor], Tensor], row_PK: Tensor, place_P: Tensor
     ) -> Iterator[ScoredPart]:
@@ -117,20 +127,30 @@ class Scoring:
         perturbed: AbstractContextManager[None] = nullcontext()
         if noise is not None and members is not None:
             perturbed = noise.active([members[place] for place in place_P.tolist()], row_PK.shape[1])
-        positions = some.tokens_BT.numel()
-        predicted = some.mask_BN.numel() if self.by_head else positions
+        with perturbed:
+            return self.logprobs(some, temperature, noise=noise).view(*row_PK.shape, -1)
+
+    def charge(self, *, positions: int, predicted: int, noise: ForwardNoise | None) -> None:
+        """Count the operations of a pass. predicted: positions that go through the output head."""
         self._flops += self._forward_flops(positions=positions, predicted=predicted)
         if noise is not None:
             by_matrix = noise.flops_by_matrix
             self._flops += self._forward_flops.noise(by_matrix, positions=positions, predicted=predicted)
-        with perturbed:
-            logprob_BN = self._by_head(some, temperature) if self.by_head else self._by_logits(some, temperature)
-        zero = torch.zeros((), dtype=logprob_BN.dtype, device=logprob_BN.device)
-        return torch.where(some.mask_BN, logprob_BN, zero).view(*row_PK.shape, -1)
 
-    def _by_head(self, some: Actions, temperature: float) -> Tensor:
+    def logprobs(self, some: Actions, temperature: float, *, noise: ForwardNoise | None = None, **how: Any) -> Tensor:
+        """Run the network, as it is just now, on whole rows; return (B, N), 0 where there is no action.
+
+        noise: what it is perturbed by, to be charged for. how: further arguments of its `forward`, as those of a cache.
+        """
+        positions = some.tokens_BT.numel()
+        self.charge(positions=positions, predicted=some.mask_BN.numel() if self.by_head else positions, noise=noise)
+        how = how or {"use_cache": False}
+        logprob_BN = self._by_head(some, temperature, how) if self.by_head else self._by_logits(some, temperature, how)
+        return torch.where(some.mask_BN, logprob_BN, torch.zeros_like(logprob_BN))
+
+    def _by_head(self, some: Actions, temperature: float, how: Mapping[str, Any]) -> Tensor:
         """Score through the head. Causal attention never reads padding on the right, so no mask is needed."""
-        hidden_BTD = self.network.base_model(input_ids=some.tokens_BT, use_cache=False).last_hidden_state
+        hidden_BTD = self.network.base_model(input_ids=some.tokens_BT, **how).last_hidden_state
         token_BN = some.tokens_BT.gather(1, some.position_BN)
         before_BN = (some.position_BN - 1).clamp(min=0)
         rows_B1 = torch.arange(some.rows, device=before_BN.device)[:, None]
@@ -142,9 +162,9 @@ class Scoring:
             parts.append(chosen(log_probabilities(logits_BMV, temperature), token_BM))
         return torch.cat(parts, 1)
 
-    def _by_logits(self, some: Actions, temperature: float) -> Tensor:
+    def _by_logits(self, some: Actions, temperature: float, how: Mapping[str, Any]) -> Tensor:
         """Score by the network's own logits, for families that do more after their last hidden state than we know."""
-        logits_BTV = self.network(input_ids=some.tokens_BT, use_cache=False).logits
+        logits_BTV = self.network(input_ids=some.tokens_BT, **how).logits
         token_BN = some.tokens_BT.gather(1, some.position_BN)
         rows_B1 = torch.arange(some.rows, device=token_BN.device)[:, None]
         logits_BNV = logits_BTV[rows_B1, (some.position_BN - 1).clamp(min=0)]

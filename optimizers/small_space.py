@@ -17,9 +17,8 @@ from torch import Tensor, nn
 
 from evotext.noise import ParameterSpec
 from evotext.optimization.factory import OptimizerFactory
-from evotext.optimization.learning_rate import LearningRate
 from evotext.optimization.master_weights import NarrowWeights
-from evotext.optimization.schedules import Schedule
+from evotext.optimization.schedules import LearningRate, Schedule
 
 from .ascent import Ascent
 from .perturbations.basis import Basis

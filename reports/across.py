@@ -9,7 +9,6 @@ shown as a curve; they are many views of one task, so that they would outvote th
 over tasks, unless there are no other tasks.
 """
 
-import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +18,14 @@ import numpy as np
 from evotext.run_folder.record import Metric
 
 from .curves import Band
-from .searches import Searched, by_search, estimate_of, improvement_of, p_value_of
+from .searches import Searched, by_search, estimate_of
 from .statistics import (
     FEWEST_RUNS,
     Array,
     Estimate,
     performance_profile,
 )
-from .tasks import Duel, Task
+from .tasks import Duel, Task, duels_between
 
 FEWEST_VALUES = 3
 """Fewer values of an option do not make a curve."""
@@ -128,26 +127,9 @@ def overall_of(tasks: Sequence[Task], sweeps: Sequence[Sweep], metric: Metric, s
     return Overall(
         tasks=tuple(task.name for task in chosen),
         profiles=tuple(profiles),
-        duels=_duels(profiles, scores, seed),
+        duels=duels_between([(p.name, p.score) for p in profiles], scores, seed=seed),
         left_out=tuple(left_out),
     )
-
-
-def _duels(profiles: Sequence[Profile], scores: Mapping[str, Searched], seed: int) -> tuple[Duel, ...]:
-    pairs = list(itertools.combinations(profiles, 2))
-    duels = []
-    for x, y in pairs:
-        assert x.score.interval and y.score.interval, "three runs on each task have an interval"
-        duels.append(
-            Duel(
-                first=x.name,
-                second=y.name,
-                improvement=improvement_of(scores[x.name], scores[y.name], seed=seed),
-                p_value=p_value_of(scores[x.name], scores[y.name], seed=seed),
-                apart=x.score.interval[0] > y.score.interval[1],
-            )
-        )
-    return tuple(duels)
 
 
 def _profile(scores: Searched, seed: int) -> Band:

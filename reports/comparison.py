@@ -51,7 +51,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[RunRecord], *, metric: Metric | None, seed: int) -> Comparison:
-    """Sort, aggregate and check.
+    """Return the comparison of these runs: sorted, aggregated and checked.
 
     metric: None takes success, or the return if no run knows a success. seed: of the bootstrap, so that the same runs give the
     same report.

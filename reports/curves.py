@@ -82,7 +82,7 @@ def band_of(curves: Sequence[Curve], *, seed: int) -> Band:
 
 
 def value_at(band: Band, cost: float) -> tuple[float, float, float]:
-    """Score, low and high at a cost, carried forward; NaN outside the band's range or without an interval."""
+    """Return score, low and high at a cost, carried forward; NaN outside the band's range or without an interval."""
     nothing = float("nan")
     if not band.cost[0] <= cost <= band.cost[-1]:
         return nothing, nothing, nothing

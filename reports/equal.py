@@ -17,12 +17,13 @@ from evotext.run_folder.record import NAN, Metric, RunRecord
 
 from . import formats
 from .curves import curve_of
+from .reward_parts import parts_table
 from .searches import by_search, estimate_of
 from .sheets import Sheet
 from .tasks import Contestant, Task
 
 EQUAL: dict[Axis, str] = {"flops": "operations", "episodes": "episodes", "seconds": "seconds of training"}
-"""What is made equal, and its name."""
+"""The axes that are made equal, with their names."""
 LEVELS = (0.5, 0.9)
 NEVER = "never"
 
@@ -165,6 +166,7 @@ def searches_table(task: Task) -> Sheet | None:
 def sheets_of(task: Task, metric: Metric, *, seed: int) -> tuple[Sheet, ...]:
     """Return all tables of a task that stand beside its main one."""
     found = (
+        parts_table(task),
         searches_table(task),
         *equal_tables(task, metric, seed=seed),
         reach_table(task) if metric == "success" else None,

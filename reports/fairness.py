@@ -13,7 +13,7 @@ Groups = Mapping[str, Sequence[RunRecord]]
 
 # Equal weights, instances and decoding give equal shares of success; arithmetic on other devices moves them by less.
 SAME_START = 0.02
-# The last generation may not fit the budget, or may have longer episodes than expected: contestants may differ by this factor.
+# The last generation may not fit the budget, or have longer episodes than expected: contestants may differ by this factor.
 SAME_SPENDING = 1.1
 # Settings that are named or flagged elsewhere, or of no consequence to scores.
 _EXPECTED_TO_DIFFER = (

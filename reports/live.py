@@ -19,7 +19,7 @@ from . import formats
 from .figures import PALETTES
 
 WIDTH, HEIGHT, MARGIN = 640, 240, 36
-"""Of the picture, in its own units."""
+"""The picture's size, in its own units."""
 MOST_RUNS = 60
 """Curves in the picture: the newest runs."""
 SHOWN_RUNS, SHOWN_EPISODES = 3, 2

@@ -9,7 +9,7 @@ class Sheet:
 
     title: str
     note: str
-    """How to read it."""
+    """A hint on reading it."""
     heads: tuple[str, ...]
     """The first names the rows."""
     rows: tuple[tuple[str, ...], ...]

@@ -85,9 +85,9 @@ def resamples(runs: int, *, seed: int, count: int = RESAMPLES) -> NDArray[np.int
     return np.random.default_rng(seed).integers(0, runs, size=(count, runs))
 
 
-def interval_of(draws: Array, confidence: float = CONFIDENCE) -> Array:
+def interval_of(draws: Array) -> Array:
     """Return the percentile interval over the first axis, shape (2, ...)."""
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     interval: Array = np.quantile(draws, [tail, 1 - tail], axis=0)
     return interval
 

@@ -16,7 +16,7 @@ from evotext.run_folder.schema import INSTANCES
 
 from .axes import AXES
 from .curves import Band, band_of, curve_of
-from .searches import by_search, estimate_of, improvement_of, p_value_of
+from .searches import Searched, by_search, estimate_of, improvement_of, p_value_of
 from .statistics import (
     FEWEST_RUNS,
     Estimate,
@@ -198,24 +198,26 @@ def _mean(values: Sequence[float]) -> float:
 
 def duels_of(contestants: Sequence[Contestant], metric: Metric, seed: int) -> tuple[Duel, ...]:
     """Return every pair with enough runs, the better one first, the best pairs first; p values are not adjusted yet."""
-    ranked = sorted((c for c in contestants if c.after), key=lambda c: -c.after.value if c.after else 0.0)
-    pairs = [
-        (first, second)
-        for i, first in enumerate(ranked)
-        for second in ranked[i + 1 :]
-        if min(first.seeds, second.seeds) >= FEWEST_RUNS
-    ]
-    scores = {c.name: {"": by_search(c.counted, [run.after[metric] for run in c.counted])} for c in ranked}
+    enough = [c for c in contestants if c.seeds >= FEWEST_RUNS]
+    scores = {c.name: {"": by_search(c.counted, [run.after[metric] for run in c.counted])} for c in enough}
+    ranked = sorted(((c.name, c.after) for c in enough if c.after), key=lambda pair: -pair[1].value)
+    return duels_between(ranked, scores, seed=seed)
+
+
+def duels_between(
+    ranked: Sequence[tuple[str, Estimate]], scores: Mapping[str, Searched], *, seed: int
+) -> tuple[Duel, ...]:
+    """Return every pair of these, each of three runs or more; p values are not adjusted yet. ranked: the best first."""
     duels = []
-    for x, y in pairs:
-        assert x.after and x.after.interval and y.after and y.after.interval, "three runs have an interval"
+    for (first, ahead), (second, behind) in itertools.combinations(ranked, 2):
+        assert ahead.interval and behind.interval, "three runs have an interval"
         duels.append(
             Duel(
-                first=x.name,
-                second=y.name,
-                improvement=improvement_of(scores[x.name], scores[y.name], seed=seed),
-                p_value=p_value_of(scores[x.name], scores[y.name], seed=seed),
-                apart=x.after.interval[0] > y.after.interval[1],
+                first=first,
+                second=second,
+                improvement=improvement_of(scores[first], scores[second], seed=seed),
+                p_value=p_value_of(scores[first], scores[second], seed=seed),
+                apart=ahead.interval[0] > behind.interval[1],
             )
         )
     return tuple(duels)

@@ -40,7 +40,7 @@ class Tuning:
 
     @property
     def title(self) -> str:
-        """What was tuned on what, and by which search if it is not the first."""
+        """The algorithm, the task that it was tuned on, and the search if it is not the first."""
         return f"{self.algorithm} on {self.env}" + (f", search {self.search}" if self.search > 1 else "")
 
 

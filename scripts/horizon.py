@@ -31,7 +31,8 @@ from horizons import starts
 from evotext.cli import settings
 from evotext.cli.assembly import assembled
 from evotext.cli.composing import compose, compose_checked
-from evotext.cli.errors import ConfigError
+from evotext.cli.errors import ConfigError, configuration
+from evotext.cli.main import exit_with
 from evotext.reports import head_to_head
 from evotext.run_folder import names
 from evotext.run_folder.ending import ENDED_WELL, final_score
@@ -68,7 +69,8 @@ def main(words: list[str]) -> int:
     before = None
     for length in sorted(told.length):
         chosen = [f"env={told.env}", f"{told.option}={length}", "model=tiny"]
-        found = starts.start(place[length], chosen, before)
+        with configuration():
+            found = starts.start(place[length], chosen, before)
         print(f"start at {told.option}={length}: {json.dumps(found)}", flush=True)
         before = place[length]
 
@@ -155,10 +157,4 @@ def run(job: head_to_head.plan.Job) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:  # a ConfigError too
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with(lambda: main(sys.argv[1:]))

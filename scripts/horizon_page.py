@@ -16,6 +16,9 @@ import numpy as np
 from horizons import crossover
 from matplotlib.figure import Figure
 
+from evotext.cli import settings
+from evotext.cli.errors import ConfigError, configuration
+from evotext.cli.main import exit_with
 from evotext.reports import formats
 from evotext.run_folder.find import find_runs
 from evotext.run_folder.reader import read_run
@@ -32,13 +35,20 @@ COLUMNS = (
 Row = dict[str, object]
 
 
+class Settings(settings.Settings):
+    """Where the files go."""
+
+    out: Path = Path("docs/results")
+
+
 def main(words: list[str]) -> int:
-    """Write the files and print the tables; return the exit status. Raise ValueError for a folder without such runs."""
-    folders = [Path(word) for word in words if not word.startswith("out=")]
-    out = Path(next((word.removeprefix("out=") for word in words if word.startswith("out=")), "docs/results"))
+    """Write the files and print the tables; return the exit status. Raise ConfigError for a folder without such runs."""
+    told, others = settings.read(words, Settings, description=__doc__)
+    folders, out = [Path(word) for word in others], told.out
     if not folders:
-        raise ValueError("expected the folder of a study, got none; see --help")
-    studies = {folder.name: whole_seeds(table(runs_of(folder))) for folder in folders}
+        raise ConfigError("expected the folder of a study, got none; see --help")
+    with configuration():
+        studies = {folder.name: whole_seeds(table(runs_of(folder))) for folder in folders}
     out.mkdir(parents=True, exist_ok=True)
     with (out / "horizon.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, ("study", *COLUMNS), lineterminator="\n")
@@ -180,11 +190,4 @@ def draw(studies: dict[str, list[Row]], file: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(__doc__)
-        sys.exit(0)
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with(lambda: main(sys.argv[1:]))

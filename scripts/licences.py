@@ -20,6 +20,9 @@ REFUSED = r"GPL|General Public|Affero|SSPL|Commons Clause|Proprietary"
 KNOWN = {
     "zss": "BSD (in its repository; its metadata names none)",
     "chess": "GPL-3.0-or-later: comes with textarena, in the extra of that name alone; nothing here imports it",
+    "openai-harmony": "Apache-2.0 (its licence file; its metadata names none)",
+    "prime-pydantic-config": "Apache-2.0 (its licence file; its metadata names none)",
+    "protobuf-py-ext": "Apache-2.0 (as protobuf-py, from the same repository; its metadata names none)",
 }
 
 

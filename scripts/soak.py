@@ -19,27 +19,28 @@ from statistics import median
 
 import psutil
 
+from evotext.cli import settings
+from evotext.cli.errors import ConfigError
+from evotext.cli.main import exit_with
+from evotext.validation import PositiveInt
+
 TRAIN = Path(__file__).resolve().parent / "train.py"
 FEWEST = 10
 Look = dict[str, float]
 
 
+class Settings(settings.Settings):
+    """The settings of the check."""
+
+    out: Path
+    every: PositiveInt = 15
+
+
 def main(words: list[str]) -> int:
-    """Watch one run; return the exit status. Raise ValueError for what the user should change."""
-    options = {"out": "", "every": "15"}
-    passed_on = []
-    for word in words:
-        key, _, value = word.partition("=")
-        if key in options:
-            options[key] = value
-        else:
-            passed_on.append(word)
-    if not options["out"]:
-        raise ValueError("out: expected the run's folder, got nothing; see --help")
-    if not options["every"].isdecimal() or int(options["every"]) < 1:
-        raise ValueError(f"every: expected whole seconds of at least 1, got {options['every']!r}")
-    out = Path(options["out"])
-    looks = watch([sys.executable, str(TRAIN), *passed_on, f"hydra.run.dir={out}"], out, int(options["every"]))
+    """Watch one run; return the exit status. Raise ConfigError for what the user should change."""
+    told, passed_on = settings.read(words, Settings, description=__doc__)
+    out = told.out
+    looks = watch([sys.executable, str(TRAIN), *passed_on, f"hydra.run.dir={out}"], out, told.every)
     if looks is None:
         return 1
     found = verdict(looks)
@@ -82,13 +83,13 @@ def look(process: psutil.Process, folder: Path, seconds: float) -> Look:
 
 
 def verdict(looks: list[Look]) -> Look:
-    """Compare the later half of the run with the one before, without the first tenth. Raise ValueError for too few looks.
+    """Compare the later half of the run with the one before, without the first tenth. Raise ConfigError for too few looks.
 
     Memory is compared by medians, since it moves within a generation; of handles and threads the most counts.
     """
     settled = looks[len(looks) // 10 :]
     if len(settled) < FEWEST:
-        raise ValueError(
+        raise ConfigError(
             f"expected a run of at least {FEWEST + 2} looks, got {len(looks)}; take a longer one or every=1"
         )
     early, late = settled[: len(settled) // 2], settled[len(settled) // 2 :]
@@ -109,13 +110,4 @@ def verdict(looks: list[Look]) -> Look:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(__doc__)
-        sys.exit(0)
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with(lambda: main(sys.argv[1:]))

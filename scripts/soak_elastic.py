@@ -27,12 +27,25 @@ from typing import Any
 import psutil
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from evotext.cli import settings
+from evotext.cli.main import exit_with
+from evotext.validation import NonNegativeInt, PositiveInt
+
 TRAIN = Path(__file__).resolve().parent / "train.py"
 # A lost node is noticed within seconds, and nobody waits long for more to come.
 RENDEZVOUS = "is_host=0,last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3"
 PATIENCE = 600.0
-# What a record says of time, machines and who sampled.
+# Keys of a record that speak of time, machines and who sampled.
 TIMED = ("seconds", "processes/", "flops")
+
+
+class Settings(settings.Settings):
+    """The settings of the check."""
+
+    out: Path
+    kills: PositiveInt = 20
+    most: PositiveInt = 3
+    seed: NonNegativeInt = 0
 
 
 class Nodes:
@@ -133,18 +146,9 @@ def disturb(nodes: Nodes, kills: int, most: int, chance: random.Random) -> dict[
 
 
 def main(words: list[str]) -> int:
-    """Run both; return the exit status. Raise ValueError for what the user should change."""
-    options = {"out": "", "kills": "20", "most": "3", "seed": "0"}
-    passed_on = []
-    for word in words:
-        key, _, value = word.partition("=")
-        if key in options:
-            options[key] = value
-        else:
-            passed_on.append(word)
-    if not options["out"]:
-        raise ValueError("out: expected a folder, got nothing; see --help")
-    out = Path(options["out"]).resolve()
+    """Run both; return the exit status. Raise ConfigError for what the user should change."""
+    told, passed_on = settings.read(words, Settings, description=__doc__)
+    out = told.out.resolve()
     out.mkdir(parents=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     alone = subprocess.run([sys.executable, str(TRAIN), *passed_on, f"hydra.run.dir={out / 'alone'}"])  # noqa: S603
@@ -154,7 +158,7 @@ def main(words: list[str]) -> int:
     try:
         nodes.add()
         nodes.wait(lambda: nodes.lines() > 1)
-        counts = disturb(nodes, int(options["kills"]), int(options["most"]), random.Random(int(options["seed"])))  # noqa: S311
+        counts = disturb(nodes, told.kills, told.most, random.Random(told.seed))  # noqa: S311
         early = nodes.completed()
         nodes.wait(nodes.completed)
     finally:
@@ -174,13 +178,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] in (["-h"], ["--help"]):
-        print(__doc__)
-        sys.exit(0)
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    exit_with(lambda: main(sys.argv[1:]))

@@ -52,7 +52,7 @@ def rastrigin(x_BD: Tensor) -> Tensor:
     return (x_BD.square() - 10 * torch.cos(2 * math.pi * x_BD) + 10).sum(1)
 
 
-# Where the search begins, in every coordinate.
+# The search begins here, in every coordinate.
 FUNCTIONS: dict[str, tuple[Function, float]] = {
     "sphere": (sphere, 1.0),
     "Rosenbrock": (rosenbrock, 0.0),

@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`seed`: of the first weights and of all draws of a test that asserts that something is learned."""
+    """Give tests of learning a `seed`, for the first weights and all draws."""
     if metafunc.definition.get_closest_marker("learning"):
         metafunc.parametrize("seed", range(metafunc.config.getoption("seeds")))
 

@@ -160,7 +160,7 @@ def test_a_runs_folder_knows_nothing_of_what_runs(file: Path) -> None:
 
 
 def test_reports_and_run_folders_load_no_torch() -> None:
-    """Whatever they import brings it in neither."""
+    """Nothing that they import brings it in either."""
     files = [*(ROOT / "reports").rglob("*.py"), *(ROOT / "evotext" / "run_folder").rglob("*.py")]
     modules = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
     code = "import importlib, sys\n" + "".join(f"importlib.import_module({name!r})\n" for name in sorted(modules))
@@ -181,7 +181,7 @@ def circle(imported: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def test_no_modules_import_each_other() -> None:
-    """Whether at once or later: an import within a function hides a circle and does not end it."""
+    """Imports within functions count: they hide a circle and do not end it."""
     modules = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in [*MODULES, *COMMANDS]}
     modules = {name: file for name, file in modules.items() if file.stem != "__init__"}
     imported = {
@@ -274,7 +274,7 @@ def settings_named(source: str) -> list[str]:
 
 
 def test_library_code_does_not_know_where_it_stands_in_a_configuration() -> None:
-    """It names its argument; the command line puts the place before it. A command that is shown to the user has to have it."""
+    """Library code names its argument; the command line puts the place before it. Advice to the user has the place."""
     aware = {
         "evotext/api/tune.py",
         "evotext/api/words.py",

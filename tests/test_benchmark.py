@@ -20,6 +20,7 @@ EXPECTED = {
     "memory": [
         "peak_over_plain_generation",
         "peak_over_plain_generation/adam",
+        "peak_over_plain_generation/adafactor",
         "peak_over_plain_generation/scored_es",
         "peak_over_plain_generation/grpo",
         "peak_over_plain_generation/ppo",
@@ -90,7 +91,7 @@ def test_a_mistake_is_one_line(
 def test_a_suite_that_does_not_fit_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """And what was measured before is on disk by then."""
+    """Earlier measurements are on disk by then."""
     from evotext.commands.benchmarks import memory, update
     from evotext.commands.benchmarks.figures import Figure, Setting, figure
 

@@ -15,7 +15,7 @@ from tests.scripts_in_process import status_of
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 # Environments of other packages, which have their own say.
-OTHERS = ("gym", "reasoning_gym", "textarena", "dataset", "gsm8k", "math500", "openenv")
+OTHERS = ("gym", "reasoning_gym", "textarena", "dataset", "gsm8k", "math500", "openenv", "verifiers")
 GROUPS = {
     group: [f"{group}={file.stem}" for file in sorted((CONF / group).glob("*.yaml")) if file.stem not in OTHERS]
     for group in ("adapter", "algorithm", "env", "budget", "pruner", "stopper")

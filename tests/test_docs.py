@@ -62,6 +62,12 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_imports_is_there_once_installed(page: Path) -> None:
+    """The folders' short names are a clone's alone."""
+    assert re.findall(rf"^(?:from|import) (?:{'|'.join(FOLDERS[1:5])})\b.*", page.read_text(), re.MULTILINE) == []
+
+
 def test_what_is_not_there_is_found() -> None:
     assert missing("`evotext/runner/loop.py::Run.resume` and `evotext/types.py`") == []
     assert missing("`evotext/nothing.py` and `evotext/runner/loop.py::Run.walk`") == [

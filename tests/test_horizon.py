@@ -90,7 +90,7 @@ def test_pages_read_scores_at_equal_episodes_and_leave_out_seeds_that_are_not_wh
 
 @pytest.mark.slow
 def test_a_start_has_the_success_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a band that a small, hardly trained model is in anyway; and a second call finds it."""
+    """The band is one that a small, hardly trained model is in anyway; a second call finds the start."""
     monkeypatch.setattr(starts, "BASE_STEPS", 2)
     monkeypatch.setattr(starts, "DECIDE", 16)
     monkeypatch.setattr(starts, "CENTRE", 0.0)

@@ -163,7 +163,7 @@ print(envs.__name__, envs.__spec__.name)
     [("import envs", "envs"), ("import evotext.envs", "evotext.envs"), ("import evotext, envs", "evotext.envs")],
 )
 def test_both_names_of_a_part_are_one_module_in_a_clone(first: str, name: str) -> None:
-    """Whichever comes first, from the repository's root."""
+    """From the repository's root, both names mean one module, whichever comes first."""
     assert run(sys.executable, "-W", "error", "-c", BOTH_NAMES.format(first=first), cwd=ROOT) == f"{name} {name}\n"
 
 

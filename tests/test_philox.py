@@ -59,7 +59,7 @@ def test_normals_are_normal() -> None:
 
 
 def test_normals_do_not_depend_on_what_is_drawn_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit: alone, among other streams, for some indices only, in chunks of any size."""
+    """Numbers agree bit for bit: alone, among other streams, for some indices only, in chunks of any size."""
     streams = [(stream_id(Purpose.WEIGHT_NOISE, i), range(count)) for i, count in enumerate([5, 12, 1, 64])]
     together = normals(3, 4, INDEX, streams)
     for (stream, places), expected in zip(streams, together, strict=True):
@@ -100,7 +100,7 @@ def test_stream_ids_are_unique() -> None:
 
 
 def test_many_normals_are_normal_and_a_function_of_their_key_alone() -> None:
-    """Whatever is drawn beside them; another seed, stream, generation or index gives other, uncorrelated numbers."""
+    """They do not depend on what is drawn beside them; another seed, stream, generation or index gives uncorrelated numbers."""
     cpu = torch.device("cpu")
     numbers = many_normals(3, 5, 2, torch.arange(50), 4000, cpu)
     for index in (0, 49):

@@ -45,7 +45,7 @@ class Server:
                     pass
 
             def log_message(self, *_: Any) -> None:
-                """Nothing."""
+                """Print nothing."""
 
         self.http = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/v1"

@@ -25,7 +25,7 @@ from evotext.distributed import collectives
 from evotext.distributed.ownership import owners
 from evotext.rollouts.collector import Collector
 from evotext.types import RolloutPlan, Sampling
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import EPISODES, ended, run_to_the_end, small_starting_model, together
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -34,7 +34,7 @@ def test_a_warm_up_rises_evenly_and_is_followed_by_the_whole_value(kind: type[Li
 
 @pytest.mark.parametrize("kind", [Linear, Cosine])
 def test_by_the_budget_only_its_share_counts(kind: type[Linear | Cosine]) -> None:
-    """The same path as by a hundred generations, whichever generation it is."""
+    """The path is that over a hundred generations, whichever generation it is."""
     by_budget = kind(generations=None, end=0.2, warm_up=0)
     by_generations = kind(generations=100, end=0.2, warm_up=0)
     for g in (0, 10, 50, 99, 100, 130):

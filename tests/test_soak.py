@@ -1,4 +1,4 @@
-"""The soak run's verdict on what it saw, and the script once, for seconds."""
+"""The soak run's verdict on made-up looks, and the script's parts on processes of a second."""
 
 import json
 import subprocess
@@ -40,7 +40,7 @@ def test_too_few_looks_are_no_verdict() -> None:
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [([], "out: expected the run's folder"), (["out=x", "every=0"], "every: expected whole seconds")],
+    [([], "out: expected a value"), (["out=x", "every=0"], "every: expected a number of at least 1")],
 )
 def test_mistakes_are_one_line(words: list[str], message: str) -> None:
     done = subprocess.run([sys.executable, ROOT / "scripts" / "soak.py", *words], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Nodes that come and go: what the soak script does twenty times, once; and what a restarted group finds."""
+"""Nodes that come and go: one round of what the soak script does twenty times, and what a restarted group finds."""
 
 import sys
 from datetime import timedelta
@@ -41,7 +41,7 @@ def test_a_node_that_joins_and_one_that_is_killed_do_not_change_the_result(
 
 
 def begin(folder: Path, *words: str) -> None:
-    """Leave what a run leaves that was killed."""
+    """Leave the files that a killed run leaves."""
     (folder / ".hydra").mkdir(parents=True)
     listed = "".join(f"- {word}\n" for word in words)
     (folder / ".hydra" / "overrides.yaml").write_text(listed)

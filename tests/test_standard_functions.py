@@ -18,7 +18,7 @@ def script(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_each_function_is_least_where_it_says(script) -> None:
-    """0 at its optimum and more around it."""
+    """Each function is 0 at its optimum and greater around it."""
     for name, least in (("sphere", 0.0), ("Rosenbrock", 1.0), ("Rastrigin", 0.0)):
         function, _ = script.FUNCTIONS[name]
         point = torch.full((1, 6), least, dtype=torch.float64)
@@ -28,7 +28,7 @@ def test_each_function_is_least_where_it_says(script) -> None:
 
 
 def test_every_strategy_and_cma_go_down_on_the_sphere(script) -> None:
-    """From 12 to less than a twentieth of it in 2,000 evaluations; the same seed gives the same value."""
+    """The value falls from 12 to less than a twentieth of that in 2,000 evaluations; the same seed gives the same value."""
     settings = {"shape": [4, 3], "evaluations": 2000, "population": 20, "sigma": 0.1, "end": 0.01}
     config = OmegaConf.create(settings)
     for name, strategy in script.STRATEGIES.items():

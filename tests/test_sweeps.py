@@ -100,7 +100,7 @@ def test_the_end_of_a_sweep_says_how_to_compare_it(
     started: str,
     command: str,
 ) -> None:
-    """In the way that this command was started."""
+    """The hint names the way in which this command was started."""
     monkeypatch.setattr(sys, "argv", [started])
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
@@ -114,7 +114,7 @@ def test_the_end_of_a_sweep_says_how_to_compare_it(
 def test_a_sweep_says_how_long_the_rest_takes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After each run but the last, where one follows the other; not after a single run."""
+    """It is told after each run but the last, where one follows the other; not after a single run."""
     now = iter([100.0, 160.0, 220.0, 400.0])
     monkeypatch.setattr("evotext.cli.sweeps.time.monotonic", lambda: next(now))
     GlobalHydra.instance().clear()
@@ -190,7 +190,7 @@ def test_the_recipe_for_recall_sweeps_its_delay() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["joblib", "submitit_local"])
 def test_a_launcher_runs_every_job_and_names_each_that_fails(sweep: Sweep, name: str) -> None:
-    """In other processes: one job with a bad setting, one that raises in the middle, in batches of two."""
+    """Jobs run in other processes, in batches of two: one has a bad setting, one raises in the middle."""
     needs(name)
     done = sweep(f"hydra/launcher={name}", "seed=x,1,13,2", "hydra.sweeper.max_batch_size=2")
     folder = sweep.folder / "sweep"
@@ -206,7 +206,7 @@ def test_a_launcher_runs_every_job_and_names_each_that_fails(sweep: Sweep, name:
 
 @pytest.mark.slow
 def test_optuna_searches_for_the_greatest(sweep: Sweep) -> None:
-    """On validation instances."""
+    """Trials are judged on validation instances."""
     needs("optuna")
     words = ("hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=8", "x=interval(-2,3)")
     done = sweep(*words)

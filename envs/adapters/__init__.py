@@ -18,6 +18,7 @@ for _name, _entry, _greatest in (
     ("TextArena", "textarena:TextArena", 1.0),
     ("Dataset", "dataset:Dataset", 1.0),
     ("OpenEnv", "openenv:OpenEnv", None),
+    ("Verifiers", "verifiers:Verifiers", None),
 ):
     gymnasium.register(
         id=f"evotext/{_name}-v0",

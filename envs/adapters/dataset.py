@@ -12,14 +12,11 @@ from evotext.library import optional
 from evotext.validation import checked
 
 from ..checkers import CHECKERS
-from ..prompts import SHARES, divided
 from ..spaces import FreeText
 from ..text_env import RenderMode, chosen_split
-from .rows import Row, rows_of
+from .rows import Row, rows_of, shared_out
 
 CheckerName = Literal["exact", "number", "choice", "contains", "regex", "math"]
-LEAST = 1 + len(SHARES)
-"""Different questions: one for each split."""
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -125,7 +122,7 @@ class Dataset(gymnasium.Env[str, str]):
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """How a row becomes an item."""
+    """Turns a row into an item."""
 
     question: str
     answer: str
@@ -163,23 +160,7 @@ def _shared_out(rows: _Rows, held_out: _Rows | None, columns: Columns) -> Mappin
     """Return the items of each split; made once for all environments of a task."""
     items = [_item(number, row, columns, "") for number, row in enumerate(rows.rows, 1)]
     test = [_item(n, row, columns, " of the test split") for n, row in enumerate(held_out.rows if held_out else (), 1)]
-    held = {item.question for item in test}
-    questions = {item.question for item in items} - held
-    if len(questions) < LEAST or (held_out and not test):
-        raise ValueError(
-            f"path: expected at least {LEAST} different questions besides those of a test split, and some in that, got "
-            f"{len(questions)} and {len(held)}; add rows"
-        )
-    parts = {split: set(part) for split, part in divided(list(questions)).items()}
-    if held_out is None:
-        test = [item for item in items if item.question in parts["test"]]
-    else:
-        parts["train"] |= parts["test"]
-    return {
-        "train": [item for item in items if item.question in parts["train"]],
-        "validation": [item for item in items if item.question in parts["validation"]],
-        "test": test,
-    }
+    return shared_out(items, test if held_out else None, lambda item: item.question, "path")
 
 
 def _item(number: int, row: Row, columns: Columns, where: str) -> Item:

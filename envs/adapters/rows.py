@@ -2,15 +2,20 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evotext.library import optional
 
+from ..prompts import SHARES, divided
+
 LOCAL = (".jsonl", ".csv", ".parquet")
 Row = Mapping[str, Any]
+LEAST = 1 + len(SHARES)
+"""Different rows: one for each split."""
+Item = TypeVar("Item")
 
 
 def rows_of(path: str, subset: str | None, split: str) -> tuple[Row, ...]:
@@ -85,3 +90,29 @@ def _from_hub(path: str, subset: str | None, split: str) -> tuple[Row, ...]:
             f"path: expected a file ending in {', '.join(LOCAL)} or a dataset on the Hub with the split {split!r}, "
             f"got {path!r}: {type(error).__name__}: {line}"
         ) from error
+
+
+def shared_out(
+    items: Sequence[Item], held_out: Sequence[Item] | None, content: Callable[[Item], str], key: str
+) -> Mapping[str, Sequence[Item]]:
+    """Return the items of each split; those of equal content are in one.
+
+    held_out: the test split, whose items are left out of the others; None divides `items` into three, by their hashes.
+    Raise ValueError, which begins with the key, for too few different ones.
+    """
+    by_content = [(content(item), item) for item in items]
+    test = [(content(item), item) for item in held_out or ()]
+    held = {found for found, _ in test}
+    left = {found for found, _ in by_content} - held
+    if len(left) < LEAST or (held_out is not None and not test):
+        raise ValueError(
+            f"{key}: expected at least {LEAST} different questions besides those of a test split, and some in that, got "
+            f"{len(left)} and {len(held)}; add rows"
+        )
+    parts = {split: set(part) for split, part in divided(list(left)).items()}
+    if held_out is None:
+        test = [(found, item) for found, item in by_content if found in parts["test"]]
+    else:
+        parts["train"] |= parts["test"]
+    splits = {split: [item for found, item in by_content if found in parts[split]] for split in ("train", "validation")}
+    return splits | {"test": [item for _, item in test]}

@@ -29,7 +29,7 @@ from evotext.runner.callbacks import Callback, Callbacks
 from evotext.runner.loop import Run
 from evotext.runner.preflight import check_keep, check_split, choose_device, prepare_torch, rows_at_once
 
-# Seconds that the processes of a group which torchrun has lost may take to notice.
+# Seconds that the processes of a lost torchrun group may take to notice.
 LEAVING = 60.0
 
 

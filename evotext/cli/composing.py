@@ -30,7 +30,7 @@ class Composed:
     """A configuration with Hydra's own, which says how it came about."""
 
     config: DictConfig
-    """What a command gets."""
+    """The configuration that a command gets."""
     hydra: DictConfig
     """One key, `hydra`, with everything below it."""
 

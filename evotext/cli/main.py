@@ -4,7 +4,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,8 +57,13 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
 
 def run(command: str, words: Sequence[str]) -> NoReturn:
     """Run a command of COMMANDS with its words, and exit. Each is a module of `evotext.commands` with a `main`."""
+    exit_with(lambda: importlib.import_module(f"evotext.commands.{command.replace('-', '_')}").main(list(words)))
+
+
+def exit_with(main: Callable[[], int | None]) -> NoReturn:
+    """Exit with the status that `main` returns; for a mistake in the configuration with a line about it."""
     try:
-        status = importlib.import_module(f"evotext.commands.{command.replace('-', '_')}").main(list(words))
+        status = main()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         status = BAD_CONFIGURATION

@@ -21,8 +21,7 @@ _Read = TypeVar("_Read")
 MOST_CHANGES = 5
 # Settings that may change on resuming: how long, where and how fast, not what is computed. A dot at the end: all below.
 RESUMABLE = ("budget.limit", "checkpoint.", "device", "threads", "rows", "algorithm.update", "debug", "phase", "draw")
-# Settings that let code other than the project's run. A run's folder may come from anywhere, so its own word for it does
-# not count: they have to be given again.
+# Settings that let code other than the project's run. A run's folder may come from anywhere, so they have to be given again.
 LEAVE = ("allow_custom_targets", "trust_remote_code")
 
 

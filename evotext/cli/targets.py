@@ -5,7 +5,6 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Set
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,23 +13,18 @@ from evotext.cli.errors import ConfigError, configuration
 from evotext.cli.messages import near, no_value, one_line, shown, unknown_key
 from evotext.folders import SHORT_NAMES, is_own
 
-# Where a `_target_` may point without permission: configuration is data, and data should not reach every class.
+# Modules that a `_target_` may name without permission: configuration is data, and data should not reach every class.
 TRUSTED = ("evotext", *SHORT_NAMES, "torch.optim")
 # Keys that are not arguments: Hydra's own, and the values that a head-to-head tries.
 _RESERVED = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_", "_search_"}
 
 
-def build(config: DictConfig, path: str, given: Mapping[str, object] = MappingProxyType({})) -> Any:
-    """Make the object that the keys at `path` describe, its parts first. Raise ConfigError for whatever is wrong with them.
-
-    given: objects that take the place of some keys' values.
-    """
+def build(config: DictConfig, path: str) -> Any:
+    """Make the object that the keys at `path` describe, its parts first. Raise ConfigError for whatever is wrong with them."""
     node = OmegaConf.select(config, path)
     if not isinstance(node, DictConfig) or "_target_" not in node:
         raise ConfigError(f"{path}: expected a group of keys with a _target_, got {shown(node)}")
-    values = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(values, dict)
-    return _make({**values, **given}, path)
+    return _make(OmegaConf.to_container(node, resolve=True), path)
 
 
 def task_at(config: DictConfig, key: str, value: object) -> Any:

@@ -23,7 +23,7 @@ class Root:
     keys: frozenset[str]
     """Its own keys and its groups."""
     choices: Mapping[str, str | None]
-    """What fills each group; None of one that may stay without."""
+    """The choice that fills each group; None for a group that may stay empty."""
 
     @property
     def groups(self) -> frozenset[str]:

@@ -33,7 +33,7 @@ WEYL_0, WEYL_1 = 0x9E3779B9, 0xBB67AE85
 ROUNDS = 10
 STREAM_BITS = 24
 # Blocks computed at once: the working set stays in a CPU's second-level cache.
-CHUNK_BLOCKS = 1 << 15
+CHUNK_BLOCKS = 1 << 14
 
 
 class Purpose(IntEnum):

@@ -16,10 +16,10 @@ from rich.console import Console
 from evotext.distributed import collectives
 
 DType = Literal["auto", "float32", "bfloat16"]
-ROWS = 256  # of a decode step on a CPU
+ROWS = 256  # rows of a decode step on a CPU
 TRIES = 5
 SECONDS_A_TRY = 0.005
-# Processors with the instructions gain a factor of 3 and more, those without lose as much: nothing is near this.
+# Processors with the instructions gain a factor of 3 and more, those without lose as much: neither comes near this bound.
 WORTH_IT = 1.5
 
 

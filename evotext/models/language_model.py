@@ -44,7 +44,7 @@ class LanguageModel:
     adapter: "Adapter | None" = None
     """The adapter in the network, if there is one; then its weights alone have `requires_grad`."""
     sharding: Sharding | None = None
-    """How the network is divided over processes; None: each has all of it."""
+    """The division of the network over processes; None: each has all of it."""
     parts: Parts = field(default_factory=Parts)
     """The parts of its weights that this process holds, where several hold it together (`evotext.models.tensor_parallel`)."""
 

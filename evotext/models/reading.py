@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from evotext.models.attention_mask import as_read_by
 from evotext.models.cached_layers import cache_key, is_recurrent, keeps_keys
 
 
@@ -62,3 +61,15 @@ class Reading:
         new_T1 = slot_S[start:, None]
         mask_BTS = (valid_BS[:, None] & (slot_S <= new_T1)) | (slot_S == new_T1)
         return as_read_by(self._network, mask_BTS[:, None])
+
+
+def as_read_by(network: PreTrainedModel, may_read_B1TS: Tensor) -> Tensor:
+    """Return the mask for this network: most select by it, eager attention adds it to its scores.
+
+    Masks of four dimensions are taken by transformers as they are, whatever the model.
+    """
+    if network.config._attn_implementation != "eager":
+        return may_read_B1TS
+    return torch.zeros_like(may_read_B1TS, dtype=network.dtype).masked_fill_(
+        ~may_read_B1TS, torch.finfo(network.dtype).min
+    )

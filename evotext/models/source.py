@@ -10,7 +10,7 @@ from evotext.models.chat import ChatFormat
 from evotext.models.language_model import LanguageModel
 
 Parallel = Literal["tensor", "fsdp"] | None
-"""How a model is divided over the processes of a run; None: each has all of it."""
+"""The way in which a model is divided over the processes of a run; None: each has all of it."""
 
 
 def loading_device(parallel: str | None, device: torch.device) -> torch.device:
@@ -27,7 +27,7 @@ class Outline:
     context_length: int
     """Longest conversation in tokens."""
     config: PreTrainedConfig | None = None
-    """Of its network, from which `evotext plan` forecasts; None: no forecast is made."""
+    """The network's configuration, from which `evotext plan` forecasts; None: no forecast is made."""
 
 
 class ModelSource(Protocol):

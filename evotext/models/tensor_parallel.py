@@ -35,7 +35,7 @@ _BY_INPUTS = {"rowwise": False, "rowwise_split_input": True, "rowwise_rep": True
 _BY_VOCABULARY = "embedding_rowwise"
 _WHOLE = {"replicate", "replicated_with_grad_allreduce"}
 _EACH_ALL = {"colwise": "colwise_gather_output", "rowwise": "rowwise_split_input"}
-"""Of an attention block whose heads cannot be shared out: each process computes all of it, with divided weights."""
+"""The styles for an attention block whose heads cannot be shared out: each process computes all of it, with divided weights."""
 _MAKES_KEYS = ("k_proj", "qkv_proj", "query_key_value")
 
 

@@ -25,7 +25,7 @@ from evotext.models.source import Outline, Parallel
 from evotext.models.warm_up import warm_up
 from evotext.validation import NonNegativeInt, PositiveFloat, PositiveInt, checked
 
-# The demonstrations are part of the cache's key through this many of them.
+# This many demonstrations enter the cache's key.
 FINGERPRINT_DEMONSTRATIONS = 256
 
 
@@ -129,12 +129,10 @@ class TinyModel:
 
 @contextmanager
 def _progress(steps: int) -> Iterator[Callable[[int, float], None]]:
-    console = Console(stderr=True)
+    console, title = Console(stderr=True), "warming up the built-in model for this task (once, then cached)"
     columns = (TextColumn("[bold]{task.description}"), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         if not console.is_terminal:
-            console.print("warming up the built-in model for this task (once, then cached)")
-        task = bar.add_task(
-            "warming up the built-in model for this task (once, then cached)", total=steps, loss=float("nan")
-        )
+            console.print(title)
+        task = bar.add_task(title, total=steps, loss=float("nan"))
         yield lambda done, loss: bar.update(task, completed=done, loss=loss)

@@ -36,7 +36,7 @@ def check_runs(network: PreTrainedModel) -> None:
         cache, of_one = (DynamicCache(config=network.config.get_text_config()) for _ in range(2))
         long_V, short_V = _together(network, reading, cache)
         alone_1T = _ids(network, LONG)
-        # By steps, too: where they round differently than a whole prompt, bfloat16 shows it.
+        # In steps as well: where steps round otherwise than a whole prompt does, bfloat16 shows it.
         alone_1TV = _step_by_step(network, reading, alone_1T, torch.ones_like(alone_1T, dtype=torch.bool), of_one)
         short_alone_V = _logits(network, _ids(network, SHORT))[0, -1]
         fits = _alike(long_V, alone_1TV[0, -1], far) and _alike(short_V, short_alone_V, far)

@@ -1,4 +1,4 @@
-"""Schedules of hyperparameters: factors of a base value, by the share of the budget that is spent or by generations.
+"""Schedules of hyperparameters and learning rates: factors of a base value, by the share of the budget or by generations.
 
 By the share of the budget a schedule ends where the run does, whatever the budget's unit. A budget in seconds then makes a run
 that cannot be repeated to the bit; schedules that count generations make equal runs of equal settings.
@@ -7,6 +7,8 @@ that cannot be repeated to the bit; schedules that count generations make equal 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+
+import torch
 
 from evotext.validation import NonNegativeFloat, PositiveInt, checked
 
@@ -65,3 +67,23 @@ class Cosine(_Ramp):
 
     def _factor(self, progress: float) -> float:
         return self._end + (1.0 - self._end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class LearningRate:
+    """A torch optimizer's learning rates: each group's own times the schedule's factor. schedule: None keeps the rates."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule | None = None) -> None:
+        self._optimizer, self._schedule = optimizer, schedule
+        self._base = [float(group["lr"]) for group in optimizer.param_groups]
+
+    def follow(self, generation: int, spent: float) -> None:
+        """Set the rates of this generation. spent: share of the budget before it."""
+        if self._schedule is not None:
+            factor = self._schedule(generation, spent)
+            for group, base in zip(self._optimizer.param_groups, self._base, strict=True):
+                group["lr"] = base * factor
+
+    @property
+    def now(self) -> float:
+        """The present rate of the first group."""
+        return float(self._optimizer.param_groups[0]["lr"])

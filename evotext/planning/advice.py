@@ -11,7 +11,10 @@ from evotext.planning.work import Noise, Work
 FEW_ROWS = 32
 MICRO_ROWS = (32, 8, 1)
 LORA_RANK = 8
-SCORED = f"algorithm=scored_es algorithm.narrow_weights=stochastic rows={FEW_ROWS} algorithm.micro_rows={FEW_ROWS}"
+SCORED = (
+    "algorithm=scored_es algorithm/perturbation=guided algorithm.population=512 algorithm.narrow_weights=stochastic "
+    f"rows={FEW_ROWS} algorithm.micro_rows={FEW_ROWS}"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ def _can_be_held_together(work: Work) -> bool:
 
 
 def _scored(work: Work) -> Work:
-    """Return scored ES on as many episodes, as conf/algorithm/scored_es.yaml has it but for its masters."""
+    """Return scored ES on as many episodes, without masters, in whose guided noise's small space the optimizer's state is."""
     noise = Noise(kind="guided", members=512, antithetic=False, vectors=False, directions=16, tokens=32)
     few = min(work.rollouts.at_once, FEW_ROWS)
     return replace(

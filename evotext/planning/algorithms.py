@@ -11,6 +11,7 @@ KINDS: dict[str, Literal["low_rank", "full_rank", "guided"]] = {
     "LowRank": "low_rank",
     "FullRank": "full_rank",
     "Guided": "guided",
+    "Local": "low_rank",  # as many numbers, of which half are read and not drawn
 }
 KNOWN = ("EvolutionStrategy", "ScoredES", "GRPO", "PPO", "SFT")
 
@@ -80,6 +81,7 @@ def work_of(
             noise=noise(algorithm),
             micro_rows=algorithm["micro_rows"],
             steps=algorithm["steps"],
+            single_tokens=algorithm["scored_tokens"] if algorithm["context"] == "shared" else 0,
             **shared,
         )
     ppo, grouped = name == "PPO", name == "GRPO"
@@ -116,7 +118,7 @@ def noise(algorithm: Mapping[str, Any]) -> Noise:
         members=algorithm["population"],
         antithetic=algorithm["antithetic"],
         rank=perturbation.get("rank", 1),
-        vectors=perturbation["vectors"] == "full",
+        vectors=perturbation.get("vectors") == "full",
         directions=perturbation.get("directions", 0),
         tokens=perturbation.get("tokens", 0),
     )

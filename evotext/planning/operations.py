@@ -35,10 +35,11 @@ def operations(shape: Shape, work: Work) -> Operations:
     combining = 2 * work.noise.draws * shape.parameters * (1 if work.noise.kind == "full_rank" else work.noise.rank)
     if work.family == "es":
         return Operations(rollouts=acting, update=combining)
-    scored = work.noise.members * rollouts.conversation
-    scoring = (
-        2 * (shape.trunk * scored + head * work.noise.members * written) + noise_operations(shape, work.noise) * scored
-    )
+    scored = work.noise.members * (work.single_tokens or rollouts.conversation)
+    predicted = work.noise.members * (work.single_tokens or written)
+    scoring = 2 * (shape.trunk * scored + head * predicted) + noise_operations(shape, work.noise) * scored
+    if work.single_tokens:  # the contexts, at most of all episodes
+        scoring += 2 * rollouts.rows * (shape.trunk * rollouts.conversation + head * written)
     return Operations(rollouts=acting, update=work.steps * (scoring + combining))
 
 

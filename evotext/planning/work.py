@@ -81,6 +81,8 @@ class Work:
     checkpointing: bool = False
     steps: int = 1
     """Passes over each row in training (gradient), or members' passes (scored)."""
+    single_tokens: int = 0
+    """Tokens that each member scores in contexts which all share (scored); 0: members run whole episodes."""
     adapter_rank: int = 0
     """Of LoRA, beside frozen weights; 0: the weights themselves move."""
     plays: bool = True

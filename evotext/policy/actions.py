@@ -25,7 +25,7 @@ class Actions:
     length_B: Tensor
     """Real tokens of each row."""
     position_BN: Tensor
-    """Where each action stands in the conversation; 0 where the mask is False."""
+    """Position of each action in the conversation; 0 where the mask is False."""
     mask_BN: Tensor
     """True for actions, False for padding."""
     turn_BN: Tensor

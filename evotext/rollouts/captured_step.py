@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from evotext.models.attention_mask import as_read_by
+from evotext.models.reading import as_read_by
 from evotext.rollouts.kv_layer import RowLayer
 from evotext.rollouts.row_cache import RowCache
 
-# Plain steps with the same rows before a recording, which takes the time of some: short answers stay unrecorded,
+# Plain steps with the same rows before a recording, which itself takes the time of several: short answers stay unrecorded,
 # whatever their limit.
 STEPS_BEFORE = 4
 

@@ -53,7 +53,7 @@ class Collector:
         """The rows that the memory has turned out to hold; at most `rows`."""
         self.waiting = 0.0
         """Share of the last collection's time that processes waited, on average, for the slowest."""
-        # Others wait in the middle of a pass that breaks off: memory that runs out is an error then.
+        # When a pass breaks off, other processes wait in the middle of it: running out of memory is then an error.
         self._in_step = model.parts.divided or (
             model.sharding is not None and model.sharding.rollout_weights == "layers"
         )
@@ -84,11 +84,9 @@ class Collector:
             for rows in shares[collectives.share()]:
                 for batch in self._run(plan, rows, tasks[rows[0]]):
                     done += batch.episodes
-                    env_seconds, flops, steps = (
-                        env_seconds + batch.env_seconds,
-                        flops + batch.flops,
-                        steps + batch.env_steps,
-                    )
+                    env_seconds += batch.env_seconds
+                    flops += batch.flops
+                    steps += batch.env_steps
                     del batch  # its cache goes before the next one's comes
             busy = time.perf_counter() - begin
         own = self._trajectories(plan, sorted(done, key=lambda episode: episode.row), task)

@@ -59,7 +59,7 @@ class Levels:
         self.max_new_tokens = max(part.max_new_tokens for part in self.parts)
         self.max_turns = max(part.max_turns for part in self.parts)
         self.successes, self.episodes = [0.0] * len(levels), [0.0] * len(levels)
-        """Of each level, less the older they are."""
+        """Successes and episodes of each level; older ones count for less."""
 
     @property
     def estimates(self) -> list[float]:
@@ -81,10 +81,6 @@ class Levels:
         levels = self.levels_of(instances)
         by_level = [level.of(instances) for level in self.levels]
         return [by_level[level][i] for i, level in enumerate(levels)]
-
-    def names(self, instances: Sequence[int]) -> list[str]:
-        """Return the name of each instance's task in a mixture."""
-        return self.measured.names(instances)
 
     def learn(self, batch: Trajectories) -> dict[str, float]:
         """Take in what a generation's episodes say of their levels; return success and share of each level for the log."""

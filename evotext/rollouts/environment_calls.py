@@ -43,7 +43,7 @@ class Step:
     terminated: bool
     truncated: bool
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Of the reward, by name; empty if it has none."""
+    """Parts of the reward by name; empty if it has none."""
 
 
 # Calls that may hang at first before we stop waiting for an environment.
@@ -142,9 +142,8 @@ class EnvironmentCalls:
                 yield EnvironmentFault(ending, kind, attempt.error)
 
     def _attempted(self, call: Callable[[], object]) -> Attempt:
-        return attempted(
-            partial(self._limited, call)
-        )  # around the limit, which may ring when the call has just returned
+        # Around the limit, which may ring when the call has just returned.
+        return attempted(partial(self._limited, call))
 
     def _limited(self, call: Callable[[], object]) -> object:
         with self._limit:

@@ -60,10 +60,11 @@ class Mixture:
         """Return the task of each instance (environment seed)."""
         return [self.parts[i] for i in drawn(instances, list(self.shares.values()), Purpose.TASKS)]
 
-    def names(self, instances: Sequence[int]) -> list[str]:
-        """Return the name of each instance's task."""
-        names = list(self.shares)
-        return [names[i] for i in drawn(instances, list(self.shares.values()), Purpose.TASKS)]
+
+def names_of(task: Task, instances: Sequence[int]) -> list[str]:
+    """Return the name in `shares` of each instance's task; nothing for a single task."""
+    names, weights = list(task.shares), list(task.shares.values())
+    return [names[i] for i in drawn(instances, weights, Purpose.TASKS)] if names else []
 
 
 def drawn(instances: Sequence[int], weights: Sequence[float], purpose: Purpose) -> list[int]:
@@ -89,7 +90,7 @@ def in_proportion(task: Task, first: Callable[[int], Sequence[int]], count: int)
     while len(chosen) < count:
         looked_at, chosen, left = 2 * looked_at, [], dict(wanted)
         candidates = first(looked_at)
-        for instance, name in zip(candidates, task.names(candidates), strict=True):
+        for instance, name in zip(candidates, names_of(task, candidates), strict=True):
             if left[name]:
                 chosen.append(instance)
                 left[name] -= 1

@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable, Mapping
 
 KEY = "reward_parts"
-"""Of a step's `info`."""
+"""The key in a step's `info`."""
 Parts = Mapping[str, float]
 """Values by name."""
 BATCH = "score_batch"
 """The part that an environment is paid with others at once."""
-# What every tracker takes as part of a metric's name.
+# Every tracker accepts this as part of a metric's name.
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 

@@ -9,6 +9,9 @@ import math
 import torch
 from torch import Tensor
 
+BLOCK = 128
+"""Scores among which the greatest is searched for by its place."""
+
 
 def choose_tokens(
     logits_BV: Tensor,
@@ -24,12 +27,14 @@ def choose_tokens(
     Temperature 0 takes the most probable token (log-probability then at temperature 1); otherwise `uniform_B`, float64
     in [0, 1), picks from softmax(logits / temperature), truncated to the tokens that `min_p` and then `top_p` keep.
     """
+    if temperature == 0.0:
+        token_B = greatest(logits_BV)
+        if not logprobs:
+            return token_B, None
     scores_BV = logits_BV.float()
     if temperature not in (0.0, 1.0):
         scores_BV = scores_BV / temperature
-    if temperature == 0.0:
-        token_B = scores_BV.argmax(-1)
-    else:
+    if temperature != 0.0:
         assert uniform_B is not None
         scores_BV = truncated(scores_BV, top_p, min_p)
         cdf_BV = scores_BV.softmax(-1).cumsum_(-1)
@@ -43,6 +48,22 @@ def choose_tokens(
     if not logprobs:
         return token_B, None
     return token_B, scores_BV.gather(1, token_B[:, None])[:, 0] - scores_BV.logsumexp(-1)
+
+
+def greatest(scores_BV: Tensor) -> Tensor:
+    """Return the place (B,) of the greatest score: the first of equal ones, or of NaN.
+
+    On a CPU torch searches for a maximum's place many times as slowly as for its value, so that the value says where to search.
+    """
+    whole = scores_BV.shape[1] // BLOCK * BLOCK
+    if scores_BV.device.type != "cpu" or not whole:
+        return scores_BV.argmax(-1)
+    greatest_of_blocks = [scores_BV[:, :whole].unflatten(1, (-1, BLOCK)).amax(-1)]
+    if whole < scores_BV.shape[1]:
+        greatest_of_blocks.append(scores_BV[:, whole:].amax(-1, keepdim=True))
+    block_B1 = torch.cat(greatest_of_blocks, 1).argmax(-1, keepdim=True)
+    place_BW = (block_B1 * BLOCK + torch.arange(BLOCK)).clamp_(max=scores_BV.shape[1] - 1)
+    return place_BW[:, 0] + scores_BV.gather(1, place_BW).argmax(-1)
 
 
 def truncated(scores_BV: Tensor, top_p: float, min_p: float) -> Tensor:

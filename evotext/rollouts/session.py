@@ -236,7 +236,7 @@ class Session:
         start, width = state.cache.length, real_BT.shape[1]
         state.valid_BS[:, start : start + width] = real_BT
         seen_B = self._position_N[rectangle.row_B]
-        own_B = rectangle.real_B  # a filling copy has no say in where its row stands
+        own_B = rectangle.real_B  # a filling copy does not decide where its row stands
         self._position_N[rectangle.row_B[own_B]] = (seen_B + real_BT.sum(-1))[own_B]
         computed = {"positions": real_BT.numel(), "predicted": real_BT.shape[0]}
         self.flops += self._forward_flops(**computed) + self._forward_flops.noise(self._noise_flops, **computed)

@@ -11,7 +11,7 @@ from evotext.validation import NonNegativeInt, PositiveFloat, PositiveInt, check
 
 
 class Task(Protocol):
-    """What episodes are of: a task, or several (`evotext.rollouts.mixture`), each instance being one task's."""
+    """The source of episodes: a task, or several (`evotext.rollouts.mixture`), each instance belonging to one of them."""
 
     @property
     def name(self) -> str:
@@ -51,9 +51,6 @@ class Task(Protocol):
 
     def of(self, instances: Sequence[int]) -> list["TextTask"]:
         """Return the task of each instance (environment seed)."""
-
-    def names(self, instances: Sequence[int]) -> list[str]:
-        """Return the name in `shares` of each instance's task; empty for a single task."""
 
 
 def single(task: Task) -> "TextTask":
@@ -113,10 +110,6 @@ class TextTask:
     def of(self, instances: Sequence[int]) -> list["TextTask"]:
         """Return this task for each instance."""
         return [self] * len(instances)
-
-    def names(self, instances: Sequence[int]) -> list[str]:
-        """Return nothing: there is one task."""
-        return []
 
     def environments(self, count: int) -> list[gymnasium.Env[str, str]]:
         """Return `count` environments, made once and used again: each episode resets its own."""

@@ -25,12 +25,12 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What became of a call."""
+    """The outcome of a call."""
 
     reply: object = None
-    """What it returned."""
+    """Its return value."""
     error: BaseException | None = None
-    """What it raised instead."""
+    """The exception that it raised instead."""
 
 
 def attempted(call: Call) -> Attempt:
@@ -96,9 +96,8 @@ class Threads:
         if stack := thread.stack():
             error.add_note(f"in a thread that was here:\n{stack}")
         thread.interrupt()
-        self._abandoned.append(
-            thread
-        )  # and interrupted again, should the code swallow the error (a bare `except:` does)
+        # Interrupted again later, should the code swallow the error (a bare `except:` does).
+        self._abandoned.append(thread)
         return error
 
 

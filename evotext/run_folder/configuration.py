@@ -1,11 +1,10 @@
 """The command and configuration of a run, as Hydra recorded them in its folder."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from evotext.run_folder import names
 
@@ -15,27 +14,9 @@ Hyperparameter = float | int | str | bool
 _LEFT_OUT = (
     *("device", "threads", "rows", "debug", "resume", "allow_custom_targets", "checkpoint", "tracker", "phase", "draw"),
 )
-# Values that a head-to-head tries are not settings of a run.
+# The values that a head-to-head tries, which are not settings of a run.
 _SEARCH = "_search_"
 _GROUPS = ("algorithm", "env", "model", "adapter", "budget")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """The command that started a run."""
-
-    overrides: list[str]
-    """Its words, without those for Hydra itself."""
-    hydra_overrides: list[str]
-    """Those for Hydra itself."""
-    config_folders: list[str]
-    """Folders of configurations that its flags named."""
-    config_name: str
-    """The primary configuration's name."""
-
-
-class _Overrides(BaseModel):
-    hydra: list[str]
 
 
 class _Source(BaseModel):
@@ -43,37 +24,35 @@ class _Source(BaseModel):
     provider: str
 
 
-class _Runtime(BaseModel):
-    config_sources: list[_Source]
+class Start(BaseModel):
+    """The command that started a run."""
 
+    overrides: list[str]
+    """Its words, without those for Hydra itself."""
+    hydra_overrides: list[str] = Field(validation_alias=AliasPath("hydra", "overrides", "hydra"))
+    """Those for Hydra itself."""
+    config_sources: list[_Source] = Field(validation_alias=AliasPath("hydra", "runtime", "config_sources"))
+    """Where Hydra looked for configurations."""
+    config_name: str = Field(validation_alias=AliasPath("hydra", "job", "config_name"))
+    """The primary configuration's name."""
 
-class _Job(BaseModel):
-    config_name: str
-
-
-class _Hydra(BaseModel):
-    overrides: _Overrides
-    runtime: _Runtime
-    job: _Job
+    @property
+    def config_folders(self) -> list[str]:
+        """Folders of configurations that its flags named."""
+        return [source.path for source in self.config_sources if source.provider == "command-line"]
 
 
 def read_start(folder: Path) -> Start:
     """Return how the run was started. Raise OSError if a file is not there, ValueError naming one that is damaged."""
-    words, hydra = read_yaml(folder, names.OVERRIDES), _mapping(read_yaml(folder, names.HYDRA_CONFIG)).get("hydra")
+    words, hydra = read_yaml(folder, names.OVERRIDES), read_yaml(folder, names.HYDRA_CONFIG)
     if not isinstance(words, list):
         raise ValueError(f"{folder / names.HYDRA / names.OVERRIDES}: expected a list of words")
     try:
-        found = _Hydra.model_validate(hydra)
+        return Start.model_validate({**_mapping(hydra), "overrides": list(map(str, words))})
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, ("hydra", *first["loc"])))
+        place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{folder / names.HYDRA / names.HYDRA_CONFIG}: {place}: {first['msg']}") from error
-    return Start(
-        overrides=[str(word) for word in words],
-        hydra_overrides=found.overrides.hydra,
-        config_folders=[source.path for source in found.runtime.config_sources if source.provider == "command-line"],
-        config_name=found.job.config_name,
-    )
 
 
 def read_yaml(folder: Path, name: str) -> object:

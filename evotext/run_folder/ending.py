@@ -6,7 +6,7 @@ from pathlib import Path
 from evotext.run_folder.reader import read_summary
 from evotext.run_folder.record import RunRecord
 
-# A run did what it was to do: it was completed, or a pruner ended it.
+# Statuses of a run that did what it was to do: it was completed, or a pruner ended it.
 ENDED_WELL = ("completed", "pruned")
 
 

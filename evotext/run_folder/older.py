@@ -2,9 +2,9 @@
 
 from typing import Any
 
-# A trial of tuning was known by the seed that no other run had.
+# Trials of tuning had a seed that no other run had.
 _SEED_OF_TRIALS = 1_000_003
-# The split was the end of a sentence.
+# The split stood at the end of a sentence.
 _ON_VALIDATION = " on validation instances"
 
 

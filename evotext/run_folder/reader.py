@@ -7,20 +7,21 @@ empty. Text is stripped of control characters and shortened, since it ends up on
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evotext.run_folder import names
 from evotext.run_folder.at_budget import at_budget
 from evotext.run_folder.configuration import choices, leaves, read_yaml
 from evotext.run_folder.cost import AXES, COSTS, EVALUATION, EVALUATION_COSTS
 from evotext.run_folder.older import phase_by_seed
-from evotext.run_folder.record import NAN, EpisodeSample, EvaluationPoint, RunRecord
+from evotext.run_folder.record import NAN, EpisodeSample, EvaluationPoint, Metric, RunRecord
 from evotext.run_folder.retention import read_retention
-from evotext.run_folder.schema import EpisodesLine, Line, Phase, Summary, TrainingEpisode
+from evotext.run_folder.schema import EpisodesLine, Line, Phase, Summary, TaskRecord, TrainingEpisode
 from evotext.run_folder.text import clean, clean_lines
 
 LONGEST_EPISODE = 4000
 MOST_SETTINGS = 1000
+PARTS = "eval/reward/"
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -45,7 +46,7 @@ def read_run(folder: Path) -> RunRecord:
     measured = known.eval
     after, compared_at = at_budget(
         points,
-        {"success": _figure(measured.success_after), "return": _figure(measured.return_after)},
+        _scores(measured, "after"),
         unit=unit,
         limit=limit,
         spent=_figure(known.budget.spent),
@@ -63,22 +64,16 @@ def read_run(folder: Path) -> RunRecord:
         budget_unit=unit,
         budget_limit=limit,
         budget_spent=_figure(known.budget.spent),
-        before={"success": _figure(measured.success_before), "return": _figure(measured.return_before)},
+        before=_scores(measured, "before"),
         after=after,
-        best={"success": _figure(measured.success_best), "return": _figure(measured.return_best)},
+        best=_scores(measured, "best"),
         best_generation=measured.best_generation,
         saved_generation=known.saved_generation,
         compared_at=compared_at,
         passes_before=dict(sorted(measured.pass_at_before.items())),
         passes_after=dict(sorted(measured.pass_at_after.items())),
-        by_task_before={
-            clean(name): {"success": _figure(own.success_before), "return": _figure(own.return_before)}
-            for name, own in measured.by_task.items()
-        },
-        by_task_after={
-            clean(name): {"success": _figure(own.success_after), "return": _figure(own.return_after)}
-            for name, own in measured.by_task.items()
-        },
+        by_task_before={clean(name): _scores(own, "before") for name, own in measured.by_task.items()},
+        by_task_after={clean(name): _scores(own, "after") for name, own in measured.by_task.items()},
         eval_episodes=_figure(measured.episodes),
         decoding=clean(measured.decoding),
         split=measured.split or "",
@@ -178,6 +173,11 @@ def _read_points(folder: Path, problems: list[str]) -> tuple[tuple[EvaluationPoi
             cost={axis: _figure(getattr(line, axis)) for axis in AXES},
             score={"success": _figure(line.success), "return": _figure(line.mean_return)},
             spent=_figure(line.spent),
+            parts={
+                clean(key.removeprefix(PARTS)): mean
+                for key, value in line.__pydantic_extra__.items()
+                if key.startswith(PARTS) and (mean := _number(clean(value))) == mean
+            },
         )
     points: list[EvaluationPoint] = []
     for _, point in sorted(by_generation.items()):
@@ -250,6 +250,13 @@ def _setting_word(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return clean(value) or "?"
+
+
+def _scores(measured: TaskRecord, when: Literal["before", "after", "best"]) -> dict[Metric, float]:
+    return {
+        "success": _figure(getattr(measured, f"success_{when}")),
+        "return": _figure(getattr(measured, f"return_{when}")),
+    }
 
 
 def _figure(value: float | None) -> float:

@@ -26,6 +26,8 @@ class EvaluationPoint:
     """Scores by metric; NaN where the line does not say."""
     spent: float = NAN
     """Share of the budget; NaN where the line, of an older version, does not say."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Means of the named parts of the reward; empty where they have no names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,7 @@ class RunRecord:
     """Scores of the best measurement."""
     best_generation: int | None = None
     saved_generation: int | None = None
-    """Whose weights are in `model/`; None where the run does not say."""
+    """The generation whose weights are in `model/`; None where the run does not say."""
     compared_at: float = NAN
     """The amount spent then: the budget's limit, or everything where that is not known."""
     passes_before: Mapping[int, float] = field(default_factory=dict)
@@ -98,7 +100,7 @@ class RunRecord:
     """Evaluations in order of generation."""
     samples: tuple[EpisodeSample, ...] = ()
     retention: Retention | None = None
-    """What it unlearned, if that was measured."""
+    """Its effect on other tasks, if that was measured."""
     problems: tuple[str, ...] = ()
     """Everything wrong with the files, in words."""
 

@@ -1,4 +1,4 @@
-"""What a run unlearned: the record under `retention` in `evaluation.json`, which `evotext evaluate retention=[...]` writes."""
+"""The record under `retention` in `evaluation.json`, which `evotext evaluate retention=[...]` writes: what a run unlearned."""
 
 import json
 from pathlib import Path

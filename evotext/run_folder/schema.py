@@ -94,7 +94,7 @@ class BudgetRecord(Record):
 
 
 class TaskRecord(Record):
-    """Scores on one of several tasks, before training and at the end; null as in `EvaluationRecord`."""
+    """Scores on a task before training and at the end; null where there was none, or where the task knows no success."""
 
     return_before: Number | None = None
     return_after: Number | None = None
@@ -102,16 +102,12 @@ class TaskRecord(Record):
     success_after: Share | None = None
 
 
-class EvaluationRecord(Record):
-    """Measurements before training and at the end; null where there was none, or where the task knows no success."""
+class EvaluationRecord(TaskRecord):
+    """All measurements of a run."""
 
-    return_before: Number | None = None
-    return_after: Number | None = None
-    success_before: Share | None = None
-    success_after: Share | None = None
     return_best: Number | None = None
     success_best: Share | None = None
-    """Of the best measurement: the greatest of several, and so too good where they chose what was saved."""
+    """Success of the best measurement: the greatest of several, and so too good where they chose what was saved."""
     best_generation: Count | None = None
     episodes: Count | None = None
     decoding: str | None = None
@@ -155,11 +151,11 @@ class Summary(Record):
     evaluation_faults: dict[str, Count] = Field(default_factory=dict)
     """The same of measured episodes."""
     saved_generation: Count | None = None
-    """Whose weights are in `model/`: the last, or that of the best measurement (`keep=best`)."""
+    """The generation whose weights are in `model/`: the last, or that of the best measurement (`keep=best`)."""
     dropped_generations: Count | None = None
     resumes: Count | None = None
     notes: list[str] = Field(default_factory=list)
-    """What the user was told that bears on the result."""
+    """Lines that the user was told and that bear on the result."""
     processes: Count | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     device: str | None = None
@@ -198,7 +194,7 @@ class TrainingEpisode(Record):
     """A line of `episodes.jsonl` with an episode of training."""
 
     split: Literal["train"] = "train"
-    """What tells it from an `EpisodesLine`."""
+    """Distinguishes it from an `EpisodesLine`."""
     generation: Count | None = None
     """Generations finished with the one that it is of."""
     instance: Count | None = None
@@ -206,13 +202,13 @@ class TrainingEpisode(Record):
     group: Count | None = None
     """Episodes with the same number answer the same instance."""
     member: Count | None = None
-    """Of the population; null without one."""
+    """The member of the population that it ran as; null without one."""
     episode_return: Number | None = None
     reward_parts: dict[str, Number] = Field(default_factory=dict)
     """The named parts of its return; empty if they have no names."""
     advantage: Number | None = None
-    """What the episode counted for in the update; null where it was left out, or is an ES's."""
+    """The weight of the episode in the update; null where it was left out, or where an ES is trained."""
     fitness: Number | None = None
-    """What its member counted for, after shaping; null where the algorithm is no ES."""
+    """The weight of its member in the update, after shaping; null where the algorithm is no ES."""
     text: str = ""
-    """What was said and answered, and the figures."""
+    """The dialogue and the figures, for people to read."""

@@ -5,30 +5,31 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from evotext.types import Cost
-from evotext.validation import PositiveFloat, checked
+from evotext.validation import PositiveFloat, checked_record
 
-# Generations in a row without an update that end a run whose budget is in updates.
+# This many generations in a row without an update end a run whose budget is in updates.
 MOST_IDLE = 100
 
-# What the next generation takes is foretold by so many of the latest.
+# The next generation's cost is predicted from this many of the latest.
 LATEST = 4
-# Of the limit: amounts that differ by less are equal.
+# Amounts that differ by less than this share of the limit are equal.
 _ROUNDING = 1e-9
 
 Unit = Literal["episodes", "generated_tokens", "flops", "seconds", "updates"]
 
 
 class Taken(NamedTuple):
-    """What one generation took, in the unit of a budget."""
+    """The part of a budget that one generation took, in the budget's unit."""
 
     rows: int
-    """Of its plan."""
+    """Rows of its plan."""
     by_rows: float
-    """What is in proportion to them."""
+    """The amount that grows in proportion to the rows."""
     besides: float
     """The rest."""
 
 
+@checked_record
 class Budget:
     """The most that a run may spend on training; evaluation is not charged.
 
@@ -39,9 +40,8 @@ class Budget:
     limit: the amount.
     """
 
-    @checked
-    def __init__(self, *, unit: Unit, limit: PositiveFloat) -> None:
-        self.unit, self.limit = unit, limit
+    unit: Unit
+    limit: PositiveFloat
 
     def spent(self, cost: Cost) -> float:
         """Return how much of the unit this cost is."""
@@ -52,7 +52,7 @@ class Budget:
         return self.spent(cost) / self.limit
 
     def generations(self, cost: Cost, generation: int) -> float:
-        """How many generations the whole budget holds if all cost as much as these. cost: of so many."""
+        """Return how many generations the whole budget holds if all cost as much as those so far. cost: theirs in all."""
         return generation / self.fraction(cost) if self.spent(cost) else math.inf
 
     def taken(self, rows: int, rollouts: Cost, update: Cost, *, update_is_fixed: bool) -> Taken:
@@ -64,7 +64,7 @@ class Budget:
         return Taken(rows, whole - besides, besides)
 
     def rows_left(self, cost: Cost, latest: Sequence[Taken]) -> float:
-        """How many rows the next generation can have, by the dearest of the latest ones; infinity where nothing is known.
+        """Return how many rows the next generation can have, by the dearest of the latest; infinity where nothing is known.
 
         Below 0: what is left holds not even a generation without rows. cost: of the run so far.
         """

@@ -23,7 +23,7 @@ from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.run_state import RunState
 from evotext.runner.summary import device_name, versions
 
-# Dropped generations in a row that end a run: the next one would be dropped too.
+# This many dropped generations in a row end a run: the next one would be dropped too.
 MOST_DROPPED = 10
 
 

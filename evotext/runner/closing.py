@@ -11,9 +11,9 @@ NO_SIGNAL = (
     "nothing was learned: in every generation all answers got the same reward; make the task easier, explore more "
     "(a higher temperature, with ES a larger sigma), or look at what is answered in episodes.jsonl"
 )
-# More than this share of the budget too much, or too little, makes a comparison unfair.
+# Overshooting a budget, or leaving some of it, by more than this share makes a comparison unfair.
 OVERSHOT = UNSPENT = 0.1
-# Generations after which it is known how many a budget holds.
+# After this many generations it is known how many a budget holds.
 TELLING = 3
 
 
@@ -23,8 +23,9 @@ def few_generations(at: RunState, budget: Budget, *, wanted: int, over: bool) ->
     held = budget.generations(at.cost, at.generation)
     if not told or held >= wanted:
         return ""
+    many = f"about {held:.0f} generation{'s' * (held >= 1.5)}" if held >= 1 else "less than one generation"
     return (
-        f"warning: the budget holds about {held:.0f} generations, and this algorithm wants {wanted} or more; raise "
+        f"warning: the budget holds {many}, and this algorithm wants {wanted} or more; raise "
         "budget.limit or lower population or prompts"
     )
 

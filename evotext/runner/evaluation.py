@@ -3,17 +3,19 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
 
 from evotext.distributed.exchange import first_of_each_kind
 from evotext.keys.instances import held_out_instances, validation_instances
 from evotext.rollouts.collector import Collector
-from evotext.rollouts.mixture import in_proportion
+from evotext.rollouts.mixture import in_proportion, names_of
 from evotext.rollouts.task import Task, TextTask
 from evotext.run_folder.schema import INSTANCES, EvaluationSplit
 from evotext.runner.faults import fault_counts
 from evotext.runner.pass_at_k import pass_at_k
-from evotext.types import Cost, Fault, RolloutPlan, Sampling, Trajectories
+from evotext.types import Cost, Fault, RolloutPlan, Sampling, Trajectories, Transcript
 from evotext.validation import MinP, NonNegativeFloat, NonNegativeInt, PositiveInt, TopP, checked
 
 SAMPLED_TEMPERATURE = 1.0
@@ -40,7 +42,7 @@ def score_of(batch: Trajectories, rows: Sequence[int] | slice = slice(None)) -> 
 
 def scores_by_task(batch: Trajectories, task: Task) -> dict[str, Score]:
     """Return the scores of each task of a mixture that the batch has rows of; empty for a single task."""
-    names = task.names(batch.plan.instances)
+    names = names_of(task, batch.plan.instances)
     rows = {name: [row for row, own in enumerate(names) if own == name] for name in task.shares}
     return {name: score_of(batch, own) for name, own in rows.items() if own}
 
@@ -59,9 +61,9 @@ class Evaluation:
     """Tokens that the policy wrote in an episode, on average."""
     cost: Cost
     """The cost of the measurement, sampled answers included; it is not charged to the budget."""
-    trajectories: Trajectories | None = None
-    """The episodes themselves, without the sampled ones; None once the measurement has been read back from a checkpoint."""
-    pass_at: Mapping[int, float] = field(default_factory=dict)
+    transcripts: tuple[Transcript, ...] = ()
+    """A few of the episodes as text; none once the measurement has been read back from a checkpoint."""
+    pass_at: Annotated[Mapping[int, float], BeforeValidator(dict)] = field(default_factory=dict)
     """pass@k of sampled answers by k; empty unless they were asked for."""
     sampled_return: float | None = None
     """Mean return of the sampled answers."""
@@ -157,7 +159,7 @@ class Evaluator:
             success=score.success,
             mean_tokens=batch.cost.generated_tokens / self.episodes,
             cost=cost,
-            trajectories=batch,
+            transcripts=batch.transcripts,
             pass_at=pass_at,
             sampled_return=sampled_return,
             reward_parts={name: float(part_B.mean()) for name, part_B in batch.reward_parts.items()},

@@ -24,21 +24,20 @@ from evotext.runner.checkpointer import Checkpointer
 from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.closing import closing_lines, few_generations, outcome
 from evotext.runner.divergence import EPISODES, StartingPolicy
+from evotext.runner.episodes_as_text import readable, training_sample
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.faults import fault_counts, first_seen, listed
 from evotext.runner.memory import forget_peak_memory
 from evotext.runner.metrics import evaluation_metrics, generation_metrics
 from evotext.runner.progress import RunProgress
 from evotext.runner.pruner import NoPruner, Pruner
-from evotext.runner.readable import readable
 from evotext.runner.run_state import RunState
 from evotext.runner.stop import STOPPED_BY_SIGNALS, stop_on_signals
 from evotext.runner.stopper import NoStopper, Stopper
 from evotext.runner.summary import summarise
-from evotext.runner.training_sample import training_sample
 from evotext.types import Fault, Outcome, RolloutPlan
 
-# Generations with nothing but faults of the environment that end a run.
+# This many generations with nothing but faults of the environment end a run.
 MOST_BROKEN = 2
 
 
@@ -50,7 +49,7 @@ class Run:
     names: of `algorithm`, `env`, `model` in the records. checkpointing: when checkpoints are written. Process 0 alone writes.
     phase: `tuning` for a trial that chooses hyperparameters. pruner: ends a run of a sweep that falls behind.
     stopper: ends one that no longer improves. keep: which weights become `model/`, those of the best measurement or the last.
-    sample_every: so many generations apart a few training episodes are recorded; 0: never.
+    sample_every: generations between two records of a few training episodes; 0: never.
     callbacks: of the caller's, who may end the run. progress: whether to say anything while it goes on.
     """
 
@@ -207,7 +206,7 @@ class Run:
         at.cost = at.cost + batch.cost + update
         at.took(self._budget.taken(len(plan.instances), batch.cost, update, update_is_fixed=report.cost_is_fixed))
         at.generation += 1
-        # A shortened generation is the last: what it leaves would make ever smaller ones, whose steps are as long as any.
+        # A shortened generation is the last: the rest would make ever smaller ones, whose steps are as long as any.
         if plan is not whole or not self._has_room(plan):
             at.full = self._budget.limit
         if note := few_generations(at, self._budget, wanted=plan.generations_wanted, over=self._over):
@@ -257,12 +256,11 @@ class Run:
         assert self._start is not None
         divergence, cost = self._start.divergence()
         self._tell_faults(evaluation.fault_examples, progress)
-        self._at.measured(replace(evaluation, trajectories=None, fault_examples=()))
+        self._at.measured(replace(evaluation, transcripts=(), fault_examples=()))
         self._at.evaluation_cost += cost
         self._log("eval", evaluation_metrics(evaluation, spent=self._fraction, divergence=divergence))
-        episodes = evaluation.trajectories.transcripts if evaluation.trajectories else ()
         for tracker in self._trackers:
-            tracker.log_transcripts(self._at.generation, [readable(episode) for episode in episodes])
+            tracker.log_transcripts(self._at.generation, [readable(episode) for episode in evaluation.transcripts])
         progress.evaluation(self._fraction, evaluation, self._at.cost, self._at.fault_share)
 
     def _tell_faults(self, examples: Sequence[Fault], progress: RunProgress) -> None:

@@ -27,11 +27,8 @@ class RunProgress:
     """
 
     def __init__(self, title: str, *, instances: str, shown: bool = True) -> None:
-        self._instances = instances
-        self._title, self._console = (
-            title,
-            _Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=not shown),
-        )
+        self._instances, self._title = instances, title
+        self._console = _Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=not shown)
         # rich draws in a notebook by this package.
         self._live = self._console.is_terminal or (self._console.is_jupyter and find_spec("ipywidgets") is not None)
         self._wide = self._console.width >= WIDE

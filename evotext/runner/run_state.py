@@ -1,17 +1,14 @@
 """The run state: all that the loop knows, to and from JSON. Weights and the algorithm's state are kept elsewhere."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from evotext.runner.budget import LATEST, Taken
-from evotext.runner.evaluation import Evaluation, Score
-from evotext.types import Cost
+from pydantic import TypeAdapter
 
-_NOT_PLAIN = ("trajectories", "cost", "pass_at", "faults", "fault_examples", "by_task")
-_MEASURED = tuple(f.name for f in fields(Evaluation) if f.name not in _NOT_PLAIN)
-_EVALUATIONS, _COSTS = ("first", "last", "best"), ("cost", "evaluation_cost")
-_COUNTS = ("outcomes", "faults", "evaluation_faults")
+from evotext.runner.budget import LATEST, Taken
+from evotext.runner.evaluation import Evaluation
+from evotext.types import Cost
 
 
 @dataclass(kw_only=True)
@@ -43,11 +40,11 @@ class RunState:
     evaluation_faults: Counter[str] = field(default_factory=Counter)
     """The same of measured episodes."""
     latest: list[Taken] = field(default_factory=list)
-    """What the latest generations took, in the budget's unit."""
+    """The latest generations' shares of the budget, in its unit."""
     full: float = 0.0
     """A limit of the budget up to which there is no room for another generation."""
     notes: list[str] = field(default_factory=list)
-    """What was said on the way that bears on the result."""
+    """Lines that the user was told on the way and that bear on the result."""
     idle_in_a_row: int = 0
     """The latest generations without an update, since one that made some."""
     dropped: int = 0
@@ -94,31 +91,18 @@ class RunState:
         self.latest = [*self.latest, taken][-LATEST:]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record for a checkpoint, without the episodes of measurements."""
-        record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        record |= {name: record[name] and _evaluation_to_json(record[name]) for name in _EVALUATIONS}
-        return record | {name: asdict(record[name]) for name in _COSTS}
+        """Return the record for a checkpoint."""
+        record: dict[str, Any] = _JSON.dump_python(self)
+        return record
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> "RunState":
-        """Undo `to_json`. Raise TypeError for a record of something else."""
-        read: dict[str, Any] = {name: record[name] and _evaluation_from_json(record[name]) for name in _EVALUATIONS}
-        read |= {name: Cost(**record[name]) for name in _COSTS}
-        read["latest"] = [Taken(*taken) for taken in record.get("latest", ())]  # older checkpoints do not have it
-        return cls(**record | read | {name: Counter(record[name]) for name in _COUNTS})
+        """Undo `to_json`; what older checkpoints do not have is as at the start. Raise ValueError for another record."""
+        return _JSON.validate_python(record)
+
+
+_JSON = TypeAdapter(RunState)
 
 
 def _rank(evaluation: Evaluation) -> tuple[float, float]:
     return evaluation.score[1], evaluation.mean_return
-
-
-def _evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
-    plain = {name: getattr(evaluation, name) for name in _MEASURED}
-    rest = {"cost": asdict(evaluation.cost), "pass_at": list(evaluation.pass_at.items()), "faults": evaluation.faults}
-    return plain | rest | {"by_task": {name: asdict(score) for name, score in evaluation.by_task.items()}}
-
-
-def _evaluation_from_json(record: dict[str, Any]) -> Evaluation:
-    read = {"cost": Cost(**record["cost"]), "pass_at": dict(record["pass_at"]), "faults": Counter(record["faults"])}
-    scores = {name: Score(**score) for name, score in record.get("by_task", {}).items()}  # older checkpoints have none
-    return Evaluation(**record | read | {"by_task": scores})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from evotext.validation import NonNegativeFloat, PositiveInt, checked
+from evotext.validation import NonNegativeFloat, PositiveInt, checked_record
 
 
 class Stopper(Protocol):
@@ -27,14 +27,14 @@ class NoStopper:
         return ""
 
 
+@checked_record
 class Patience:
     """Ends a run when `measurements` in a row were not better than the best before them by more than `gain`."""
 
-    chooses = True
+    measurements: PositiveInt
+    gain: NonNegativeFloat
 
-    @checked
-    def __init__(self, *, measurements: PositiveInt, gain: NonNegativeFloat) -> None:
-        self.measurements, self.gain = measurements, gain
+    chooses = True
 
     def enough(self, scores: Sequence[float]) -> str:
         """Return the reason, as `Stopper` says."""

@@ -3,6 +3,7 @@
 import math
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from evotext.run_folder.cost import on_axes, totals
 from evotext.run_folder.schema import BudgetRecord, EvaluationRecord, Phase, Status, Summary, TaskRecord
 from evotext.runner.budget import Budget
 from evotext.runner.closing import closing_lines
-from evotext.runner.evaluation import Evaluation, Evaluator
+from evotext.runner.evaluation import Evaluation, Evaluator, Score
 from evotext.runner.memory import peak_memory_bytes
 from evotext.runner.run_state import RunState
 
@@ -43,10 +44,7 @@ def summarise(
         reason=reason,
         budget=BudgetRecord(unit=budget.unit, limit=budget.limit, spent=budget.spent(cost)),
         eval=EvaluationRecord(
-            return_before=_finite(first.mean_return) if first else None,
-            return_after=_finite(last.mean_return) if last else None,
-            success_before=first.success if first else None,
-            success_after=last.success if last else None,
+            **_at_both_ends(first, last),
             return_best=_finite(best.mean_return) if best else None,
             success_best=best.success if best else None,
             best_generation=state.best_generation if best else None,
@@ -58,7 +56,12 @@ def summarise(
             pass_at_after=dict(last.pass_at) if last else {},
             sampled_return_before=_finite(first.sampled_return) if first else None,
             sampled_return_after=_finite(last.sampled_return) if last else None,
-            by_task=_by_task(first, last) if first and last else {},
+            by_task={
+                name: TaskRecord(**_at_both_ends(first.by_task.get(name), last.by_task.get(name)))
+                for name in {**first.by_task, **last.by_task}
+            }
+            if first and last
+            else {},
         ),
         cost=totals(cost, peak_memory_bytes=max(state.peak_memory_bytes, peak_memory_bytes(device))),
         evaluation_cost=on_axes(state.evaluation_cost),
@@ -74,18 +77,14 @@ def summarise(
     )
 
 
-def _by_task(first: Evaluation, last: Evaluation) -> dict[str, TaskRecord]:
-    """Return the scores of each task that was measured at one of the two ends."""
-    found = {}
-    for name in {**first.by_task, **last.by_task}:
-        before, after = first.by_task.get(name), last.by_task.get(name)
-        found[name] = TaskRecord(
-            return_before=_finite(before.mean_return) if before else None,
-            return_after=_finite(after.mean_return) if after else None,
-            success_before=before.success if before else None,
-            success_after=after.success if after else None,
-        )
-    return found
+def _at_both_ends(before: Evaluation | Score | None, after: Evaluation | Score | None) -> dict[str, Any]:
+    """Return the fields of a `TaskRecord`."""
+    return {
+        "return_before": _finite(before.mean_return) if before else None,
+        "return_after": _finite(after.mean_return) if after else None,
+        "success_before": before.success if before else None,
+        "success_after": after.success if after else None,
+    }
 
 
 def _finite(value: float | None) -> float | None:

@@ -87,10 +87,8 @@ class MLflowRun:
     def log_training_episodes(self, episodes: Sequence[TrainingEpisode]) -> None:
         """Store the episodes with their returns and credit as a text file."""
         if episodes:
-            text, file = (
-                "\n\n".join(episode.text for episode in episodes),
-                f"train_episodes/{episodes[0].generation:06d}.txt",
-            )
+            text = "\n\n".join(episode.text for episode in episodes)
+            file = f"train_episodes/{episodes[0].generation:06d}.txt"
             self._send(lambda: self._client.log_text(self._run_id, text, file))
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from .full_rank import FullRank
 from .guided import Guided
+from .local import Local
 from .low_rank import LowRank
 
-__all__ = ["FullRank", "Guided", "LowRank"]
+__all__ = ["FullRank", "Guided", "Local", "LowRank"]

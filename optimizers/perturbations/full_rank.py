@@ -13,13 +13,14 @@ member, O outputs, I inputs (an embedding is O = V by I = D).
 import math
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from evotext.keys.philox import Purpose, many_normals, stream_id
-from evotext.noise import NoiseKey, ParameterSpec, PerturbableNetwork
+from evotext.noise import FromStart, NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import checked_record
 
 from ..perturbed.grouped_product import grouped_product
@@ -125,9 +126,9 @@ class FullRankMembers:
         y_PKO = y_GKO.view(self.count, -1, E_GOI.shape[1]).mul_(self._signs_like(y_GKO)[:, None, None])
         return y_PKO if start is None else y_PKO.add_(start)
 
-    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor) -> Sequence[FromStart]:
         """Return `linear` of each matrix."""
-        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+        return [partial(self.linear, name, x_PKI) for name in names]
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor:
         """Return sigma x E_e^T of each member and its positions' experts, by products grouped by draw and expert."""

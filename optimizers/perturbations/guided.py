@@ -20,12 +20,13 @@ Shapes: P members, K positions a member, O outputs, I inputs (an embedding is O 
 
 from collections.abc import Container, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from evotext.noise import MemberNoise, NoiseKey, ParameterSpec, PerturbableNetwork
+from evotext.noise import FromStart, MemberNoise, NoiseKey, ParameterSpec, PerturbableNetwork
 from evotext.validation import Fraction, PositiveInt, checked_record
 
 from .basis import Basis
@@ -139,12 +140,12 @@ class GuidedMembers:
             y_PKO.index_copy_(2, self._basis.tokens[name], noise_PKS)
         return y_PKO if start is None else y_PKO.add_(start)
 
-    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor) -> Sequence[FromStart]:
         """Return `linear` of each matrix. Where all have the same directions, the input goes to the small space once."""
         V_Ik = self._basis.inputs.get(names[0])
         if V_Ik is not None and all(self._basis.inputs.get(name) is V_Ik for name in names):
-            return self._small.linear_together(names, x_PKI @ V_Ik, starts)
-        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+            return self._small.linear_together(names, x_PKI @ V_Ik)
+        return [partial(self.linear, name, x_PKI) for name in names]
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor | None:
         """Return sigma x E_e^T of each position's expert, whose noise has all directions."""

@@ -10,9 +10,12 @@ Shapes: P members, K positions a member, O outputs, I inputs, R values of a matr
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from evotext.noise import FromStart
 
 from ..perturbed import PerturbedNetwork
 from .members_in_progress import MembersInProgress
@@ -112,9 +115,9 @@ class SubspaceMembers:
         y_PKO = ((x_PKI @ V_IR) * self._offset_PR[name][:, None]) @ U_OR.T
         return y_PKO if start is None else y_PKO.add_(start)
 
-    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor) -> Sequence[FromStart]:
         """Return `linear` of each matrix."""
-        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+        return [partial(self.linear, name, x_PKI) for name in names]
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> None:
         """Return None: experts stay."""

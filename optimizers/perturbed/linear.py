@@ -7,34 +7,35 @@ Shapes: B rows (= P members x K rows), O outputs, I inputs.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from evotext.noise import FromStart
+
 from .active import Active
 
-Start = Callable[[], Tensor | None]
+MANY = 16
+"""Positions a member from which a CPU adds the noise to the product, and not the product to the noise.
+
+A prompt's product would have to read what the noise wrote, which is no longer in the cache.
+"""
 
 
 class OneInput:
-    """Layers that read the same input. The first that is called computes the noise of all; the others fetch theirs."""
+    """Layers that read the same input. The first that is called reads it for the noise of all; the others fetch theirs."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._start: dict[str, Start] = {}
         self._input: Tensor | None = None
-        self._ready: dict[str, Tensor] = {}
+        self._ready: dict[str, FromStart] = {}
 
-    def add(self, name: str, start: Start) -> None:
-        """Take the layer with this matrix. start: what its noise is added to (`MemberNoise.linear`)."""
-        self._start[name] = start
-
-    def noise(self, name: str, x: Tensor, active: Active) -> Tensor:
-        """Return the noise of matrix `name` for the input x, (P, K, O)."""
+    def noise(self, name: str, x: Tensor, active: Active) -> FromStart:
+        """Return the noise of matrix `name` for the input x, by what it is added to."""
         if name == self.names[0]:
-            starts = [self._start[each]() for each in self.names]
-            noise = active.noise.linear_together(self.names, active.by_member(x, name), starts)
+            noise = active.noise.linear_together(self.names, active.by_member(x, name))
             self._input, self._ready = x, dict(zip(self.names, noise, strict=True))
         if self._input is x and name in self._ready:
             ready = self._ready.pop(name)
@@ -43,7 +44,7 @@ class OneInput:
             ):  # a layer's input would otherwise live until the next pass: of all layers, as much as a cache
                 self._input = None
             return ready
-        return active.noise.linear(name, active.by_member(x, name), self._start[name]())  # called in another order
+        return partial(active.noise.linear, name, active.by_member(x, name))  # called in another order
 
     def clear(self) -> None:
         """Drop noise that no layer has fetched."""
@@ -55,34 +56,34 @@ def linear_forward(
 ) -> Callable[[Tensor], Tensor]:
     """Return a `forward` for the module. weight, bias: names of its parameters, None for those that stay.
 
-    The stored weights' product is accumulated onto the noise's: one pass less.
+    The stored weights' product is accumulated onto the noise's, one pass less; of many positions a member the noise's onto
+    the product.
     """
     plain = module.forward
     transposed = isinstance(module, nn.Linear)  # Conv1D keeps I x O
 
-    def start() -> Tensor | None:
+    def onto_bias(y: Tensor) -> Tensor:
         noise_PO = None if bias is None else active.noise.vector(bias)
-        return module.bias if noise_PO is None else (module.bias + noise_PO)[:, None]
+        y_PKO = y.view(active.members, -1, y.shape[-1])
+        return y_PKO if noise_PO is None else y_PKO.add_(noise_PO[:, None])
 
     def bias_alone(x: Tensor) -> Tensor:
-        y = plain(x)
-        noise_PO = None if bias is None else active.noise.vector(bias)
-        if noise_PO is not None:
-            y.view(active.members, -1, y.shape[-1]).add_(noise_PO[:, None])
-        return y
+        return onto_bias(plain(x)).view(*x.shape[:-1], -1)
 
     def forward(x: Tensor) -> Tensor:
         assert weight is not None
         x_PKI = active.by_member(x, weight)
+        noise: FromStart
         if one_input is None:
-            noise_PKO = active.noise.linear(weight, x_PKI, start())
+            noise = partial(active.noise.linear, weight, x_PKI)
         else:
-            noise_PKO = one_input.noise(weight, x, active)
-        y_NO = noise_PKO.flatten(0, 1)
+            noise = one_input.noise(weight, x, active)
+        if x.device.type == "cpu" and x_PKI.shape[1] >= MANY:
+            return noise(onto_bias(plain(x))).view(*x.shape[:-1], -1)
+        noise_PO = None if bias is None else active.noise.vector(bias)
+        y_NO = noise(module.bias if noise_PO is None else (module.bias + noise_PO)[:, None]).flatten(0, 1)
         # Not `addmm_`, which torch's counter of operations does not know.
         torch.addmm(y_NO, x_PKI.flatten(0, 1), module.weight.t() if transposed else module.weight, out=y_NO)
         return y_NO.view(*x.shape[:-1], -1)
 
-    if one_input is not None and weight is not None:
-        one_input.add(weight, start)
     return bias_alone if weight is None else forward

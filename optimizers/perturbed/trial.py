@@ -5,6 +5,7 @@ Shapes: P members, K positions a member, O outputs, I inputs, N a vector's size,
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from evotext.models.out_of_memory import is_out_of_memory
+from evotext.noise import FromStart
 
 from .active import CannotPerturbError
 from .attachments import Attachments
@@ -47,9 +49,9 @@ class TrialNoise:
             y_PKO = x_PKI @ value.flatten(2).transpose(1, 2)
         return y_PKO if start is None else y_PKO + start
 
-    def linear_together(self, names: Sequence[str], x_PKI: Tensor, starts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor) -> Sequence[FromStart]:
         """Return `linear` of each."""
-        return [self.linear(name, x_PKI, start) for name, start in zip(names, starts, strict=True)]
+        return [partial(self.linear, name, x_PKI) for name in names]
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> Tensor | None:
         """Return nothing."""

@@ -7,7 +7,7 @@ Shapes: B episodes, A actions.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,14 +66,23 @@ def group_of(name: str) -> str:
     return f"layer {int(layer[1])} {kind}"
 
 
+def grouped(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names of each group."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(group_of(name), []).append(name)
+    return groups
+
+
 def by_group(energies: Mapping[str, Energy]) -> dict[str, Energy]:
     """Add up energies by group, the group of most energy first."""
-    groups: dict[str, Energy] = {}
-    for name, entry in energies.items():
-        before = groups.get(group_of(name), Energy(energy=0.0, dimensions=0))
-        groups[group_of(name)] = Energy(
-            energy=before.energy + entry.energy, dimensions=before.dimensions + entry.dimensions
+    groups = {
+        group: Energy(
+            energy=sum(energies[name].energy for name in names),
+            dimensions=sum(energies[name].dimensions for name in names),
         )
+        for group, names in grouped(energies).items()
+    }
     return dict(sorted(groups.items(), key=lambda item: -item[1].energy))
 
 

@@ -43,7 +43,7 @@ def _energy(energy: dict[str, dict[str, float]], left: float) -> Iterator[str]:
         y = TOP + i * LINE
         yield _text(left + 110, y + 12, name, anchor="end")
         yield _bar(left + 116, y + 2, room * entry["share"] / most, 13, LIGHT)
-        yield _bar(left + 116, y + 5, room * entry["guided_share"] / most, 7, DARK)
+        yield _bar(left + 116, y + 5, room * entry.get("guided_share", 0.0) / most, 7, DARK)
         yield _text(left + 120 + room * entry["share"] / most, y + 12, f"{entry['share']:.2f}")
 
 

@@ -2,17 +2,19 @@
 
 import time
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from evotext.keys.instances import validation_instances
 from evotext.models.language_model import LanguageModel
-from evotext.policy.actions import actions_of
+from evotext.models.out_of_memory import is_out_of_memory, make_room
+from evotext.policy.actions import Actions, actions_of
 from evotext.policy.advantages import Baseline, group_advantages
 from evotext.rollouts.collector import Collector
-from evotext.types import RolloutPlan, Sampling
+from evotext.types import RolloutPlan, Sampling, Trajectories
 from evotext.validation import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, checked_record
 
 from ..guide import Guide
@@ -20,8 +22,9 @@ from ..perturbations import Guided, LowRank
 from ..perturbed import PerturbedNetwork
 from ..scoring import Scoring
 from ..selection import energies_of, policy_gradient
+from .differences import energies_by_differences
 from .forecast import forecast
-from .gradient import Estimate, Estimators, by_group
+from .gradient import Estimate, Estimators, by_group, grouped
 from .returns import SigmaFigures, sweep
 
 
@@ -37,17 +40,21 @@ class Settings:
     draws: PositiveInt
     sigma: PositiveFloat
     sigmas: list[PositiveFloat]
-    sweep_members: Annotated[int, Field(ge=2)]
+    sweep_members: Annotated[int, Field(ge=4, multiple_of=2)]
     sweep_instances: Annotated[int, Field(ge=2)]
+    step: PositiveFloat
+    generations: PositiveInt
     directions: PositiveInt
     tokens: PositiveInt
     whitening: Fraction
     share: Fraction
+    energy: Literal["auto", "backward", "differences"]
+    energy_draws: Annotated[int, Field(ge=2)]
     exclude: list[str]
     seed: NonNegativeInt
 
 
-def probe(model: LanguageModel, collector: Collector, settings: Settings, *, words: tuple[str, str]) -> dict[str, Any]:
+def probe(model: LanguageModel, collector: Collector, settings: Settings, *, words: tuple[str, ...]) -> dict[str, Any]:
     """Measure. words: what chooses the model and the task on a command line."""
     begin = time.perf_counter()
     network = PerturbedNetwork(model.network, exclude=settings.exclude)
@@ -73,56 +80,119 @@ def probe(model: LanguageModel, collector: Collector, settings: Settings, *, wor
     estimates: list[Estimate] = []
     if scored:
         actions = actions_of(batch, model.device)
-        gradient, _ = policy_gradient(model.network, actions, advantage_B, temperature=settings.temperature)
-        guided = Guided(
-            rank=1,
-            directions=settings.directions,
-            tokens=settings.tokens,
-            whitening=settings.whitening,
-            refresh=1,
-            vectors="frozen",
-        )
-        isotropic = LowRank(rank=1, vectors="frozen")
-        whole = energies_of(gradient, network, LowRank(rank=1, vectors="full"), None)
-        guide = Guide(network=network, perturbation=guided)
-        guide.look(batch)
-        within = by_group(energies_of(gradient, network, guided, guide.basis))
-        total = sum(entry.energy for entry in whole.values())
-        record["energy"] = {
-            name: {
-                "share": entry.energy / total,
-                "parameters": entry.dimensions,
-                "guided_share": within[name].energy / total if name in within else 0.0,
-                "guided_dimensions": within[name].dimensions if name in within else 0,
-            }
-            for name, entry in by_group(whole).items()
-        }
-        estimators = Estimators(
-            Scoring(model.network, rows=collector.rows),
-            batch,
-            actions,
-            advantage_B,
-            gradient,
-            temperature=settings.temperature,
-            members=settings.members,
-            sigma=settings.sigma,
-            draws=settings.draws,
-            seed=settings.seed,
-        )
-        estimates = [
-            estimators.of("scored", isotropic, exclude=settings.exclude),
-            estimators.of("guided", guided, exclude=settings.exclude),
-            estimators.of(f"selected {settings.share:g}", guided, exclude=settings.exclude, share=settings.share),
-        ]
-        record["estimates"] = [asdict(estimate) for estimate in estimates]
-        record["gain_of_the_gradient"] = estimators.exact()
+        scoring = Scoring(model.network, rows=collector.rows)
+        gradient = _gradient(model, actions, advantage_B, settings)
+        if gradient is None:
+            record["energy"] = _by_differences(scoring, network, actions, advantage_B, settings)
+        else:
+            record["energy"] = _by_gradient(network, batch, gradient, settings)
+            estimators = Estimators(
+                scoring,
+                batch,
+                actions,
+                advantage_B,
+                gradient,
+                temperature=settings.temperature,
+                members=settings.members,
+                sigma=settings.sigma,
+                draws=settings.draws,
+                seed=settings.seed,
+            )
+            isotropic, guided = LowRank(rank=1, vectors="frozen"), _guided(settings)
+            estimates = [
+                estimators.of("scored", isotropic, exclude=settings.exclude),
+                estimators.of("guided", guided, exclude=settings.exclude),
+                estimators.of(f"selected {settings.share:g}", guided, exclude=settings.exclude, share=settings.share),
+            ]
+            record["estimates"] = [asdict(estimate) for estimate in estimates]
+            record["gain_of_the_gradient"] = estimators.exact()
     sigmas = _sweep(collector, network, settings)
     record["sigmas"] = [asdict(figures) for figures in sigmas]
     record["forecast"] = asdict(
-        forecast(estimates, sigmas, success=record["success_sampled"], scored=scored, words=words)
+        forecast(
+            estimates,
+            sigmas,
+            success=record["success_sampled"],
+            scored=scored,
+            generations=settings.generations,
+            members=settings.sweep_members,
+            words=words,
+        )
     )
     record["seconds"] = time.perf_counter() - begin
     return record
+
+
+def _gradient(
+    model: LanguageModel, actions: Actions, advantage_B: Tensor, settings: Settings
+) -> dict[str, Tensor] | None:
+    """Return the gradient, None where it is not wanted or the memory does not hold it."""
+    if settings.energy == "differences":
+        return None
+    try:
+        return policy_gradient(model.network, actions, advantage_B, temperature=settings.temperature)[0]
+    except (MemoryError, RuntimeError) as error:
+        if settings.energy == "backward" or not is_out_of_memory(error):
+            raise
+    make_room(model.device)
+    return None
+
+
+def _guided(settings: Settings) -> Guided:
+    return Guided(
+        rank=1,
+        directions=settings.directions,
+        tokens=settings.tokens,
+        whitening=settings.whitening,
+        refresh=1,
+        vectors="frozen",
+    )
+
+
+def _by_gradient(
+    network: PerturbedNetwork, batch: Trajectories, gradient: dict[str, Tensor], settings: Settings
+) -> dict[str, Any]:
+    """Return each group's share of the gradient's energy, and of it within guided directions."""
+    whole = by_group(energies_of(gradient, network, LowRank(rank=1, vectors="full"), None))
+    guide = Guide(network=network, perturbation=_guided(settings))
+    guide.look(batch)
+    within = by_group(energies_of(gradient, network, guide.perturbation, guide.basis))
+    total = sum(entry.energy for entry in whole.values())
+    return {
+        name: {
+            "share": entry.energy / total,
+            "parameters": entry.dimensions,
+            "guided_share": within[name].energy / total if name in within else 0.0,
+            "guided_dimensions": within[name].dimensions if name in within else 0,
+        }
+        for name, entry in whole.items()
+    }
+
+
+def _by_differences(
+    scoring: Scoring, network: PerturbedNetwork, actions: Actions, advantage_B: Tensor, settings: Settings
+) -> dict[str, Any]:
+    """Return each group's share by forward passes; nothing is known of guided directions."""
+    found = energies_by_differences(
+        scoring,
+        network,
+        grouped(network.parameters),
+        actions,
+        advantage_B,
+        temperature=settings.temperature,
+        sigma=settings.sigma,
+        draws=settings.energy_draws,
+        seed=settings.seed,
+    )
+    total = sum(entry.energy for entry in found.values())
+    return {
+        name: {
+            "share": entry.energy / total,
+            "error": entry.error / total,
+            "parameters": entry.dimensions,
+        }
+        for name, entry in found.items()
+    }
 
 
 def _plan(settings: Settings) -> RolloutPlan:
@@ -145,5 +215,6 @@ def _sweep(collector: Collector, network: PerturbedNetwork, settings: Settings) 
         sigmas=settings.sigmas,
         members=settings.sweep_members,
         instances=settings.sweep_instances,
+        step=settings.step,
         seed=settings.seed,
     )

@@ -26,20 +26,20 @@ def tables(record: dict[str, Any]) -> Iterator[Table | str]:
 
 def _energy(energy: dict[str, dict[str, float]]) -> Table:
     table = Table(title="where the policy gradient's energy lies", title_justify="left")
-    table.add_column("parameters")
-    for column in ("share", "weights", "guided share", "guided dimensions"):
-        table.add_column(column, justify="right")
     entries = list(energy.items())
     left = [entry for _, entry in entries[SHOWN:]]
     rest = {key: sum(entry[key] for entry in left) for key in left[0]} if left else None
-    for name, entry in [*entries[:SHOWN], *([("others", rest)] if rest else [])]:
-        table.add_row(
-            name,
-            f"{entry['share']:.3f}",
-            f"{entry['parameters']:,}",
-            f"{entry['guided_share']:.3f}",
-            f"{entry['guided_dimensions']:,}",
-        )
+    shown = [*entries[:SHOWN], *([("others", rest)] if rest else [])]
+    by_differences = "error" in entries[0][1]
+    table.add_column("parameters")
+    for column in ("share", "weights", *(() if by_differences else ("guided share", "guided dimensions"))):
+        table.add_column(column, justify="right")
+    for name, entry in shown:
+        if by_differences:
+            table.add_row(name, f"{entry['share']:.3f} ± {entry['error']:.3f}", f"{entry['parameters']:,}")
+        else:
+            guided = f"{entry['guided_share']:.3f}", f"{entry['guided_dimensions']:,}"
+            table.add_row(name, f"{entry['share']:.3f}", f"{entry['parameters']:,}", *guided)
     return table
 
 
@@ -62,10 +62,12 @@ def _estimates(estimates: list[dict[str, Any]]) -> Table:
 
 def _sigmas(sigmas: list[dict[str, float]]) -> Table:
     table = Table(title="what members' returns tell (EGGROLL's source)", title_justify="left")
-    for column in ("sigma", "success", "better than the start", "dead instances", "solved by all", "signal"):
+    for column in ("sigma", "success", "better than the start", "dead instances", "solved by all", "signal", "gain"):
         table.add_column(column, justify="right")
     for entry in sigmas:
         table.add_row(
-            f"{entry['sigma']:g}", *(f"{entry[key]:.2f}" for key in ("success", "better", "dead", "solved", "signal"))
+            f"{entry['sigma']:g}",
+            *(f"{entry[key]:.2f}" for key in ("success", "better", "dead", "solved", "signal")),
+            f"{entry['gain']:.4f} ± {entry['error']:.4f}",
         )
     return table

@@ -47,7 +47,7 @@ class Settings(settings.Settings):
     metric: Metric | None = None
     """Unless chosen, success, or the return of runs none of which knows a success."""
     port: Annotated[int, Field(ge=0, lt=65_536)] = 0
-    """Of the live page; 0: any that is free."""
+    """The live page's port; 0: any that is free."""
     watch: Annotated[Annotated[int, Field(ge=1, le=86_400)] | bool, Field(union_mode="left_to_right")] = False
 
 

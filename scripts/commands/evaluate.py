@@ -26,10 +26,9 @@ from evotext.run_folder.configuration import read_config, read_yaml
 from evotext.runner.evaluation import Evaluation, Evaluator
 from evotext.runner.faults import listed
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
-from evotext.runner.retention import retention
 from evotext.runner.summary import device_name, versions
 
-from .retained import other_tasks, retention_table, starting_model
+from .retained import other_tasks, retention, retention_table, starting_model
 
 
 def evaluate(config: DictConfig) -> None:

@@ -36,7 +36,7 @@ NAME = "plays/%Y-%m-%d_%H-%M-%S-%f.jsonl"
 
 
 class Settings(settings.Settings):
-    """How to play."""
+    """The settings of a play."""
 
     server: str | None = None
     model: str | None = None
@@ -47,7 +47,7 @@ class Settings(settings.Settings):
 
 
 def main(words: list[str]) -> int:
-    """Play, write the transcripts, print the score; the exit status. Raise ConfigError for what the user should change."""
+    """Play, write transcripts, print the score; return the exit status. Raise ConfigError for what the user should change."""
     told, others = settings.read(words, Settings, description=__doc__)
     for word in others:
         if "=" not in word:
@@ -89,7 +89,7 @@ def main(words: list[str]) -> int:
 def episodes(
     task: TextTask, player: Player, count: int, names: dict[str, str | None], file: TextIO, played: list[Played]
 ) -> int:
-    """Play so many episodes and put each down as soon as it has ended; the exit status. Say what ended them too early."""
+    """Play the episodes, write each down as it ends, and return the exit status. Say what ended them too early."""
     env = task.environments(1)[0]
     for number, instance in enumerate(held_out_instances(count), start=1):
         try:

@@ -36,7 +36,7 @@ class Gap(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """How a lead changes as the length doubles."""
+    """The change of a lead as the length doubles."""
 
     first: str
     second: str

@@ -36,7 +36,7 @@ NEAR, MOST_BISECTIONS = 0.01, 6
 """The bisection ends so near to the centre, or after so many measurements."""
 BASE_STEPS, BASE_RATE = 100, 3.0e-3
 MOST_STEPS, RATE, LOOK_EVERY = 100, 1.0e-3, 2
-"""Of the second part."""
+"""Settings of the second part."""
 BATCH, SEED = 48, 0
 
 

@@ -88,7 +88,7 @@ def test_it_is_the_run_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_left_out_arguments_are_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing of Hydra stays behind, which a program may use for itself."""
+    """Nothing of Hydra stays behind, for a program may use it itself."""
     made: list[Any] = []
 
     def assembled(config: Any, **_: Any) -> Any:
@@ -203,7 +203,7 @@ def test_environments_of_every_kind(env: Any, name: str, turns: int | None) -> N
 
 
 class Algorithm:
-    """One of the caller's: what it learns is GRPO's."""
+    """An algorithm of the caller's, which learns as GRPO does."""
 
     def start(self, model: Any, seed: int) -> Any:
         return build(compose("config", ["algorithm=grpo", "algorithm.prompts=4"]), "algorithm").start(model, seed)

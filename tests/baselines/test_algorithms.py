@@ -1,84 +1,17 @@
 """GRPO and PPO as wholes: their step is the gradient of the written-out objective, and they solve what they must."""
 
 import copy
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from baselines import GRPO, PPO
-from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.types import Outcome, Trajectories
-from tests.rollouts.test_collector import chatter
-from tests.rollouts.test_session import with_frequent_ends
+from tests.baselines.one_step import change, fresh_model, grpo, one_generation, ppo, weights, written_out_gradient
+from tests.rollouts.chatter import chatter, with_frequent_ends
 from tests.small_models import small_model
-
-SGD = partial(torch.optim.SGD, lr=1.0)
-
-
-@cache
-def shipped_settings(name: str) -> dict[str, Any]:
-    """The keys of an algorithm's YAML, its schedule made."""
-    with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
-        node = compose("config", [f"algorithm={name}"]).algorithm
-    made = {"learning_rate_schedule": instantiate(node.learning_rate_schedule)}
-    plain = OmegaConf.to_container(node, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if not str(key).startswith("_")} | made
-
-
-def settings(name: str, **changes: Any) -> dict[str, Any]:
-    """The shipped hyperparameters with plain SGD and small batches, and changes."""
-    shipped = shipped_settings(name)
-    small = {"episodes": 12} if name == "ppo" else {"prompts": 4, "group_size": 3}
-    return shipped | small | {"optimizer": SGD, "max_grad_norm": None} | changes
-
-
-def grpo(**changes: Any) -> GRPO:
-    return GRPO(**settings("grpo", **changes))
-
-
-def ppo(**changes: Any) -> PPO:
-    return PPO(**settings("ppo", **{"epochs": 1, "minibatches": 1} | changes))
-
-
-def fresh_model(seed: int = 0) -> LanguageModel:
-    return with_frequent_ends(small_model("llama", seed=seed))
-
-
-def one_generation(algorithm: Any, model: LanguageModel, generation: int = 0) -> tuple[Trajectories, Any]:
-    algorithm = algorithm.start(model, 0)
-    batch = Collector(model, chatter(), rows=64).collect(algorithm.ask(generation))
-    return batch, algorithm.tell(batch)
-
-
-def change(before: list[torch.Tensor], model: LanguageModel) -> list[torch.Tensor]:
-    return [a - b.detach() for a, b in zip(before, model.network.parameters(), strict=True)]
-
-
-def weights(model: LanguageModel) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in model.network.parameters()]
-
-
-def written_out_gradient(model: LanguageModel, batch: Trajectories, weight_BT: torch.Tensor) -> list[torch.Tensor]:
-    """Gradient of -sum w log pi, row by row, from the network's own logits."""
-    model.network.zero_grad()
-    for row in range(len(batch.length_B)):
-        length = int(batch.length_B[row])
-        ids = batch.tokens_BT[row : row + 1, :length]
-        logprob = model.network(input_ids=ids).logits[0].log_softmax(-1)
-        for t in range(1, length):
-            if batch.policy_mask_BT[row, t]:
-                (-float(weight_BT[row, t]) * logprob[t - 1, ids[0, t]]).backward(retain_graph=True)
-    gradient = [p.grad.clone() for p in model.network.parameters() if p.grad is not None]
-    model.network.zero_grad()
-    return gradient
 
 
 @pytest.mark.parametrize("normalisation", ["token", "sequence", "constant"])

@@ -12,19 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.inner_loop import Figures
 from baselines.kl_controller import KLController
+from evotext.optimization.schedules import Constant, Linear
 from evotext.policy.actions import actions_of
-from evotext.rollouts.collector import Collector
 from evotext.types import Outcome
-from tests.baselines.test_algorithms import change, fresh_model, ppo, weights
-from tests.rollouts.test_collector import chatter
+from tests.baselines.one_step import change, collected, fresh_model, ppo, weights
 
 OWN = {"value_trunk": "own", "detach_value": False}
 ADAM = partial(torch.optim.AdamW, lr=1e-2)
 NONE_FOLLOWS = torch.zeros(12, dtype=torch.bool)
-
-
-def collected(algorithm: Any, model: Any, generation: int = 0) -> Any:
-    return Collector(model, chatter(), rows=64).collect(algorithm.ask(generation))
 
 
 def trunk_of(algorithm: Any) -> list[Tensor]:
@@ -118,6 +113,8 @@ def test_what_does_not_go_together_is_refused() -> None:
         ppo(value_trunk="own", detach_value=True)
     with pytest.raises(ValueError, match=r"kl_target: expected null with kl_coefficient=0"):
         ppo(kl_target=6.0)
+    with pytest.raises(ValueError, match=r"kl_target: expected null with a kl_schedule"):
+        ppo(kl_coefficient=0.1, kl_target=6.0, kl_schedule=Linear(generations=None, end=0.5, warm_up=0))
     model, algorithm = fresh_model(), ppo(**OWN)
     model.network.base_model_prefix = "nothing"  # a network whose trunk cannot be told from itself
     with pytest.raises(ValueError, match=r"value_trunk: expected shared"):
@@ -126,12 +123,12 @@ def test_what_does_not_go_together_is_refused() -> None:
 
 def test_the_controller_by_hand() -> None:
     """Target 2, horizon 100, 50 episodes: errors 0.1, clipped 0.2 and clipped -0.2; without a target nothing."""
-    controller = KLController(0.5, target=2.0, horizon=100)
+    controller = KLController(0.5, schedule=Constant(), target=2.0, horizon=100)
     for kl, expected in ((2.2, 0.5 * 1.05), (9.0, 0.5 * 1.05 * 1.1), (0.0, 0.5 * 1.05 * 1.1 * 0.9), (2.0, None)):
         before = controller.coefficient
         controller.follow(kl, 50)
         assert controller.coefficient == pytest.approx(before if expected is None else expected)
-    fixed = KLController(0.5, target=None, horizon=100)
+    fixed = KLController(0.5, schedule=Constant(), target=None, horizon=100)
     fixed.follow(9.0, 50)
     assert fixed.coefficient == 0.5
 

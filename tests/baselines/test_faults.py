@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from evotext.models.language_model import LanguageModel
 from evotext.policy.advantages import group_advantages
-from evotext.rollouts.collector import Collector
 from evotext.types import Outcome, Trajectories
-from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights, written_out_gradient
-from tests.baselines.test_memory import assert_same
-from tests.rollouts.test_collector import chatter
-
-
-def collected(algorithm: Any, model: LanguageModel, generation: int = 0) -> Trajectories:
-    return Collector(model, chatter(), rows=64).collect(algorithm.ask(generation))
+from tests.baselines.one_step import (
+    assert_same,
+    change,
+    collected,
+    fresh_model,
+    grpo,
+    ppo,
+    weights,
+    written_out_gradient,
+)
 
 
 def paid(batch: Trajectories, row: int, reward: float) -> Trajectories:

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from evotext.models.language_model import LanguageModel
 from evotext.types import Cost, Ending, RolloutPlan, Trajectories
-from tests.baselines.test_algorithms import grpo, ppo
+from tests.baselines.one_step import grpo, ppo
 from tests.small_models import small_model
 
 VOCABULARY = 8
@@ -104,7 +104,7 @@ def final_success(
 
 
 def cut_at_failure(batch: Trajectories) -> Trajectories:
-    """As of a task that only success ends: what failed ran into a limit."""
+    """Mark failures as cut off by a limit, as in a task that only success ends."""
     reached_B = batch.return_B == 1
     return replace(batch, ending_B=torch.where(reached_B, Ending.TASK, Ending.TURN_LIMIT))
 

@@ -13,8 +13,8 @@ from evotext.models.flops import ForwardFlops
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import actions_of
 from evotext.rollouts.collector import Collector
-from tests.baselines.test_algorithms import grpo, ppo
-from tests.rollouts.test_collector import chatter, with_frequent_ends
+from tests.baselines.one_step import grpo, ppo
+from tests.rollouts.chatter import chatter, with_frequent_ends
 from tests.small_models import small_model
 
 pytest.importorskip("peft")
@@ -27,7 +27,7 @@ def adapted(dtype: torch.dtype) -> LanguageModel:
 
 
 def kept_copy(model: LanguageModel) -> Scorer:
-    """As without adapters."""
+    """The network computes as without adapters."""
     return Scorer(copy.deepcopy(model.network).requires_grad_(False))
 
 

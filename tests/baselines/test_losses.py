@@ -71,7 +71,7 @@ def test_k1_and_k3_have_the_exact_kl_as_their_mean() -> None:
 
 
 def test_the_gradients_of_the_estimators_in_a_loss() -> None:
-    """On average over the policy's tokens, at its own weights: of k1 nothing, of k2 the exact KL's, of k3 the reverse KL's."""
+    """Average the gradient over the policy's tokens at its own weights: k1 gives nothing, k2 the KL's, k3 the reverse KL's."""
     z = torch.tensor([0.5, -0.2, 0.1], dtype=torch.float64, requires_grad=True)
     logq = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64).log()
     p = z.softmax(0)

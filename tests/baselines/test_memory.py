@@ -17,10 +17,10 @@ from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import Actions
 from evotext.rollouts.collector import Collector
 from evotext.types import UpdateReport
-from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights
+from tests.baselines.one_step import assert_same, change, fresh_model, grpo, ppo, weights
 from tests.baselines.test_policy import actions_by_hand
 from tests.baselines.test_sft import sft
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.small_models import CONFIGS, small_network
 
 STEPS = {"epochs": 2, "minibatches": 2, "optimizer": partial(torch.optim.SGD, lr=1e-3)}
@@ -45,13 +45,6 @@ def step_of(learner: Any, model: LanguageModel) -> tuple[list[Tensor], UpdateRep
     before = weights(model)
     report = learner.tell(Collector(model, chatter(), rows=64).collect(learner.ask(0)))
     return change(before, model), report
-
-
-def assert_same(got: list[Tensor], expected: list[Tensor]) -> None:
-    largest = max(float(x.abs().max()) for x in expected)
-    assert largest > 0
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5 * largest, rtol=1e-4)  # Llama's norms compute in float32
 
 
 def without_costs(report: UpdateReport) -> dict[str, float]:
@@ -186,7 +179,7 @@ def test_chunks_of_whole_rows_can_be_computed_again_too(monkeypatch: pytest.Monk
 
 
 class Plain(nn.Module):
-    """No layer of transformers' kind."""
+    """A trunk without layers of transformers' kind."""
 
 
 @pytest.mark.parametrize("make", [grpo, ppo, sft])

@@ -13,8 +13,8 @@ from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import actions_of
 from evotext.rollouts.collector import Collector
 from evotext.types import Cost, Ending, RolloutPlan, Sampling, Trajectories
-from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, weights
-from tests.rollouts.test_collector import chatter
+from tests.baselines.one_step import assert_same, change, fresh_model, grpo, ppo, weights
+from tests.rollouts.chatter import chatter
 
 LOW, HIGH, DUAL = 0.1, 0.2, 3.0
 NONE_FOLLOWS = torch.zeros(12, dtype=torch.bool)
@@ -53,13 +53,6 @@ def gradient_of(model: LanguageModel, loss: Tensor) -> list[Tensor]:
     gradient = [p.grad.clone() for p in model.network.parameters() if p.grad is not None]
     model.network.zero_grad()
     return gradient
-
-
-def assert_same(got: list[Tensor], expected: list[Tensor]) -> None:
-    largest = max(float(x.abs().max()) for x in expected)
-    assert largest > 0
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5 * largest, rtol=1e-4)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])

@@ -14,19 +14,22 @@ from baselines import GRPO
 from baselines.objective import Objective, sampler_log_ratio
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import Actions
-from evotext.rollouts.collector import Collector
 from evotext.types import Trajectories
-from tests.baselines.test_algorithms import change, fresh_model, grpo, settings, weights, written_out_gradient
-from tests.baselines.test_objectives import assert_same, gradient_of, logprobs_of, nudge
-from tests.rollouts.test_collector import chatter
-from tests.rollouts.test_session import with_frequent_ends
+from tests.baselines.one_step import (
+    assert_same,
+    change,
+    collected,
+    fresh_model,
+    grpo,
+    settings,
+    weights,
+    written_out_gradient,
+)
+from tests.baselines.test_objectives import gradient_of, logprobs_of, nudge
+from tests.rollouts.chatter import with_frequent_ends
 from tests.small_models import small_model
 
 STILL = partial(torch.optim.SGD, lr=0.0)
-
-
-def collected(algorithm: Any, model: LanguageModel, generation: int = 0) -> Trajectories:
-    return Collector(model, chatter(), rows=64).collect(algorithm.ask(generation))
 
 
 def gradients_of(algorithm: GRPO, model: LanguageModel, batch: Trajectories) -> list[list[Tensor]]:

@@ -19,25 +19,22 @@ from evotext.models.language_model import LanguageModel
 from evotext.optimization.schedules import Linear
 from evotext.policy.actions import actions_of, joined
 from evotext.policy.advantages import group_advantages
-from evotext.rollouts.collector import Collector
 from evotext.types import Outcome, Trajectories
-from tests.baselines.test_algorithms import change, fresh_model, grpo, ppo, settings, weights, written_out_gradient
-from tests.rollouts.test_collector import chatter
-
-
-def collected(algorithm: Any, model: LanguageModel, generation: int = 0) -> Trajectories:
-    return Collector(model, chatter(), rows=64).collect(algorithm.ask(generation))
+from tests.baselines.one_step import (
+    assert_same,
+    change,
+    collected,
+    fresh_model,
+    grpo,
+    ppo,
+    settings,
+    weights,
+    written_out_gradient,
+)
 
 
 def with_returns(batch: Trajectories, return_B: Tensor) -> Trajectories:
     return replace(batch, return_B=return_B.double())
-
-
-def assert_same(got: list[Tensor], expected: list[Tensor]) -> None:
-    largest = max(float(x.abs().max()) for x in expected)
-    assert largest > 0
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5 * largest, rtol=1e-4)
 
 
 def test_a_batchs_baseline_is_its_mean() -> None:
@@ -253,7 +250,7 @@ def test_what_fills_a_batch_is_in_proportion_to_what_it_lacks() -> None:
 
 
 def test_gathering_ends_after_its_rounds() -> None:
-    """With what there is, or with nothing."""
+    """The step is taken with what there is, or not at all."""
     model = fresh_model()
     algorithm = grpo(refill=2).start(model, 0)
     assert algorithm.tell(_paid(collected(algorithm, model, 0), [])).outcome is Outcome.NO_SIGNAL
@@ -264,7 +261,7 @@ def test_gathering_ends_after_its_rounds() -> None:
 
 
 def test_joined_batches_are_padded_alike() -> None:
-    """Row by row what they were."""
+    """Joined batches keep each row as it was."""
     model = fresh_model()
     algorithm = grpo().start(model, 0)
     parts = [actions_of(collected(algorithm, model, generation), torch.device("cpu")) for generation in range(3)]
@@ -297,7 +294,7 @@ def test_a_gap_between_sampler_and_trainer_is_said_once(make: Any) -> None:
 
 @pytest.mark.parametrize("make", [grpo, ppo])
 def test_the_learning_rate_follows_its_schedule(make: Any) -> None:
-    """Half of it in the last generation: half the step."""
+    """A rate that has fallen to a half in the last generation halves the step."""
     steps = []
     for schedule in (Linear(generations=1, end=0.5, warm_up=0), Linear(generations=1, end=1.0, warm_up=0)):
         model = fresh_model()
@@ -309,10 +306,29 @@ def test_the_learning_rate_follows_its_schedule(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("make", "settings"), [(grpo, {"kl_in": "loss"}), (grpo, {"kl_in": "reward"}), (ppo, {"whiten": False})]
+)
+def test_the_kl_coefficient_follows_its_schedule(make: Any, settings: dict[str, Any]) -> None:
+    """A policy that has moved off its start takes the step of a quarter of the coefficient, in the last generation."""
+    steps = []
+    for coefficient, end in ((0.4, 0.25), (0.1, 1.0), (0.4, 1.0)):
+        model = fresh_model()
+        schedule = Linear(generations=1, end=end, warm_up=0)
+        algorithm = make(kl_coefficient=coefficient, kl_schedule=schedule, **settings).start(model, 0)
+        _move_a_little(model)
+        before = weights(model)
+        report = algorithm.tell(collected(algorithm, model, 1))
+        assert report.metrics["kl_coefficient"] == pytest.approx(coefficient * end)
+        steps.append(change(before, model))
+    assert_same(steps[0], steps[1])
+    assert any((a - b).abs().max() > 1e-3 * b.abs().max() for a, b in zip(steps[0], steps[2], strict=True))
+
+
+@pytest.mark.parametrize(
     "preset", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "cispo", "reinforce", "reinforce_pp", "best_of_n"]
 )
 def test_the_longest_answer_is_the_tasks(preset: str) -> None:
-    """One source: what an environment allows is what `constant` divides by and where the overlong penalty ends."""
+    """The environment's limit is the one source of what `constant` divides by and of where the overlong penalty ends."""
     for words, expected in ((["env=sort"], 16), (["env=recall", "env.max_new_tokens=33"], 33)):
         with initialize_config_dir(str(Path("conf").resolve()), version_base="1.3"):
             config = compose("config", [f"algorithm={preset}", *words])
@@ -328,7 +344,7 @@ def test_short_answers_are_punished_where_the_tasks_limit_is_short() -> None:
     model = fresh_model()
     algorithm = instantiate(config.algorithm, _convert_="all", prompts=4, group_size=3).start(model, 0)
     batch = collected(algorithm, model)
-    shaped_B = algorithm._shaped(batch, actions_of(batch, model.device), Figures())
+    shaped_B = algorithm._shaped(batch, actions_of(batch, model.device), 0.0, Figures())
     length_B = longest_answers(batch.policy_mask_BT, batch.turn_BT)
     assert (shaped_B - batch.return_B).tolist() == [{5: -1.0, 4: -0.5}.get(n, 0.0) for n in length_B.tolist()]
     assert 5 in length_B and int(length_B.min()) < 4

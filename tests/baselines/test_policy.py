@@ -17,8 +17,7 @@ from baselines.policy import Scorer
 from evotext.policy.actions import Actions, actions_of
 from evotext.policy.output_head import entropies, log_probabilities
 from evotext.rollouts.collector import Collector
-from tests.rollouts.test_collector import chatter, plan
-from tests.rollouts.test_session import with_frequent_ends
+from tests.rollouts.chatter import chatter, plan, with_frequent_ends
 from tests.small_models import CONFIGS, RECURRENT, small_model
 
 SMALL = {

@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -14,18 +13,12 @@ from baselines.return_scale import ReturnScale
 from baselines.unfinished import UnfinishedValued, bootstrapped_rows
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import actions_of
-from evotext.rollouts.collector import Collector
-from evotext.types import Ending, Outcome, Trajectories
-from tests.baselines.test_algorithms import change, fresh_model, ppo, weights
+from evotext.types import Ending, Outcome
+from tests.baselines.one_step import change, collected, fresh_model, ppo, weights
 from tests.baselines.test_learning import named_arm, play, tiny_model
 from tests.baselines.test_objectives import ENV, TWO_TURNS, conversation
-from tests.rollouts.test_collector import chatter
 
 ADAM = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
-
-
-def collected(learner: Any, model: LanguageModel, generation: int = 0) -> Trajectories:
-    return Collector(model, chatter(), rows=64).collect(learner.ask(generation))
 
 
 @pytest.mark.parametrize("coefficient", [0.0, 0.01])

@@ -17,8 +17,8 @@ from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.task import TextTask
 from evotext.types import Demonstration
-from tests.baselines.test_algorithms import SGD, change, fresh_model, shipped_settings, weights
-from tests.rollouts.test_collector import chatter
+from tests.baselines.one_step import SGD, change, fresh_model, shipped_settings, weights
+from tests.rollouts.chatter import chatter
 from tests.small_models import small_model
 
 TAUGHT = (

@@ -13,8 +13,7 @@ from evotext.models.flops import ForwardFlops
 from evotext.policy.actions import Actions, actions_of
 from evotext.rollouts.collector import Collector
 from tests.baselines.test_policy import gradient
-from tests.rollouts.test_collector import chatter, plan
-from tests.rollouts.test_session import with_frequent_ends
+from tests.rollouts.chatter import chatter, plan, with_frequent_ends
 from tests.small_models import CONFIGS, small_model
 
 GROUPS, GROUP = 3, 4

@@ -53,7 +53,7 @@ def test_gradients_add_up_in_float32() -> None:
 
 
 def test_the_norm_of_a_group_is_bounded_over_wide_and_narrow_together() -> None:
-    """And that of another group on its own: a critic whose errors are large leaves the policy its step."""
+    """Each group's gradient is bounded on its own: a critic whose errors are large leaves the policy its step."""
     narrow, wide = narrow_and_wide()
     critic = nn.Parameter(torch.zeros(2))
     before = wide.detach().clone()

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -11,22 +10,16 @@ from torch import Tensor
 from baselines.turn_credit import returns_from_turns
 from evotext.models.language_model import LanguageModel
 from evotext.policy.actions import actions_of
-from evotext.rollouts.collector import Collector
 from evotext.types import RolloutPlan, Trajectories
-from tests.baselines.test_algorithms import change, fresh_model, grpo, weights, written_out_gradient
+from tests.baselines.one_step import change, collected, fresh_model, grpo, weights, written_out_gradient
 from tests.baselines.test_learning import KEY, play, tiny_model
-from tests.rollouts.test_collector import chatter
 
 SGD = partial(torch.optim.SGD, lr=1.0)
 STILL = partial(torch.optim.SGD, lr=0.0)
 
 
-def collected(algorithm: Any, model: LanguageModel) -> Trajectories:
-    return Collector(model, chatter(), rows=64).collect(algorithm.ask(0))
-
-
 def returns_slowly(batch: Trajectories, gamma: float) -> list[list[float]]:
-    """Of each row what is paid from each of its turns on, from the rewards where they stand."""
+    """Sum for each row and each of its turns what is paid from that turn on, from the rewards where they stand."""
     rows = []
     for i in range(len(batch.return_B)):
         turns = sorted({int(t) for t, own in zip(batch.turn_BT[i], batch.policy_mask_BT[i], strict=True) if own})
@@ -72,7 +65,7 @@ def test_returns_from_turns_are_the_loops() -> None:
 
 @pytest.mark.parametrize("baseline", ["std", "none", "leave_one_out", "batch_std", "best"])
 def test_where_the_end_alone_pays_it_is_the_estimator_of_whole_episodes(baseline: str) -> None:
-    """To the last bit, though episodes have one to four turns and rewards that float32 rounds."""
+    """Equal to the last bit, though episodes have one to four turns and rewards that float32 rounds."""
     after = []
     for credit in ("episode", "turn"):
         model = fresh_model()
@@ -139,7 +132,7 @@ def nothing(cue_B: Tensor, answers: list[Tensor]) -> Tensor:
 
 
 def gradient(model: LanguageModel, credit: str, seed: int, turns: int) -> Tensor:
-    """Of one small batch, at weights that stay."""
+    """The gradient of one small batch, at weights that stay."""
     algorithm = grpo(prompts=4, group_size=4, baseline="leave_one_out", credit=credit, optimizer=STILL).start(model, 0)
     found: list[Tensor] = []
     algorithm.training.stepper.optimizer.register_step_pre_hook(
@@ -164,7 +157,7 @@ def test_the_gradient_is_the_same_on_average_and_less_noisy() -> None:
 
 
 def mean_return(credit: str, seed: int, generations: int) -> float:
-    """Over a run on two turns, each paid for itself."""
+    """The comparison holds over a run on two turns, each paid for itself."""
     model = tiny_model(seed)
     adam = partial(torch.optim.AdamW, lr=1e-3, weight_decay=0.0)
     learner = grpo(prompts=4, group_size=8, credit=credit, optimizer=adam, max_grad_norm=1.0).start(model, seed)

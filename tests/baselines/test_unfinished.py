@@ -12,7 +12,8 @@ from baselines.notices import Once, unfinished_notes
 from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
 from evotext.types import FAULTS, Ending, Outcome, Trajectories
-from tests.baselines.test_algorithms import (
+from tests.baselines.one_step import (
+    assert_same,
     change,
     fresh_model,
     grpo,
@@ -21,9 +22,8 @@ from tests.baselines.test_algorithms import (
     weights,
     written_out_gradient,
 )
-from tests.baselines.test_memory import assert_same
 from tests.baselines.test_objectives import TWO_TURNS, conversation
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 
 CUT = torch.tensor([1, 4, 5, 6, 7, 8])  # one of the first group, two of the second, all of the third, none of the last
 PRESETS = ["grpo", "dr_grpo", "dapo", "gspo", "cispo", "rloo", "reinforce", "reinforce_pp", "best_of_n"]
@@ -56,7 +56,7 @@ def test_masked_they_are_neither_compared_nor_trained_on(baseline: str) -> None:
 
 
 def test_counted_they_are_worth_what_they_had_earned() -> None:
-    """As shipped."""
+    """This is the shipped setting."""
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
     algorithm = grpo().start(model, 0)
@@ -149,7 +149,7 @@ def test_gathering_does_not_take_them_for_a_signal_when_masked() -> None:
 
 @pytest.mark.parametrize("unfinished", ["masked", "counted"])
 def test_what_a_fault_ended_is_compared_with_nothing(unfinished: str) -> None:
-    """Whether or not limits count: an environment that failed says nothing about the answer."""
+    """A fault is left out whether or not limits count: an environment that failed says nothing about the answer."""
     model, reference = fresh_model(), fresh_model()
     before = weights(model)
     learner = grpo(unfinished=unfinished).start(model, 0)

@@ -19,9 +19,9 @@ from evotext.types import Trajectories
 from optimizers.perturbations import FullRank, LowRank
 from optimizers.perturbed import PerturbedNetwork
 from tests.device.pretend import FAR, Far, move, pretended
+from tests.rollouts.chatter import chatter, with_frequent_ends
 from tests.rollouts.test_captured_step import conversation
-from tests.rollouts.test_collector import chatter
-from tests.rollouts.test_session import blocks_of_uneven_length, greedy, with_frequent_ends
+from tests.rollouts.test_session import blocks_of_uneven_length, greedy
 from tests.small_models import CONFIGS, RECURRENT, small_model
 
 CONF = Path(__file__).parents[2] / "conf"

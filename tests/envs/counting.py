@@ -7,7 +7,7 @@ from typing import Any
 
 
 def lines_run(call: Callable[[], object]) -> int:
-    """How many lines of Python the call executes. Work within C is not seen: it shows as a test that does not end."""
+    """Count the lines of Python that the call executes. Work within C is not seen: it shows as a test that does not end."""
     count = 0
 
     def local(frame: FrameType, event: str, argument: Any) -> Any:

@@ -94,7 +94,7 @@ class TestReasoningGym:
         assert set(DATASETS) >= EVALUATED
 
     def test_a_scorer_that_takes_anything_is_refused(self) -> None:
-        """Unless its own score is asked for, by which ten digits are always right."""
+        """The task's own score, by which ten digits are always right, has to be asked for."""
         with pytest.raises(ValueError, match="pays for every text"):
             ReasoningGym(task=TAKES_ANYTHING)
         env, paid = ReasoningGym(task=TAKES_ANYTHING, strict_reward=False), set()

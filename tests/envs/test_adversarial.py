@@ -81,7 +81,7 @@ def test_huge_texts_are_answered_and_not_paid(env_id: str, wrap: Any) -> None:
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 @pytest.mark.parametrize("env_id", IDS)
 def test_the_work_is_linear_in_the_text(env_id: str, wrap: Any) -> None:
-    """Counted in lines of Python, of one step: four times the text, at most four times the work."""
+    """Count lines of Python in one step: four times the text takes at most four times the work."""
     env = wrap(gymnasium.make(env_id))
     for unit in ("9", "(", "1+", "x", "\ud800", "a", r"\boxed{", "{}", "12\n", "####"):
         work = []

@@ -254,7 +254,7 @@ class TestRewards:
                     assert play(env, repeat(text)) == 0, (env.instance, text)
 
     def test_the_prompt_is_not_paid(self, env_id: str) -> None:
-        """Neither the observation, nor the instructions, nor the example in them."""
+        """Neither the observation nor the instructions, with the example in them, earn anything."""
         env = make(env_id)
         assert env.example[-1] in make(env_id).instructions
         for seed in range(100):
@@ -265,7 +265,7 @@ class TestRewards:
                 assert play(env, repeat(text)) == 0
 
     def test_only_white_space_is_forgiven(self, env_id: str) -> None:
-        """Around a right answer: white space is; a second answer, a repetition, punctuation and digits are not."""
+        """White space around a right answer is forgiven; a second answer, a repetition, punctuation and digits are not."""
         env = make(env_id)
         rng = np.random.default_rng(0)
         solved = 0
@@ -285,7 +285,7 @@ class TestRewards:
         assert solved > 5
 
     def test_a_random_legal_answer_rarely_succeeds(self, env_id: str) -> None:
-        """And is legal: of the length and the characters that the demonstrations have."""
+        """A random answer is legal, too: of the length and the characters that the demonstrations have."""
         env = make(env_id)
         rng = np.random.default_rng(0)
         returns = []

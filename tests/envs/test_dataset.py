@@ -90,7 +90,7 @@ def test_a_file_of_its_own_is_held_out(tmp_path: Path) -> None:
 
 
 def test_validation_takes_the_rows_for_validation(tmp_path: Path) -> None:
-    """And a task that has no such rows takes other seeds of the training split."""
+    """A task without validation rows takes other seeds of the training split."""
 
     def split_of_plan(task: TextTask, split: str) -> str:
         evaluator = Evaluator(episodes=4, points=1, temperature=0.0, samples=0, split=split)  # type: ignore[arg-type]
@@ -155,7 +155,7 @@ def test_a_parquet_file_holds_the_same_rows(tmp_path: Path) -> None:
 @needs_datasets
 @pytest.mark.filterwarnings("ignore")
 def test_a_dataset_of_the_hub_is_loaded_by_its_splits(tmp_path: Path) -> None:
-    """By the package itself, from a folder that is laid out as a repository of the Hub is."""
+    """The package itself reads a folder that is laid out as a repository of the Hub is."""
     folder = tmp_path / "hub"
     folder.mkdir()
     jsonl(folder, sums(24), "train.jsonl")

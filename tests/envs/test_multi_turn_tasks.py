@@ -142,7 +142,7 @@ def test_hangman_counts_a_letter_twice_as_a_miss() -> None:
 
 
 def moved_slowly(position: str, move: str) -> str:
-    """With real stacks."""
+    """Play the moves with real stacks."""
     pegs = {peg: [disc for disc in reversed(range(len(position))) if position[disc] == peg] for peg in "abc"}
     source, target = pegs[move[0]], pegs[move[1]]
     if source and (not target or target[-1] > source[-1]):

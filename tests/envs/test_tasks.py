@@ -110,7 +110,7 @@ def test_sort(digits: int) -> None:
 
 
 def test_sort_of_all_ten_digits_is_never_an_instance() -> None:
-    """Else "0123456789" would be right now and then, whatever the question."""
+    """Otherwise "0123456789" would be right now and then, whatever the question."""
     env = Sort(digits=10)
     assert env.score("9876543210", env.example) == 1  # so that such instances are left out
 
@@ -247,7 +247,7 @@ def test_a_split_without_instances_is_an_error() -> None:
     ],
 )
 def test_the_token_limit_admits_the_hardest_answers(task: TextEnv[Any], config: str) -> None:
-    """With an end token, for a tokenizer of characters."""
+    """The limit leaves room for an end token, for a tokenizer of characters."""
     limit = OmegaConf.load(CONFIGS / f"{config}.yaml").max_new_tokens
     rng = np.random.default_rng(0)
     assert max(len(answer) for _ in range(100) for _, answer in task.demonstrate(rng)) < limit

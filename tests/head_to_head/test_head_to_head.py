@@ -92,7 +92,7 @@ def test_searches_share_no_seed_no_folder_and_few_points(tmp_path: Path) -> None
 
 
 def test_tuning_and_reporting_never_meet(tmp_path: Path) -> None:
-    """Neither in seeds nor in the instances that are measured."""
+    """They share neither seeds nor measured instances."""
     for job in _tuning(tmp_path):
         assert {f"seed={TUNING_SEED}", "phase=tuning", "evaluation.split=validation"} <= set(job.words)
     for job in reported_jobs({("eggroll", "sort"): ("algorithm.lr=0.1",)}, (0, 1), ["budget=quick"], tmp_path):

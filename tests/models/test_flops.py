@@ -13,10 +13,10 @@ from evotext.rollouts.collector import Collector
 from evotext.types import Cost
 from optimizers.perturbations import FullRank, LowRank
 from optimizers.perturbed import PerturbedNetwork
-from tests.baselines.test_algorithms import grpo, ppo
+from tests.baselines.one_step import grpo, ppo
 from tests.baselines.test_sft import sft
 from tests.optimizers.generations import eggroll
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.small_models import CONFIGS, small_model
 
 
@@ -28,7 +28,7 @@ def counted(counter: FlopCounterMode) -> int:
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_passes_take_what_torch_counts(family: str) -> None:
-    """Exactly, forward and backward: biases, tied heads, embeddings of positions and mixtures of experts included."""
+    """Counts agree exactly, forward and backward: biases, tied heads, position embeddings and mixtures of experts included."""
     network = small_model(family).network
     ids = torch.randint(4, 100, (3, 7), generator=torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as counter:
@@ -59,20 +59,20 @@ def one_generation(algorithm: Any) -> tuple[Cost, FlopCounterMode]:
     ids=["one step", "more epochs", "with a reference"],
 )
 def test_a_generation_of_grpo_costs_what_torch_counts(algorithm: Callable[[], Any]) -> None:
-    """Rollout, old log-probabilities, reference, forward and backward of every epoch: exactly."""
+    """Counts agree exactly: rollout, old log-probabilities, reference, forward and backward of every epoch."""
     cost, counter = one_generation(algorithm())
     assert cost.flops == counter.get_total_flops()
     assert 0 < cost.backward_flops < cost.flops
 
 
 def test_a_generation_of_ppo_costs_what_torch_counts() -> None:
-    """But for the value head's own vector, one weight in some hundreds of the trunk's."""
+    """Counts agree but for the value head's own vector, one weight in some hundreds of the trunk's."""
     cost, counter = one_generation(ppo(epochs=3, minibatches=2, kl_coefficient=0.1))
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_a_generation_of_sft_costs_what_torch_counts() -> None:
-    """Forward and backward of every epoch, by the answers' tokens at the output head: exactly."""
+    """Counts agree exactly: forward and backward of every epoch, by the answers' tokens at the output head."""
     cost, counter = one_generation(sft(epochs=2, minibatches=2))
     assert cost.flops == counter.get_total_flops()
     assert 0 < cost.backward_flops < cost.flops
@@ -80,7 +80,7 @@ def test_a_generation_of_sft_costs_what_torch_counts() -> None:
 
 @pytest.mark.parametrize("perturbation", [LowRank(rank=2, vectors="frozen"), FullRank(vectors="frozen")])
 def test_a_generation_of_es_costs_what_torch_counts(perturbation: Any) -> None:
-    """The products of the members' noise too; but for that of the embedding, and for members of weight zero in the update."""
+    """The products of the members' noise count too, but for the embedding's, and for members of weight zero in the update."""
     cost, counter = one_generation(eggroll(perturbation=perturbation))
     assert cost.backward_flops == 0
     assert cost.flops == pytest.approx(counter.get_total_flops(), rel=0.01)

@@ -64,7 +64,7 @@ def test_what_a_model_keeps_limits_a_conversation(config: PreTrainedConfig, long
 
 
 def test_models_that_keep_something_else_are_refused(tmp_path: Path) -> None:
-    """By their configuration, or by what their forward pass takes; in a line that names the key and where to look."""
+    """Their configuration gives them away, or the arguments of their forward pass; one line names the key and where to look."""
     where = "docs/models.md names the families that run$"
     small_model("llama", torch.float32).save(tmp_path)
     tiny_config("deepseek_v32").save_pretrained(tmp_path)

@@ -55,7 +55,7 @@ def test_it_begins_as_the_model_and_trains_the_additions_alone(family: str) -> N
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
 def test_what_is_saved_is_an_ordinary_model_that_computes_the_same(family: str, tmp_path: Path) -> None:
-    """By transformers alone, without peft; and the run can go on with its adapters."""
+    """transformers alone loads it, without peft; and the run can go on with its adapters."""
     model = moved(adapted(family))
     expected = logits(model)
     assert not torch.allclose(expected, logits(small_model(family)))

@@ -73,6 +73,13 @@ def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     ModelCache(str(tmp_path)).get("key", build)
 
 
+def test_what_a_killed_build_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "key.building-1" / "model").mkdir(parents=True)
+    (tmp_path / "another.building-1").mkdir()
+    ModelCache(str(tmp_path)).get("key", build)
+    assert sorted(path.name for path in tmp_path.glob("*.building-*")) == ["another.building-1"]
+
+
 def test_the_folder_can_be_set_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVOTEXT_CACHE", str(tmp_path / "by-variable"))
     assert ModelCache(None).get("key", build).parent == tmp_path / "by-variable"

@@ -84,7 +84,7 @@ def held_together(model: LanguageModel, group: TensorGroup) -> LanguageModel:
 
 
 def wrapped(work: Callable[..., None], *arguments: object) -> None:
-    """For a process of its own: print what went wrong, which its parent would not see."""
+    """Run in a process of its own, and print what went wrong, which its parent would not see."""
     try:
         work(*arguments)
     except BaseException:
@@ -165,7 +165,7 @@ def same_as_alone(dtype: torch.dtype, group: TensorGroup) -> None:
 
 
 def check_messages(group: TensorGroup) -> None:
-    """Noise adds none; docs/scaling.md has the formula."""
+    """Noise adds no messages; docs/scaling.md has the formula."""
     config = CONFIGS["qwen2"]
     model = held_together(replace(small_model("llama"), network=network_of(config, torch.float32)), group)
     noise = LOW.draw(

@@ -21,6 +21,7 @@ PLAIN: dict[str, Any] = {
     "common_random_numbers": False,
     "sigma_share": 0.15,
     "exclude": [],
+    "select": None,
     "needs_adapter": False,
     "narrow_weights": "masters",
     "update": "repeated",

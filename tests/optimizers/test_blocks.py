@@ -14,8 +14,7 @@ from evotext.types import RolloutPlan
 from optimizers.fitness_shaping import centered_ranks, raw, task_z_score, z_score
 from optimizers.perturbations import LowRank
 from tests.optimizers.generations import POPULATION, PROMPTS, RATE, SIGMA, eggroll, told
-from tests.rollouts.test_collector import chatter
-from tests.rollouts.test_session import with_frequent_ends
+from tests.rollouts.chatter import chatter, with_frequent_ends
 from tests.small_models import small_model
 
 BLOCK = 4

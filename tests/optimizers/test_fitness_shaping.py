@@ -32,7 +32,7 @@ def test_equal_sums_in_another_order_give_exactly_zero(shape: Callable[[Tensor],
 
 @pytest.mark.parametrize("shape", EVERY)
 def test_better_members_weigh_more_and_order_does_not_matter(shape: Callable[[Tensor], Tensor]) -> None:
-    """Maximisation; and members are treated alike wherever they stand."""
+    """Shaping maximises, and treats members alike wherever they stand."""
     weight_P = shape(RETURN_PQ)
     assert weight_P.shape == (32,)
     assert weight_P.dtype == torch.float64

@@ -1,4 +1,4 @@
-"""All noise has in common its key, the parameters it moves, and that it is freed when nobody needs it."""
+"""Properties that all noise shares: its key, the parameters it moves, and that it is freed when nobody needs it."""
 
 import gc
 import weakref

@@ -17,6 +17,7 @@ from evotext.noise import NoiseKey, PopulationNoise
 from optimizers.perturbations import FullRank, LowRank
 from optimizers.perturbed import CannotPerturbError, LeaveOutError, PerturbedNetwork
 from optimizers.perturbed.by_member import LARGEST
+from optimizers.perturbed.linear import MANY
 from optimizers.perturbed.patterns import covering
 from optimizers.perturbed.probe import ROWS
 from optimizers.perturbed.trial import TrialNoise
@@ -126,6 +127,20 @@ def test_any_choice_of_members(members: list[int]) -> None:
         _check(perturbed, _noise(perturbed, rank=rank), members, 2)
 
 
+@pytest.mark.parametrize("family", ["qwen2", "gpt2"])
+@torch.no_grad()
+def test_a_prompt_of_many_tokens_is_its_members_own(family: str) -> None:
+    """There the noise is added to the layer's product and its bias, not they to the noise; with layers that share an input."""
+    perturbed = PerturbedNetwork(_network(family))
+    for vectors in ("full", "frozen"):
+        noise, ids_BT = _noise(perturbed, vectors=vectors), _ids(6, tokens=MANY)
+        with noise.active([0, 1, 5], 2):
+            together = perturbed.network(input_ids=ids_BT).logits
+        for i, member in enumerate([0, 1, 5]):
+            alone = _member(perturbed, noise, member)(input_ids=ids_BT[2 * i : 2 * i + 2]).logits
+            torch.testing.assert_close(together[2 * i : 2 * i + 2], alone, rtol=0, atol=1e-10)
+
+
 def test_results_do_not_depend_on_the_batch() -> None:
     """A member's rows are the same whoever runs beside it."""
     perturbed = PerturbedNetwork(_network("llama"))
@@ -162,7 +177,7 @@ def test_frozen_vectors_stay() -> None:
 
 
 def test_excluded_parameters_stay() -> None:
-    """By pattern; the rest is perturbed as before, with the same numbers, since a parameter keeps its index."""
+    """Patterns exclude parameters; the rest is perturbed as before, by the same numbers: a parameter keeps its index."""
     network = _network("qwen2")
     perturbed = PerturbedNetwork(network, exclude=["*norm*", "model.embed_tokens.weight", "*.k_proj.bias"])
     assert not any("norm" in name or "embed" in name or "k_proj.bias" in name for name in perturbed.parameters)

@@ -76,7 +76,7 @@ def test_a_race_changes_nothing_and_says_what_it_found() -> None:
 
 
 def test_the_estimate_is_what_it_is_without_a_race() -> None:
-    """To the last bit: of the race, nothing but the instances enters. So given these, it is as unbiased as ever."""
+    """Equal to the last bit: nothing of the race enters but its instances. Given these, the estimate is as unbiased as ever."""
     model, learner = raced((2, 3, 7))
     plain = small_model()
     other = eggroll().start(plain, 4)

@@ -38,6 +38,8 @@ def scored_es(**changes: Any) -> ScoredES:
         "population": 64,
         "antithetic": True,
         "scored_episodes": 2,
+        "context": "perturbed",
+        "scored_tokens": 2,
         "sigma": 1e-4,
         "perturbation": LowRank(rank=1, vectors="full"),
         "exclude": [],
@@ -47,6 +49,7 @@ def scored_es(**changes: Any) -> ScoredES:
         "clip_low": 0.2,
         "clip_high": 0.2,
         "kl_target": None,
+        "kl_episodes": 64,
         "micro_rows": 1024,
         "narrow_weights": "masters",
         "optimizer": partial(torch.optim.SGD, lr=1.0),
@@ -234,12 +237,12 @@ def test_the_steps_length_follows_the_kl(perturbation: str) -> None:
         kl = kl_of(model, before, batch)
         steps[rate, aim] = weights(model) - weights(before)
         if aim is None:
-            assert kl > 4 * target and "kl" not in report.metrics and learner._length == 1.0
+            assert kl > 4 * target and "kl" not in report.metrics and learner._length.factor == 1.0
         else:
             assert report.metrics["kl"] == pytest.approx(kl, rel=0.05), "measured on all of few episodes"
             assert report.metrics["scored/length"] < 1.0 if rate == 3e-3 else report.metrics["scored/length"] == 1.0
             factor = min(max((target / kl) ** 0.5, 0.5), 1.5)
-            assert learner._length == pytest.approx(report.metrics["scored/length"] * factor, rel=0.05)
+            assert learner._length.factor == pytest.approx(report.metrics["scored/length"] * factor, rel=0.05)
             assert kl < 2 * target
     long, shortened = steps[3e-3, None], steps[3e-3, target]
     assert float(shortened @ long / (long.norm() * shortened.norm())) > 0.999, "the same direction"

@@ -106,11 +106,11 @@ def test_where_the_memory_runs_out_batches_become_smaller(monkeypatch: pytest.Mo
     expected = scores(Scoring(network, rows=64), actions, row_PK)
     whole, sizes = Scoring._by_head, list[int]()
 
-    def fits_two(self: Scoring, some: Actions, temperature: float) -> Tensor:
+    def fits_two(self: Scoring, some: Actions, temperature: float, how: Any) -> Tensor:
         sizes.append(some.rows)
         if some.rows > 2:
             raise MemoryError
-        return whole(self, some, temperature)
+        return whole(self, some, temperature, how)
 
     monkeypatch.setattr(Scoring, "_by_head", fits_two)
     scored = Scoring(network, rows=64)

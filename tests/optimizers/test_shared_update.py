@@ -31,6 +31,7 @@ KINDS = [
     (ADAM, torch.bfloat16, "stochastic", NoDecay()),
     (ADAM, torch.bfloat16, "masters", Anchored(rate=0.5)),
     (ADAMW, torch.float32, "masters", NoDecay()),
+    (partial(torch.optim.Adafactor, lr=0.05), torch.bfloat16, "stochastic", NoDecay()),
 ]
 UNEVEN = {"a": (7, 5), "b": (3,), "c": (11, 13), "d": (1,), "e": (2, 3, 4)}
 
@@ -55,7 +56,7 @@ def directions(ascent: Ascent, shapes: Mapping[str, tuple[int, ...]], step: int)
 
 
 def state_bytes(ascent: Ascent) -> int:
-    """What stays between two steps: masters that are not the weights, and all that the optimizer keeps."""
+    """The state that stays between two steps: masters that are not the weights, and all that the optimizer keeps."""
     kept = [*ascent._weights.state_dict().values()]
     for state in ascent.optimizer.state.values():
         kept += [value for value in state.values() if torch.is_tensor(value) and value.ndim]

@@ -3,16 +3,15 @@
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from evotext.run_folder.record import RunRecord
 from reports.comparison import Comparison, compare
 from reports.statistics import holm, permutation_p_value
 from reports.tasks import SIGNIFICANCE
 from reports.verdicts import answer, verdict
+from tests.reports.run_records import run_record
 
 PAGES = 40
 
@@ -24,20 +23,8 @@ def page(rng: np.random.Generator, *, tasks: int, algorithms: int, seeds: int, l
         for algorithm in range(algorithms):
             for seed in range(seeds):
                 rate = np.clip(rng.normal(0.5 + (lead if algorithm == 0 else 0.0), 0.08), 0.0, 1.0)
-                runs.append(
-                    RunRecord(
-                        folder=Path(f"{task}-{algorithm}-{seed}"),
-                        algorithm=f"algorithm{algorithm}",
-                        env=f"task{task}",
-                        model="tiny",
-                        seed=seed,
-                        status="completed",
-                        before={"success": 0.2},
-                        after={"success": float(rng.binomial(256, rate)) / 256},
-                        decoding="greedy",
-                        settings={"algorithm.name": str(algorithm), "env.name": str(task)},
-                    )
-                )
+                score = float(rng.binomial(256, rate)) / 256
+                runs.append(run_record(f"algorithm{algorithm}", score, env=f"task{task}", seed=seed))
     return compare(runs, metric="success", seed=0)
 
 

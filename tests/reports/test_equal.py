@@ -1,7 +1,6 @@
 """Scores at equal operations, episodes, seconds and memory, and what a success takes."""
 
 import math
-from pathlib import Path
 
 import pytest
 
@@ -11,6 +10,7 @@ from reports.comparison import Comparison, compare
 from reports.equal import reached
 from reports.latex import latex
 from reports.sheets import Sheet
+from tests.reports.run_records import run_record
 
 Point = tuple[float, float, float, float]  # operations, episodes, seconds, success
 
@@ -23,19 +23,14 @@ def run(algorithm: str, seed: int, points: list[Point], peak: float = 1e9) -> Ru
         EvaluationPoint(generation=i, cost=cost(*point[:3]), score={"success": point[3], "return": point[3]})
         for i, point in enumerate(points)
     )
-    return RunRecord(
-        folder=Path(f"{algorithm}-{seed}"),
-        algorithm=algorithm,
-        env="sort",
-        model="tiny",
+    return run_record(
+        algorithm,
+        points[-1][3],
         seed=seed,
-        status="completed",
         budget_unit="flops",
         before={"success": points[0][3]},
-        after={"success": points[-1][3]},
         cost={"peak_memory_bytes": peak},
         points=curve,
-        settings={"algorithm.name": algorithm, "env.name": "sort"},
     )
 
 

@@ -10,6 +10,7 @@ from evotext.run_folder.record import RunRecord
 from reports.comparison import compare
 from reports.tables import results_csv
 from tests.reports.independent_verdicts import OVERALL, Pair, read, verdicts
+from tests.reports.run_records import run_record
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "results"
 BY_CHANCE = 0.02
@@ -19,17 +20,12 @@ def study(searches: int) -> list[RunRecord]:
     """Three algorithms on two tasks: one ahead on both, two alike; scores with ties."""
     rng = np.random.default_rng(searches)
     return [
-        RunRecord(
-            folder=Path(f"{env}-{algorithm}-{draw}-{seed}"),
-            algorithm=algorithm,
+        run_record(
+            algorithm,
+            float(rng.binomial(64, np.clip(rng.normal(rate, 0.06), 0, 1))) / 64,
             env=env,
-            model="tiny",
             seed=seed,
             draw=draw,
-            status="completed",
-            before={"success": 0.1},
-            after={"success": float(rng.binomial(64, np.clip(rng.normal(rate, 0.06), 0, 1))) / 64},
-            settings={"algorithm.lr": str(draw), "env.name": env},
         )
         for env in ("sort", "recall")
         for algorithm, rate in (("eggroll", 0.35), ("grpo", 0.8), ("ppo", 0.38))

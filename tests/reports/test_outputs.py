@@ -49,6 +49,25 @@ def test_what_a_run_unlearned_is_shown_and_escaped(tmp_path: Path) -> None:
     assert "3.00 → 2.00" in page and "<img src=x" not in page
 
 
+def test_the_parts_of_a_reward_are_shown_run_by_run(tmp_path: Path) -> None:
+    """First and last measurement of each run; a run without names has no row, and what is no number is left out."""
+    for seed in range(2):
+        metrics = write_run(tmp_path / f"run-{seed}", seed=seed, before=0.25, final=0.75) / "metrics.jsonl"
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+        for line in lines:
+            if seed == 0 and line["kind"] == "eval":
+                broken = "broken" if line["generation"] == 0 else 0
+                line |= {"eval/reward/form": line["eval/return"] / 5, f"eval/reward/{NASTY}": broken}
+        metrics.write_text("\n".join(map(json.dumps, lines)))
+    found = compared(tmp_path)
+    (sheet,) = (one for one in found.sheets["sort"] if one.title == "Parts of the reward")
+    assert sheet.heads == ("Run", "form", f"{NASTY[:-5]}\N{REPLACEMENT CHARACTER}[31m", "Return")
+    assert sheet.rows == (("eggroll, seed 0", "0.05 → 0.15", "– → 0.00", "0.25 → 0.75"),)
+    page = html_report(found, made=datetime(2026, 1, 2))
+    assert "Parts of the reward" in page and "0.05 → 0.15" in page and "<img src=x" not in page
+    assert "Parts of the reward" in markdown(found, picture="curves.svg")
+
+
 @pytest.fixture
 def comparison(tmp_path: Path) -> Comparison:
     for env in ("sort", "recall"):
@@ -302,7 +321,7 @@ def test_swept_numbers_are_drawn_in_their_order(tmp_path: Path) -> None:
 
 
 def test_no_two_of_many_contestants_look_alike(tmp_path: Path) -> None:
-    """Where colours come again, dashes and marks are others, in the picture as in the page."""
+    """Where colours repeat, dashes and marks differ, in the picture as on the page."""
     for population in range(8):
         write_run(tmp_path / str(population), options={"algorithm": {"population": population}})
     comparison = compared(tmp_path)

@@ -14,8 +14,8 @@ from evotext.rollouts.collector import Collector
 from evotext.rollouts.session import Completion, Session
 from optimizers.perturbations import FullRank, LowRank
 from optimizers.perturbed import PerturbedNetwork
-from tests.rollouts.test_collector import chatter
-from tests.rollouts.test_session import blocks_of_uneven_length, with_frequent_ends
+from tests.rollouts.chatter import chatter, with_frequent_ends
+from tests.rollouts.test_session import blocks_of_uneven_length
 from tests.small_models import CONFIGS, small_model
 
 LIMIT = 4 * STEPS_BEFORE

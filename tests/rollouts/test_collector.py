@@ -3,53 +3,19 @@
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
 from evotext.models.language_model import LanguageModel
-from evotext.rollouts.collector import Collector
-from evotext.rollouts.task import TextTask
-from evotext.types import FAULTS, Ending, RolloutPlan, Sampling, Trajectories
-from tests.rollouts.test_session import with_frequent_ends
+from evotext.types import FAULTS, Ending
+from tests.rollouts.chatter import ROWS, chatter, collect, plan, with_frequent_ends
 from tests.small_models import small_model
-
-ROWS = 11
 
 
 @pytest.fixture(scope="module")
 def model() -> LanguageModel:
     return with_frequent_ends(small_model("llama"))
-
-
-def chatter(name: str = "Chatter", max_turns: int = 8, **options: Any) -> TextTask:
-    return TextTask(
-        name="chatter",
-        id=f"tests.rollouts.toy_environments:toy/{name}-v0",
-        max_new_tokens=5,
-        max_turns=max_turns,
-        success_return=options.pop("success_return", None),
-        strict=options.pop("strict", False),
-        step_seconds=options.pop("step_seconds", 60.0),
-        workers=options.pop("workers", 0),
-        **options,
-    )
-
-
-def plan(temperature: float = 1.0, seed: int = 0, rows: int = ROWS) -> RolloutPlan:
-    return RolloutPlan(
-        seed=seed,
-        generation=2,
-        instances=tuple(2 * i for i in range(rows)),
-        groups=tuple(range(rows)),
-        sampling=Sampling(temperature=temperature),
-        logprobs=True,
-    )
-
-
-def collect(model: LanguageModel, task: TextTask, asked: RolloutPlan, rows: int = 100) -> Trajectories:
-    return Collector(model, task, rows=rows).collect(asked)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 10])

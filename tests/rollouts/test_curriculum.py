@@ -19,7 +19,7 @@ from evotext.rollouts.curriculum import Levels
 from evotext.rollouts.task import TextTask
 from evotext.runner.evaluation import Evaluator
 from evotext.types import Cost, Ending, RolloutPlan, Sampling, Trajectories
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import called_off, lines_of, outcome_of, small_run
 from tests.small_models import small_model
 
@@ -35,7 +35,7 @@ def levels(values: tuple[int, ...] = (1, 2, 3, 4), decay: float = 0.9, **options
 
 
 def batch_of(instances: tuple[int, ...], success: list[bool], faulty: tuple[int, ...] = ()) -> Trajectories:
-    """Outcomes alone."""
+    """Trajectories that hold outcomes alone."""
     plan = RolloutPlan(
         seed=0,
         generation=0,
@@ -96,7 +96,7 @@ def test_estimates_count_and_forget_and_leave_faults_out() -> None:
 
 
 def test_measurements_are_of_the_task_as_it_is() -> None:
-    """Of training's instances, too, where validation takes those."""
+    """This holds for training's instances, too, where validation takes those."""
     curriculum, model = levels(), small_model("llama", torch.float32)
     for split in ("test", "validation"):
         evaluator = Evaluator(episodes=8, points=1, temperature=0.0, samples=2, split=split)

@@ -13,11 +13,10 @@ from envs.demonstrator import task_demonstrations
 from evotext.keys.instances import held_out_instances, train_instances
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.collector import Collector
-from evotext.rollouts.mixture import Mixture, in_proportion
+from evotext.rollouts.mixture import Mixture, in_proportion, names_of
 from evotext.rollouts.task import TextTask
 from evotext.runner.evaluation import Evaluator, scores_by_task
-from tests.rollouts.test_collector import chatter, plan
-from tests.rollouts.test_session import with_frequent_ends
+from tests.rollouts.chatter import chatter, plan, with_frequent_ends
 from tests.runner.small_runs import called_off, lines_of, outcome_of, small_run
 from tests.small_models import small_model
 
@@ -39,20 +38,20 @@ def model() -> LanguageModel:
 
 def test_instances_are_drawn_by_shares_and_by_nothing_but_their_seed() -> None:
     mixture, instances = two_tasks(SHARES), train_instances(0, 0, 4000)
-    names = mixture.names(instances)
+    names = names_of(mixture, instances)
     assert Counter(names)["long"] == pytest.approx(3000, abs=3 * np.sqrt(4000 * 0.75 * 0.25))
-    assert mixture.names(instances[::-1]) == names[::-1] and mixture.names(instances[7:8]) == names[7:8]
+    assert names_of(mixture, instances[::-1]) == names[::-1] and names_of(mixture, instances[7:8]) == names[7:8]
     assert [mixture.parts[name == "short"] for name in names] == mixture.of(instances)
-    equal = Counter(two_tasks().names(instances))
+    equal = Counter(names_of(two_tasks(), instances))
     assert equal["long"] == pytest.approx(2000, abs=3 * np.sqrt(1000))
 
 
 @pytest.mark.parametrize("rows", [100, 7])
 def test_an_episode_is_what_it_is_alone(model: LanguageModel, rows: int) -> None:
-    """To the last token, whatever else is in the plan: with its own task's limits and its own idea of success."""
+    """Equal to the last token, whatever else is in the plan: each task keeps its own limits and its own idea of success."""
     mixture, asked = two_tasks(SHARES), plan(rows=ROWS)
     together = Collector(model, mixture, rows=rows).collect(asked)
-    names = mixture.names(asked.instances)
+    names = names_of(mixture, asked.instances)
     assert set(names) == set(SHARES)
     assert together.success_B is not None
     for name, task in zip(SHARES, mixture.parts, strict=True):
@@ -70,7 +69,7 @@ def test_an_episode_is_what_it_is_alone(model: LanguageModel, rows: int) -> None
 def test_scores_of_each_task_are_those_of_its_rows(model: LanguageModel) -> None:
     mixture = two_tasks(SHARES)
     batch = Collector(model, mixture, rows=100).collect(plan(rows=ROWS))
-    names, returns = mixture.names(batch.plan.instances), batch.return_B.tolist()
+    names, returns = names_of(mixture, batch.plan.instances), batch.return_B.tolist()
     found = scores_by_task(batch, mixture)
     for name, threshold in (("long", 3.0), ("short", 1.0)):
         own = [value for value, of in zip(returns, names, strict=True) if of == name]
@@ -89,10 +88,10 @@ def test_success_is_unknown_where_one_task_knows_none(model: LanguageModel) -> N
 
 @pytest.mark.parametrize("count", [1, 2, 10, 64, 101])
 def test_a_measurement_has_instances_in_proportion(count: int) -> None:
-    """So that the plain mean over its episodes is the mean over the tasks by their shares."""
+    """The plain mean over its episodes is then the mean over the tasks by their shares."""
     mixture = two_tasks(SHARES)
     chosen = in_proportion(mixture, held_out_instances, count)
-    counts = Counter(mixture.names(chosen))
+    counts = Counter(names_of(mixture, chosen))
     assert len(set(chosen)) == count
     assert all(abs(counts[name] - share * count) < 1 for name, share in mixture.shares.items())
     assert [i for i in held_out_instances(4 * count + 64) if i in chosen] == list(chosen), "the first ones, in order"

@@ -7,7 +7,8 @@ from evotext.noise import NoiseKey
 from evotext.rollouts.session import Session
 from optimizers.perturbations import LowRank
 from optimizers.perturbed import PerturbedNetwork
-from tests.rollouts.test_session import LIMIT, blocks_of_uneven_length, greedy, with_frequent_ends
+from tests.rollouts.chatter import with_frequent_ends
+from tests.rollouts.test_session import LIMIT, blocks_of_uneven_length, greedy
 from tests.small_models import CONFIGS, RECURRENT, small_model
 
 POPULATION, ROWS_EACH, SIGMA, TURNS = 4, 3, 0.1, 3

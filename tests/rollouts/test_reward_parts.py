@@ -8,7 +8,7 @@ import torch
 from evotext.models.language_model import LanguageModel
 from evotext.rollouts.reward_parts import added, read_parts
 from evotext.types import Ending
-from tests.rollouts.test_collector import chatter, collect, plan, with_frequent_ends
+from tests.rollouts.chatter import chatter, collect, plan, with_frequent_ends
 from tests.runner.small_runs import ended, lines_of, outcome_of, run_to_the_end, small_run, together
 from tests.runner.test_resume import Stopped, StoppedAt
 from tests.small_models import small_model

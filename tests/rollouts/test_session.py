@@ -8,8 +8,8 @@ import torch
 from families.reference import slow_greedy
 
 from evotext.models.flops import ForwardFlops
-from evotext.models.language_model import LanguageModel
 from evotext.rollouts.session import Completion, Session
+from tests.rollouts.chatter import with_frequent_ends
 from tests.small_models import CONFIGS, RECURRENT, small_model
 
 LIMIT = 7
@@ -18,12 +18,6 @@ LIMIT = 7
 def blocks_of_uneven_length(rows: int, seed: int) -> list[list[int]]:
     rng = random.Random(seed)
     return [[rng.randrange(4, 100) for _ in range(rng.randrange(1, 12))] for _ in range(rows)]
-
-
-def with_frequent_ends(model: LanguageModel, share: float = 0.3) -> LanguageModel:
-    """The same model with many end tokens, so that completions differ in length and rows leave the batch."""
-    model.chat.end_ids = frozenset(range(3, 3 + int(share * 97)))
-    return model
 
 
 def greedy(

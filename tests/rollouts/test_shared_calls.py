@@ -51,7 +51,7 @@ def shared() -> None:
 
 
 def agreed() -> None:
-    """What the processes of a group exchange besides."""
+    """The other things that the processes of a group exchange."""
     group, rank = TensorGroup.of(2), collectives.rank()
     assert (group.rank, collectives.share(), collectives.shares()) == (rank % 2, rank // 2, 2)
     assert group.of_first(torch.tensor([rank])).tolist() == [2 * (rank // 2)]

@@ -6,11 +6,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from evotext.rollouts.sampling import choose_tokens, truncated
+from evotext.rollouts.sampling import BLOCK, choose_tokens, greatest, truncated
 from evotext.runner.evaluation import Evaluator
 from evotext.types import Sampling
-from tests.rollouts.test_collector import chatter, collect, plan
-from tests.rollouts.test_session import with_frequent_ends
+from tests.rollouts.chatter import chatter, collect, plan, with_frequent_ends
 from tests.small_models import small_model
 
 
@@ -26,6 +25,18 @@ def kept(logits: list[float], temperature: float, top_p: float, min_p: float) ->
         found[token] = left[token]
         reached += left[token] / total
     return {token: weight / sum(found.values()) for token, weight in found.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [1, 17, BLOCK, BLOCK + 1, 3 * BLOCK - 1])
+def test_the_greatest_score_is_found_wherever_it_stands(vocabulary: int, dtype: torch.dtype) -> None:
+    """In every place of every block and behind the last whole one; the first of equal ones, and minus infinity all along."""
+    scores_BV = torch.randn(vocabulary, vocabulary, generator=torch.Generator().manual_seed(0)).to(dtype)
+    raised_BV = scores_BV + 100 * torch.eye(vocabulary, dtype=dtype)
+    assert torch.equal(greatest(raised_BV), torch.arange(vocabulary))
+    first = [row.index(max(row)) for row in scores_BV.tolist()]  # bfloat16 has many ties
+    assert greatest(scores_BV).tolist() == first
+    assert greatest(torch.full((2, vocabulary), -torch.inf, dtype=dtype)).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])

@@ -18,8 +18,7 @@ from evotext.rollouts.threads import Threads
 from evotext.rollouts.time_limit import TookTooLong
 from evotext.types import Ending, Trajectories
 from scripts.commands.playing.episode import play
-from tests.rollouts.test_collector import ROWS, chatter, collect, plan
-from tests.rollouts.test_session import with_frequent_ends
+from tests.rollouts.chatter import ROWS, chatter, collect, plan, with_frequent_ends
 from tests.rollouts.toy_environments import Judged, Meeting
 from tests.small_models import small_model
 
@@ -56,7 +55,7 @@ def no_thread_left() -> Iterator[None]:
 @pytest.mark.usefixtures("no_thread_left")
 @pytest.mark.parametrize("rows", [5, 100])
 def test_who_comes_back_first_changes_nothing(model: LanguageModel, rows: int) -> None:
-    """To the last bit, whether one environment steps at a time or eight do."""
+    """Equal to the last bit, whether one environment steps at a time or eight do."""
     one_by_one = collect(model, chatter("Dawdling", workers=0), plan(rows=40), rows)
     assert one_by_one.turn_BT.amax(1).unique().numel() > 1, "the test wants episodes of different length"
     for _ in range(2):

@@ -16,7 +16,7 @@ REWARDS: dict[str, Any] = {"nan": float("nan"), "none": None, "text": "1.0", "hu
 
 
 class Unwritable(Exception):
-    """Its message cannot be had."""
+    """An error whose message raises."""
 
     def __str__(self) -> str:
         raise RuntimeError("no message")
@@ -103,7 +103,7 @@ gymnasium.register("toy/Tenths-v0", Tenths, reward_threshold=1.0)
 
 
 class Dawdling(Chatter):
-    """Takes a random time for everything, another one each time: who comes back first is never the same."""
+    """Takes a random time for each call, so that the order in which environments come back varies."""
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         time.sleep(random.uniform(0, 0.003))
@@ -118,7 +118,7 @@ gymnasium.register("toy/Dawdling-v0", Dawdling, reward_threshold=3.0)
 
 
 class Meeting(gymnasium.Env[str, str]):
-    """A step waits at the barrier until so many environments step at the same time; the most that ever did are counted."""
+    """A step waits at the barrier until enough environments step at the same time; keeps the greatest number that did."""
 
     observation_space = spaces.Text(10)
     action_space = spaces.Text(10_000)

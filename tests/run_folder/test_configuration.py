@@ -1,4 +1,4 @@
-"""What Hydra recorded: flat settings, the words of the start, and damage."""
+"""Hydra's records: flat settings, the words of the start, and damage."""
 
 from pathlib import Path
 
@@ -50,8 +50,11 @@ def test_how_a_run_was_started(tmp_path: Path) -> None:
     [
         ({"overrides": "{a: 1}"}, "overrides.yaml: expected a list of words"),
         ({"overrides": "[a"}, "overrides.yaml: while parsing"),
-        ({"hydra": {k: v for k, v in HYDRA.items() if k != "job"}}, "hydra.yaml: hydra.job: Field required"),
-        ({"hydra": 3}, "hydra.yaml: hydra: Input should be"),
+        (
+            {"hydra": {k: v for k, v in HYDRA.items() if k != "job"}},
+            "hydra.yaml: hydra.job.config_name: Field required",
+        ),
+        ({"hydra": 3}, "hydra.yaml: hydra.overrides.hydra: Field required"),
     ],
 )
 def test_a_damaged_record_is_named(tmp_path: Path, damage: dict[str, str], complaint: str) -> None:

@@ -35,7 +35,7 @@ from evotext.runner.checkpoints import Checkpointing
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
 from evotext.trackers.tensorboard import TensorBoard
-from tests.rollouts.test_collector import chatter, with_frequent_ends
+from tests.rollouts.chatter import chatter, with_frequent_ends
 from tests.small_models import small_model
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -149,7 +149,7 @@ def small_starting_model(dtype: torch.dtype = torch.float32, family: str = "llam
 
 
 def loaded_model(path: Path, size: int | None) -> LanguageModel:
-    """What was saved in the folder, held together by groups of so many processes."""
+    """The model that was saved in the folder, held jointly by groups of `size` processes."""
     parallel = {"parallel": None if size is None else "tensor", "parallel_size": size}
     source = HuggingFaceModel(path=str(path), dtype="float32", trust_remote_code=False, **parallel)
     return with_frequent_ends(source.load(torch.device("cpu")))
@@ -188,7 +188,7 @@ def outcome_of(folder: Path) -> dict[str, Any]:
 
 
 def run_to_the_end(folder: Path, algorithm: str, resume: bool = False, options: dict[str, Any] | None = None) -> None:
-    """For a process of its own."""
+    """Run to the end, in a process of its own."""
     run = small_run(folder, algorithm, **(options or {}))
     if resume:
         run.resume()
@@ -226,6 +226,6 @@ def ended(*started: BaseProcess) -> list[int | None]:
 
 
 def called_off(after: int) -> Callbacks:
-    """Return callbacks that end a run after so many lines of its metrics."""
+    """Return callbacks that end a run after this many lines of its metrics."""
     lines = count(1)
     return Callbacks([lambda _: next(lines) >= after])

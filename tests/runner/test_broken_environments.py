@@ -18,7 +18,7 @@ from evotext.runner.closing import closing_lines
 from evotext.runner.preflight import check_prompts
 from evotext.runner.run_state import RunState
 from evotext.types import Cost, Ending, Outcome, RolloutPlan, Sampling
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import (
     EPISODES,
     ended,
@@ -71,7 +71,7 @@ def test_without_faults_nothing_is_said_of_them(tmp_path: Path, capfd: pytest.Ca
 def test_nothing_but_faults_ends_the_run(
     tmp_path: Path, algorithm: str, generations: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """After two generations, or with the budget if that is smaller."""
+    """It ends after two generations, or with the budget if that is smaller."""
     with pytest.raises(BrokenEnvironment) as error:
         small_run(tmp_path, algorithm, generations=generations, fault="all").train()
     lasted = min(generations, 2)

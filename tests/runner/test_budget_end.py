@@ -11,10 +11,11 @@ import torch
 
 from evotext.models.language_model import LanguageModel
 from evotext.runner.budget import LATEST, Budget, Taken, Unit
+from evotext.runner.closing import few_generations
 from evotext.runner.run_state import RunState
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
 from tests.optimizers.generations import RATE, SIGMA, eggroll, told
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import EPISODES, let_go, lines_of, outcome_of, small_run
 from tests.runner.test_loop import Counting, records, run
 from tests.small_models import small_model
@@ -174,7 +175,7 @@ def test_every_algorithm_ends_within_its_budget(
 
 
 def test_a_resumed_run_cuts_the_same_generation(tmp_path: Path) -> None:
-    """By operations, which are foretold by generations from before the stop."""
+    """The budget is in operations, which are predicted from generations before the stop."""
     cost: Any = small_run(tmp_path / "measured", generations=2).train()["cost"]
     limit = 1.4 * cost["flops"]
 
@@ -211,13 +212,16 @@ class _StopsAt:
 
 
 class Wanting(Divisible):
-    """As an evolution strategy does."""
+    """Report a cost that fewer rows would not lower, as an evolution strategy does."""
 
     def ask(self, generation: int) -> RolloutPlan:
         return replace(super().ask(generation), generations_wanted=5)
 
 
-@pytest.mark.parametrize(("generations", "told"), [(5, ""), (4.5, "about 4 "), (4, "about 4 "), (1, "about 1 ")])
+@pytest.mark.parametrize(
+    ("generations", "told"),
+    [(5, ""), (4.5, "about 4 "), (4, "about 4 "), (1, "about 1 generation,")],
+)
 def test_a_budget_of_few_generations_is_said_once(
     tmp_path: Path, generations: float, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,6 +230,11 @@ def test_a_budget_of_few_generations_is_said_once(
     notes: Any = training.train()["notes"]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: the budget holds")]
     assert said == notes and len(said) == bool(told) and all(told in line for line in said)
+
+
+def test_a_budget_of_less_than_a_generation_is_said_in_words() -> None:
+    at, budget = RunState(generation=1, cost=Cost(episodes=200)), Budget(unit="episodes", limit=100)
+    assert "holds less than one generation," in few_generations(at, budget, wanted=30, over=True)
 
 
 def test_evolution_strategies_want_thirty_generations() -> None:

@@ -10,7 +10,7 @@ from evotext.rollouts.collector import Collector
 from evotext.runner import divergence
 from evotext.runner.divergence import StartingPolicy
 from evotext.types import RolloutPlan, Sampling
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.small_models import small_model
 
 

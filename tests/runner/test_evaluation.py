@@ -14,7 +14,7 @@ from evotext.run_folder.reader import read_run
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.pass_at_k import pass_at_k
 from evotext.types import RolloutPlan, Trajectories
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import lines_of, small_run
 from tests.small_models import small_model
 
@@ -67,7 +67,7 @@ def test_sampled_answers_are_of_the_same_instances_and_are_costed() -> None:
     assert evaluation.pass_at == {1: 0.25, 2: 0.5, 4: 1.0}  # one success in four answers to each
     assert evaluation.sampled_return == float(answers.return_B.mean())
     assert evaluation.cost == greedy.cost + answers.cost and evaluation.cost.episodes == 30
-    assert evaluation.trajectories is greedy
+    assert evaluation.transcripts == greedy.transcripts
     written = answers.tokens_BT[answers.plan.groups.index(0) : 4]
     assert len(written.unique(dim=0)) > 1, "answers to one instance are drawn apart from each other"
 

@@ -22,7 +22,7 @@ from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
 from evotext.trackers.tensorboard import TensorBoard
 from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import Starting
 from tests.small_models import small_model
 
@@ -177,7 +177,7 @@ def test_generations_without_an_update_are_none_and_a_budget_in_updates_ends_all
 
 
 class Reading(Counting):
-    """Learns from something else than episodes of its own: two that it charges itself."""
+    """Learns from episodes that it did not ask for: it charges two itself."""
 
     def ask(self, generation: int) -> RolloutPlan:
         return replace(super().ask(generation), instances=(), groups=())
@@ -188,7 +188,7 @@ class Reading(Counting):
 
 
 def test_a_generation_without_rollouts_is_charged_by_its_report(tmp_path: Path) -> None:
-    """No return is logged that nobody earned, and the budget ends all the same."""
+    """No return is logged where no episode was run, and the budget ends all the same."""
     training, _ = run(tmp_path, learner=Reading)
     training._budget = Budget(unit="episodes", limit=6)
     summary = training.train()

@@ -1,4 +1,4 @@
-"""The peak is that of the run, not of what the process did before."""
+"""The peak memory of a run excludes what the process did before."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""docs/metrics.md explains every figure that a run logs, and no figure that none logs."""
+"""docs/metrics.md explains every metric that a run logs, and no other."""
 
 import json
 import re

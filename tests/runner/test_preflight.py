@@ -57,7 +57,7 @@ def test_each_process_takes_a_device_of_its_own(kind: str, monkeypatch: pytest.M
         choose_device(kind)
     assert (
         choose_device("auto") == choose_device("cpu") == torch.device("cpu")
-    )  # what never ran here is asked for by name
+    )  # devices that nothing ran on here have to be asked for by name
 
 
 def _sees(monkeypatch: pytest.MonkeyPatch, kind: str | None, count: int) -> None:

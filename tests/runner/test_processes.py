@@ -67,7 +67,7 @@ def test_a_mixture_over_processes_ends_with_the_same_bits(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("algorithm", GRADIENTS)
 def test_gradients_over_processes_add_up(tmp_path: Path, alone: dict[str, Path], algorithm: str) -> None:
-    """In one process they are added in another order, so the last bits may differ, and with them a token at the edge."""
+    """One process adds in another order, so that the last bits may differ, and with them a token on the edge."""
     one = {"generations": 1, "rows": 4}
     run_to_the_end(tmp_path / "alone", algorithm, options=one)
     assert ended(*together(2, run_to_the_end, tmp_path / "two", algorithm, False, one)) == [0, 0]

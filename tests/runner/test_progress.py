@@ -30,7 +30,7 @@ def test_title_share_and_figures_are_seen_whole(
 
 
 def test_what_an_environment_said_is_shown_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
-    """Not as markup, of which a closing tag alone would be an error, nor as emoji."""
+    """Names are shown as they are: not as markup, in which a closing tag alone would be an error, nor as emoji."""
     with RunProgress("x", instances="held-out") as progress:
         progress.say("lost [/bold] the [red]database :smile:")
     assert capfd.readouterr().err == "lost [/bold] the [red]database :smile:\n"
@@ -47,20 +47,20 @@ def test_a_task_without_success_is_followed_by_its_return(capfd: pytest.CaptureF
 
 
 class ZMQInteractiveShell:
-    """By this name rich knows a notebook."""
+    """The name by which rich recognises a notebook."""
 
 
 class Output:
-    """A widget, whose content is shown anew again and again."""
+    """A stand-in for a widget, whose content is replaced again and again."""
 
     def __enter__(self) -> None:
-        """The block's output is the widget's."""
+        """Send the block's output to the widget."""
 
     def __exit__(self, *_: object) -> None:
-        """No more."""
+        """Stop."""
 
     def clear_output(self, wait: bool) -> None:
-        """For the next state of the bar."""
+        """Make room for the next state of the bar."""
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from evotext.runner.evaluation import Evaluator
 from evotext.runner.loop import Run
 from evotext.runner.preflight import check_split
 from evotext.runner.pruner import MedianPruner, NoPruner
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import Starting
 from tests.runner.test_loop import Counting, records
 from tests.scripts_in_process import status_of

@@ -1,10 +1,11 @@
-"""What a run unlearned: nothing where nothing changed, and otherwise what is found by hand."""
+"""Retention: nothing is lost where nothing changed; otherwise the figures are those found by hand."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from evotext.commands.retained import distances, retention
 
 from evotext.rollouts.collector import Collector
 from evotext.run_folder import names
@@ -13,8 +14,7 @@ from evotext.run_folder.reader import read_run
 from evotext.run_folder.retention import read_retention
 from evotext.runner.divergence import StartingPolicy
 from evotext.runner.evaluation import Evaluator
-from evotext.runner.retention import distances, retention
-from tests.rollouts.test_collector import chatter, with_frequent_ends
+from tests.rollouts.chatter import chatter, with_frequent_ends
 from tests.scripts_in_process import status_of
 from tests.small_models import small_model
 

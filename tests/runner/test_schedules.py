@@ -17,14 +17,18 @@ def factors(folder: Path, name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("algorithm", ["eggroll", "grpo", "ppo", "sft", "scored_es"])
-def test_the_learning_rate_falls_with_what_is_left_of_the_budget(tmp_path: Path, algorithm: str) -> None:
+def test_what_has_a_schedule_falls_with_what_is_left_of_the_budget(tmp_path: Path, algorithm: str) -> None:
     settings: dict[str, Any] = {"learning_rate_schedule": FALL}
     if algorithm in ("eggroll", "scored_es"):
         settings["sigma_schedule"] = FALL
+    if algorithm in ("grpo", "ppo"):
+        settings["kl_schedule"] = FALL
     small_run(tmp_path, algorithm, generations=4, settings=settings).train()
     assert factors(tmp_path, "learning_rate") == pytest.approx([1.0, 0.75, 0.5, 0.25])
     if "sigma_schedule" in settings:
         assert factors(tmp_path, "sigma") == pytest.approx([1.0, 0.75, 0.5, 0.25])
+    if "kl_schedule" in settings:
+        assert factors(tmp_path, "kl_coefficient") == pytest.approx([1.0, 0.75, 0.5, 0.25])
 
 
 def test_a_shorter_budget_makes_the_fall_steeper(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def whole_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def run_in_a_group(folder: Path, *arguments: Any) -> None:
-    """As the commands do: the first process alone has the run's folder."""
+    """Only the first process has the run's folder, as with the commands."""
     first = collectives.rank() == 0
     run_to_the_end(folder if first else folder.with_name(f"{folder.name}-{collectives.rank()}"), *arguments)
 

@@ -79,7 +79,7 @@ def test_another_number_of_processes_goes_on(
 
 @pytest.mark.slow
 def test_torchrun_trains_and_evaluates_a_divided_model(tmp_path: Path, model: Path) -> None:
-    """As a user types it: two groups of two, then two processes that measure what they have tuned."""
+    """The commands as a user types them: two groups of two, then two processes that measure what was tuned."""
     words = {
         "train": [
             *("algorithm=eggroll", "algorithm.population=8", "algorithm.prompts=2", "env=gym", "env.max_new_tokens=5"),

@@ -1,4 +1,4 @@
-"""Where figures go besides metrics.jsonl: each tracker is read back by its own library."""
+"""Trackers: what each of them wrote is read back by its own library."""
 
 import json
 import struct
@@ -33,7 +33,7 @@ EVAL: dict[str, Any] = {"kind": "eval", "generation": 1, **SPENT, "eval/success"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """That of a run which has just begun."""
+    """The folder of a run that has just begun."""
     run = tmp_path / "sweep" / "0_eggroll_sort_3"
     (run / ".hydra").mkdir(parents=True)
     (run / ".hydra" / "config.yaml").write_text(yaml.safe_dump(CONFIG))
@@ -98,7 +98,7 @@ def test_tensorboard_has_hyperparameters_and_figures(folder: Path, status: str) 
 
 
 def wandb_records(file: Path) -> Iterator[Any]:
-    """What `wandb sync` would read: LevelDB's log format after a header of 7 bytes."""
+    """The records that `wandb sync` would read: LevelDB's log format after a header of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, at, whole = file.read_bytes(), 7, b""

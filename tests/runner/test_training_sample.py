@@ -1,4 +1,4 @@
-"""Training episodes in the records: which, with what they counted for, and no others."""
+"""Training episodes in the records: the right ones, with their credit."""
 
 import json
 from pathlib import Path
@@ -113,7 +113,7 @@ def test_a_resumed_run_writes_the_same(tmp_path: Path) -> None:
 
 
 def test_the_other_trackers_get_every_figure(tmp_path: Path) -> None:
-    """By stand-ins for their clients, which are called as the packages' own are."""
+    """Stand-ins take the place of their clients and are called as the packages' own are."""
     episodes = [
         TrainingEpisode(
             generation=7, instance=2 * i, group=0, member=i, episode_return=0.5, fitness=-0.25, text=f"llm> {i}"

@@ -1,4 +1,4 @@
-"""What environments cost: the native ones' code as a share of a generation, and one that waits, with and without workers."""
+"""The cost of environments: the native ones' code as a share of a generation, and one that waits, with and without workers."""
 
 from pathlib import Path
 
@@ -61,6 +61,6 @@ def native_tasks() -> list[TextTask]:
 
 
 def _composed(file: Path, common: Path) -> DictConfig:
-    """As Hydra would, which composes nothing else while a command of its runs."""
+    """Compose as Hydra would: while a command of its runs, Hydra composes nothing else."""
     merged = OmegaConf.merge(OmegaConf.load(common), OmegaConf.load(file))
     return OmegaConf.create({"env": {key: value for key, value in merged.items() if key != "defaults"}})

@@ -13,7 +13,7 @@ from evotext.types import Ending, Split
 
 SPLIT: Split = "test"
 Turn = tuple[str, str]
-"""What the environment said and what was answered."""
+"""Pairs of what the environment said and what was answered."""
 
 
 class Player(Protocol):

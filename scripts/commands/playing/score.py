@@ -1,4 +1,4 @@
-"""How well some episodes were played, with intervals that hold 95%.
+"""The score of some episodes, with intervals that hold 95%.
 
 Share of successes: Wilson 1927, which holds for few episodes and where all or none succeed. Mean return: bootstrap.
 """
@@ -16,9 +16,9 @@ from .episode import Played
 Interval = tuple[float, float]
 
 
-def share_interval(successes: int, count: int, confidence: float = statistics.CONFIDENCE) -> Interval:
+def share_interval(successes: int, count: int) -> Interval:
     """Return Wilson's interval of the probability of a success."""
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    z = NormalDist().inv_cdf((1 + statistics.CONFIDENCE) / 2)
     share = successes / count
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))

@@ -1,14 +1,30 @@
-"""A few training episodes with what they counted for: what the policy says while it learns, and what it is told of it."""
+"""Episodes as text for people: what was said and answered, what it paid, and what it counted for in an update."""
 
 import math
 
 from evotext.run_folder.schema import TrainingEpisode
-from evotext.runner.readable import readable
-from evotext.types import Credit, Trajectories
+from evotext.types import Credit, Ending, Trajectories, Transcript
+
+ENDINGS = {
+    Ending.ENVIRONMENT_LIMIT: "a limit of the environment",
+    Ending.TURN_LIMIT: "env.max_turns was reached",
+    Ending.CONTEXT: "the model's context was full",
+}
+
+
+def readable(transcript: Transcript) -> str:
+    """Return one episode as lines: what was said and answered, the return, and what ended it if not the task."""
+    lines = []
+    for said, answered in transcript.turns:
+        lines += [f"env> {said}", f"llm> {answered}"]
+    why = str(transcript.fault) if transcript.fault else ENDINGS.get(transcript.ending, "")
+    parts = " + ".join(f"{name} {value:g}" for name, value in transcript.reward_parts.items())
+    total = f"return {transcript.episode_return:g}" + (f" = {parts}" if parts else "")
+    return "\n".join([*lines, total + (f" ({why})" if why else "")])
 
 
 def training_sample(batch: Trajectories, credit: Credit | None, *, generation: int) -> list[TrainingEpisode]:
-    """Return the batch's episodes that are kept as text. generation: how many have finished with this one."""
+    """Return the batch's transcripts with the credit of their rows. generation: how many have finished with this one."""
     plan, episodes = batch.plan, []
     for transcript in batch.transcripts:
         value = None if credit is None else float(credit.value_B[transcript.row])

@@ -1,5 +1,6 @@
-"""LoRA: the model's weights stay as they are, and each linear layer gets a low-rank addition of its own that is tuned.
+"""Adapters: all weights of a model are tuned, or only those of a small addition.
 
+LoRA leaves the model's weights as they are, gives each linear layer a low-rank addition and tunes that.
 Paper: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685.
 
     y = W x + (alpha / r) B A x,   A (r, I) random, B (O, r) zero at first
@@ -20,25 +21,36 @@ from transformers.pytorch_utils import Conv1D
 
 from evotext.library import optional
 from evotext.models.language_model import LanguageModel
-from evotext.validation import NonNegativeInt, PositiveInt, checked
+from evotext.validation import NonNegativeInt, PositiveInt, checked_record
 
 
+class NoAdapter:
+    """Every weight is tuned."""
+
+    def attach(self, model: LanguageModel) -> LanguageModel:
+        """Return the model itself."""
+        return model
+
+
+@checked_record
 class LoRA:
     """rank: r. alpha: scale of the addition, times 1/r. targets: names of the linear layers, or `all-linear`: all but the head.
 
     seed: draws A. Raises ImportError if peft is not installed.
     """
 
-    @checked
-    def __init__(
-        self, *, rank: PositiveInt, alpha: PositiveInt, targets: str | list[str], seed: NonNegativeInt
-    ) -> None:
-        self._peft = optional("peft", "lora")
-        self.rank, self.alpha, self.targets, self.seed = rank, alpha, targets, seed
+    rank: PositiveInt
+    alpha: PositiveInt
+    targets: str | list[str]
+    seed: NonNegativeInt
+
+    def __post_init__(self) -> None:
+        optional("peft", "lora")
 
     def attach(self, model: LanguageModel) -> LanguageModel:
         """Return the model with adapters in place; its other weights no longer train. Raise ValueError for unknown targets."""
-        config = self._peft.LoraConfig(
+        peft = optional("peft", "lora")
+        config = peft.LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,
             target_modules=self.targets,
@@ -48,7 +60,7 @@ class LoRA:
         with torch.random.fork_rng(devices=[]):  # peft draws from the global generator
             torch.manual_seed(self.seed)
             try:
-                tuner = self._peft.LoraModel(model.network, config, "default")
+                tuner = peft.LoraModel(model.network, config, "default")
             except ValueError as error:
                 raise ValueError(f"targets: {error}") from error
         model.network.eval()  # the new layers, too

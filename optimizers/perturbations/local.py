@@ -1,0 +1,174 @@
+"""Local noise: each position's perturbation of a matrix lies along what it reads there.
+
+The gradient of a linear layer at one position is an outer product with its input, G = y' x^T. Noise in all directions mostly
+moves what the position does not feel and others do; here the only direction is the position's own:
+
+    matrix      E = a b^T,  b = x / |x|,  a (O,) standard normal;  forward  x (W + sigma E)^T = x W^T + sigma |x| a
+    embedding   reads a one-hot vector: the row of its token gets standard normal noise, as wide as the row
+    vectors, a mixture's experts    stay
+
+    E[(G . E) E] = G: nothing is lost, and the noise has O dimensions in place of O I
+
+A tied embedding and head get noise of their own in each use, whose estimates add up.
+It is weight perturbation at one position and known elsewhere as node perturbation; a member's noise is of one use only, so
+that members score single tokens (`optimizers/shared_context.py`) and cannot act. Inputs are kept as they are read: b is
+no part of the noise's key, but what the member read, which processes exchange.
+
+Shapes: N draws (antithetic pairs, or members), P members of a batch, K positions a member (1), O outputs, I inputs (an
+embedding is O = V by I = D).
+"""
+
+from collections.abc import Container, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from evotext.distributed import collectives
+from evotext.keys.philox import Purpose, many_normals, stream_id
+from evotext.noise import FromStart, NoiseKey, ParameterSpec, PerturbableNetwork
+from evotext.validation import checked_record
+
+
+@checked_record
+class Local:
+    """The `Perturbation` of members that score single tokens."""
+
+    def moves(self, spec: ParameterSpec) -> bool:
+        """Return True for matrices."""
+        return spec.kind == "matrix"
+
+    def draw(self, network: PerturbableNetwork, key: NoiseKey) -> "LocalNoise":
+        """Return the noise of one generation."""
+        return LocalNoise(network, key, {name: s for name, s in network.parameters.items() if self.moves(s)})
+
+
+class LocalNoise:
+    """One generation's `PopulationNoise`, and what its members have read. specs: the matrices that it moves."""
+
+    def __init__(self, network: PerturbableNetwork, key: NoiseKey, specs: dict[str, ParameterSpec]) -> None:
+        self._network, self.key, self.specs = network, key, specs
+        self.b_PI: dict[str, Tensor] = {}
+        """The directions of each layer's members; 0 of those that another process runs, or none yet."""
+        self.row_P: dict[str, Tensor] = {}
+        """The row of an embedding that each member reads, counted from 1; 0 where there is none yet."""
+        self._drawn: dict[tuple[str, bool], Tensor] = {}
+        self._whole = False
+
+    def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
+        """Run the network perturbed within it, one position a member (`ForwardNoise`)."""
+        assert rows_per_member == 1, "each row has noise of its own"
+        return self._network.active(self.for_members(members), rows_per_member)
+
+    def for_members(self, members: Sequence[int]) -> "LocalMembers":
+        """Return the noise of these members (`ForwardNoise`)."""
+        return LocalMembers(self, members)
+
+    def drawn(self, name: str, *, rows: bool = False) -> Tensor:
+        """Return a of each draw, (N, O), or with `rows` the noise of an embedding's row, (N, I)."""
+        if (name, rows) not in self._drawn:
+            key, spec = self.key, self.specs[name]
+            # Rows have numbers of draws that nobody has: not those of the head which an embedding may be, too.
+            index_N = torch.arange(key.draws) + key.draws * rows
+            stream = stream_id(Purpose.WEIGHT_NOISE, spec.index)
+            numbers = many_normals(key.seed, stream, key.generation, index_N, spec.shape[rows], spec.device)
+            self._drawn[name, rows] = numbers.to(spec.dtype)
+        return self._drawn[name, rows]
+
+    def combine(self, weight_P: Tensor, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Yield sum_p w_p E_p of each parameter, over the members of all processes (`UpdateNoise`)."""
+        self._exchange()
+        used = weight_P.nonzero().flatten().tolist() or [0]
+        some = range(used[0], used[-1] + 1)
+        draw_C, sign_C = self.key.draws_of(some), self.key.signs_of(some)
+        for name, spec in self.specs.items():
+            if names is not None and name not in names:
+                continue
+            dtype = torch.promote_types(spec.dtype, torch.float32)
+            total_OI = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
+            draw_C, weight_C1 = (
+                draw_C.to(spec.device),
+                (weight_P[some.start : some.stop] * sign_C)[:, None].to(total_OI),
+            )
+            if name in self.b_PI:
+                b_CI = self.b_PI[name][some.start : some.stop].to(dtype)
+                total_OI += (self.drawn(name)[draw_C].to(dtype) * weight_C1).T @ b_CI
+            if name in self.row_P:
+                row_C = self.row_P[name][some.start : some.stop] - 1
+                total_OI.index_add_(0, row_C, self.drawn(name, rows=True)[draw_C].to(dtype) * weight_C1)
+            yield name, total_OI
+
+    @property
+    def combine_flops(self) -> float:
+        """Floating-point operations of one `combine`."""
+        return 2.0 * self.key.population * sum(spec.shape[0] * spec.shape[1] for spec in self.specs.values())
+
+    @property
+    def flops_by_matrix(self) -> dict[str, float]:
+        """Operations a position that the noise of each matrix adds: the length of its input, and a times it."""
+        return {name: 2.0 * sum(spec.shape) for name, spec in self.specs.items()}
+
+    def _exchange(self) -> None:
+        """Give all processes what the members of each have read."""
+        if self._whole or collectives.world_size() == 1:
+            return
+        self._whole = True
+        for table in (self.b_PI, self.row_P):
+            for name in sorted(collectives.all_names(table)):
+                spec = self.specs[name]
+                mine = table.get(name, self.empty(name) if table is self.b_PI else self.no_rows(name)).cpu()
+                collectives.all_reduce([mine])
+                table[name] = mine.to(spec.device)
+
+    def empty(self, name: str) -> Tensor:
+        """Return directions that nobody has filled in."""
+        spec = self.specs[name]
+        return torch.zeros(self.key.population, spec.shape[1], dtype=spec.dtype, device=spec.device)
+
+    def no_rows(self, name: str) -> Tensor:
+        """Return rows that nobody has filled in."""
+        return torch.zeros(self.key.population, dtype=torch.int64, device=self.specs[name].device)
+
+
+class LocalMembers:
+    """The `MemberNoise` of one batch, one position a member, which notes what it reads."""
+
+    def __init__(self, noise: LocalNoise, members: Sequence[int]) -> None:
+        self.count, self._noise = len(members), noise
+        self._members, self._draw_P = torch.tensor(members), noise.key.draws_of(members)
+        self._sign_P = noise.key.signs_of(members)
+
+    def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
+        """Return sigma |x| a plus the start (`MemberNoise`)."""
+        assert x_PKI.shape[1] == 1, "a member's noise is of one position"
+        size_P11 = torch.linalg.vector_norm(x_PKI, dim=-1, keepdim=True)
+        if name not in self._noise.b_PI:
+            self._noise.b_PI[name] = self._noise.empty(name)
+        table = self._noise.b_PI[name]
+        table[self._members.to(table.device)] = (x_PKI / size_P11.clamp(min=torch.finfo(x_PKI.dtype).tiny))[:, 0]
+        y_P1O = self._scaled(self._noise.drawn(name), name) * size_P11
+        return y_P1O if start is None else y_P1O.add_(start)
+
+    def linear_together(self, names: Sequence[str], x_PKI: Tensor) -> Sequence[FromStart]:
+        """Return `linear` of each matrix by its start."""
+        return [partial(self.linear, name, x_PKI) for name in names]
+
+    def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> None:
+        """Return None: experts stay."""
+
+    def add_to_embedding(self, name: str, ids_PK: Tensor, y_PKD: Tensor) -> None:
+        """Add sigma times the noise of each token's row to y in place."""
+        if name not in self._noise.row_P:
+            self._noise.row_P[name] = self._noise.no_rows(name)
+        table = self._noise.row_P[name]
+        table[self._members.to(table.device)] = ids_PK[:, 0] + 1
+        y_PKD.add_(self._scaled(self._noise.drawn(name, rows=True), name))
+
+    def vector(self, name: str) -> None:
+        """Return None: vectors stay."""
+
+    def _scaled(self, drawn_NO: Tensor, name: str) -> Tensor:
+        """Return each member's own, (P, 1, O), with its sign, times sigma."""
+        scale_P = self._noise.key.sigma_of(name) * self._sign_P
+        return (drawn_NO[self._draw_P.to(drawn_NO.device)] * scale_P.to(drawn_NO)[:, None])[:, None]
