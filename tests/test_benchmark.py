@@ -20,6 +20,7 @@ EXPECTED = {
     "memory": [
         "peak_over_plain_generation",
         "peak_over_plain_generation/adam",
+        "peak_over_plain_generation/adafactor",
         "peak_over_plain_generation/scored_es",
         "peak_over_plain_generation/grpo",
         "peak_over_plain_generation/ppo",

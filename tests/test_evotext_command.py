@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from pydantic import Field
 
@@ -110,3 +111,10 @@ def test_settings_that_do_not_fit(word: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         settings.read([word], Options, description="")
     assert str(refused.value) == message
+
+
+def test_floors_are_of_any_model() -> None:
+    """The built-in one before its warm-up, or another as it is."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose("floors").model.steps == 0
+        assert compose("floors", ["model=hf", "model.path=DIR"]).model.path == "DIR"

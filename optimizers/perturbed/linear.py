@@ -73,7 +73,7 @@ def linear_forward(
     def forward(x: Tensor) -> Tensor:
         assert weight is not None
         x_PKI = active.by_member(x, weight)
-        noise: Callable[[Tensor | None], Tensor]
+        noise: FromStart
         if one_input is None:
             noise = partial(active.noise.linear, weight, x_PKI)
         else:

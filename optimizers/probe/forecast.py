@@ -52,7 +52,7 @@ def forecast(
     scored: int,
     generations: int,
     members: int,
-    words: tuple[str, str],
+    words: tuple[str, ...],
 ) -> Forecast:
     """Return the forecast of a run of so many generations.
 
@@ -90,5 +90,5 @@ def forecast(
         eggroll=by_returns,
         scored_es=by_scores,
         reasons=tuple(reasons),
-        command=" ".join(["python scripts/train.py", *options, *words]),
+        command=" ".join(["evotext train", *options, *words]),
     )

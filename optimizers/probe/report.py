@@ -54,7 +54,7 @@ class Settings:
     seed: NonNegativeInt
 
 
-def probe(model: LanguageModel, collector: Collector, settings: Settings, *, words: tuple[str, str]) -> dict[str, Any]:
+def probe(model: LanguageModel, collector: Collector, settings: Settings, *, words: tuple[str, ...]) -> dict[str, Any]:
     """Measure. words: what chooses the model and the task on a command line."""
     begin = time.perf_counter()
     network = PerturbedNetwork(model.network, exclude=settings.exclude)

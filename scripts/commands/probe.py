@@ -1,5 +1,7 @@
 """Measure whether evolution strategies can tune this model on this task: `evotext probe model=tiny env=recall`."""
 
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,7 +36,8 @@ def measure(config: DictConfig) -> None:
             )
         model = adapter.attach(fitting_model(config, source, task, device))
     collector = Collector(model, task, rows=rows, even=config.rows is None)
-    found = probe.report.probe(model, collector, settings, words=(f"model={choices['model']}", f"env={choices['env']}"))
+    words = same_words(choices, HydraConfig.get().overrides.task)
+    found = probe.report.probe(model, collector, settings, words=words)
     for shown in probe.tables.tables(found):
         Console().print(shown)
     if config.out:
@@ -43,6 +46,12 @@ def measure(config: DictConfig) -> None:
         write_json(out, {"env": task.name, "model": model.name, "versions": versions(), **found})
         probe.picture.picture(found, out.with_suffix(".svg"), title=f"{model.name} on {task.name}")
         print(out)
+
+
+def same_words(choices: Mapping[str, str], overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the words that name the same model and task to another command, quoted for a shell."""
+    further = [word for word in overrides if word.lstrip("+").startswith(("model.", "env.", "adapter"))]
+    return (f"model={choices['model']}", f"env={choices['env']}", *map(shlex.quote, further))
 
 
 def main(words: list[str]) -> NoReturn:

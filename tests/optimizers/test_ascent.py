@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from evotext.optimization.factory import OptimizerFactory
 from optimizers.ascent import Ascent
 
 SGD = partial(torch.optim.SGD, lr=1e-3)
@@ -50,11 +51,13 @@ def test_wide_weights_are_their_own_masters() -> None:
     assert ascent.state_dict()["masters"] == {}
 
 
-def test_each_parameter_steps_as_if_all_stepped_together() -> None:
+@pytest.mark.parametrize(
+    "optimizer", [partial(torch.optim.AdamW, lr=0.1, weight_decay=0.1), partial(torch.optim.Adafactor, lr=0.1)]
+)
+def test_each_parameter_steps_as_if_all_stepped_together(optimizer: OptimizerFactory) -> None:
     """One at a time, with an optimizer that counts its steps and remembers."""
     first, together = ([nn.Parameter(torch.linspace(k, k + 1, 5)) for k in range(3)] for _ in range(2))
-    adam = partial(torch.optim.AdamW, lr=0.1, weight_decay=0.1)
-    ascent, reference = Ascent({str(k): p for k, p in enumerate(first)}, adam), adam(together)
+    ascent, reference = Ascent({str(k): p for k, p in enumerate(first)}, optimizer), optimizer(together)
     for step in range(3):
         directions = [torch.randn(5, generator=torch.Generator().manual_seed(10 * step + k)) for k in range(3)]
         ascent.step((str(k), direction.clone()) for k, direction in enumerate(directions))
@@ -63,6 +66,23 @@ def test_each_parameter_steps_as_if_all_stepped_together() -> None:
         reference.step()
     for one, other in zip(first, together, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_factored_second_moment_takes_rows_and_columns_alone() -> None:
+    """Adafactor keeps O + I numbers of a matrix where Adam keeps 2 O I, and goes on from a checkpoint to the bit."""
+    one, other = (nn.Parameter(torch.linspace(-1, 1, 60).view(5, 12)) for _ in range(2))
+    ascent, resumed = (Ascent({"w": weight}, partial(torch.optim.Adafactor, lr=0.1)) for weight in (one, other))
+    directions = torch.randn(3, 5, 12, generator=torch.Generator().manual_seed(0))
+    for direction in directions[:2]:
+        ascent.step([("w", direction.clone())])
+    kept = [value for value in ascent.optimizer.state[one].values() if value.dim()]
+    assert sum(value.numel() for value in kept) == 5 + 12
+    with torch.no_grad():
+        other.copy_(one)
+    resumed.load_state_dict(copy.deepcopy(ascent.state_dict()))
+    for each in (ascent, resumed):
+        each.step([("w", directions[2].clone())])
+    assert torch.equal(one, other)
 
 
 def test_the_drift_of_a_large_parameter_is_estimated_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

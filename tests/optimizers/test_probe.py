@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from evotext.commands.probe import same_words
 
 from evotext.policy.actions import actions_of
 from evotext.policy.advantages import group_advantages
@@ -22,7 +23,7 @@ from optimizers.scoring import Scoring
 from optimizers.selection import Energy, energies_of, policy_gradient
 from tests.optimizers.scored_episodes import made_up
 from tests.optimizers.test_scored_es import TEMPERATURE, scored_es, weights, with_sampled_logprobs
-from tests.rollouts.test_collector import chatter
+from tests.rollouts.chatter import chatter
 from tests.small_models import small_model
 
 SETTINGS: dict[str, Any] = {
@@ -210,6 +211,13 @@ def test_a_rise_is_linear_at_first_and_ends_at_the_room_there_is() -> None:
     assert 0.3 + rise(0.0007, success=0.3, generations=1000) == pytest.approx(step_by_step, abs=1e-3)
 
 
+def test_the_commands_words_name_the_same_model_and_task() -> None:
+    """The path of a model, too, and a task's options; not what the probe alone is told."""
+    overrides = ["model=hf", "model.path=my model", "env=recall", "env.delay=4", "probe.pairs=8", "out=there.json"]
+    words = same_words({"model": "hf", "env": "recall"}, overrides)
+    assert words == ("model=hf", "env=recall", "'model.path=my model'", "env.delay=4")
+
+
 def test_the_forecast_gives_a_command_and_says_why_not() -> None:
     def estimate(name: str, gain: float) -> Estimate:
         return Estimate(name=name, cosine=0.01, error=0.0, signal=0.1, dimensions=10, energy=0.5, gain=gain)
@@ -222,7 +230,7 @@ def test_the_forecast_gives_a_command_and_says_why_not() -> None:
     told = partial(forecast, success=0.2, generations=30, members=64, words=("model=tiny", "env=recall"))
     near = told([estimate("guided", 0.01), estimate("selected 0.6", 0.04)], [], scored=40)
     assert near.learns and near.scored_es == rise(0.04, success=0.2, generations=30) and near.eggroll == 0.0
-    assert near.command == "python scripts/train.py algorithm=scored_es algorithm.select=0.6 model=tiny env=recall"
+    assert near.command == "evotext train algorithm=scored_es algorithm.select=0.6 model=tiny env=recall"
     assert not told([estimate("guided", 0.001)], [], scored=40).learns
     dead = told([], [], scored=0)
     assert not dead.learns and dead.scored_es == 0.0 and any("too few episodes" in reason for reason in dead.reasons)

@@ -31,6 +31,7 @@ KINDS = [
     (ADAM, torch.bfloat16, "stochastic", NoDecay()),
     (ADAM, torch.bfloat16, "masters", Anchored(rate=0.5)),
     (ADAMW, torch.float32, "masters", NoDecay()),
+    (partial(torch.optim.Adafactor, lr=0.05), torch.bfloat16, "stochastic", NoDecay()),
 ]
 UNEVEN = {"a": (7, 5), "b": (3,), "c": (11, 13), "d": (1,), "e": (2, 3, 4)}
 

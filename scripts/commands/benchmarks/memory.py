@@ -19,23 +19,26 @@ GROUP = 8
 
 
 def figures(setting: Setting) -> list[Figure]:
-    """Measure `peak_over_plain_generation` of EGGROLL with a plain step, as in its paper, and of Adam, scored ES, GRPO, PPO.
+    """Measure `peak_over_plain_generation` of EGGROLL with a plain step, as in its paper, and of other steps and algorithms.
 
     All in bytes beyond those of a process without a model. Scored ES, with guided noise and Adam in the small space, scores as
     many rows at once as the others run. Each has as many rows and its own copy of the model, made again for each
-    measurement. Adam keeps two numbers a weight. Where weights are stored in bf16 the plain step rounds stochastically;
-    `/masters` keeps float32 copies. Measurements that do not fit a GPU are left out.
+    measurement. Adam keeps two numbers a weight, Adafactor one a row and a column. Where weights are stored in bf16 the plain
+    step and Adafactor round stochastically; `/masters` keeps float32 copies. Measurements that do not fit a GPU are left out.
     """
     members = setting.members or (256 if setting.gpu else 64)
     prompts = setting.prompts or (1 if setting.large else 4)
     rows = members * prompts
-    plain_step, adam = ({"_target_": f"torch.optim.{name}", "_partial_": True, "lr": 1e-3} for name in ("SGD", "Adam"))
+    plain_step, adam, adafactor = (
+        {"_target_": f"torch.optim.{name}", "_partial_": True, "lr": 1e-3} for name in ("SGD", "Adam", "Adafactor")
+    )
     es = partial(algorithm, setting, "eggroll", population=members, prompts=prompts)
     makers: dict[str, Callable[[], Algorithm] | None] = {
         "plain": None,
         "eggroll": partial(es, optimizer=plain_step, narrow_weights="stochastic"),
         **({"masters": partial(es, optimizer=plain_step, narrow_weights="masters")} if setting.gpu else {}),
         "adam": partial(es, optimizer=adam, narrow_weights="masters"),
+        "adafactor": partial(es, optimizer=adafactor, narrow_weights="stochastic"),
         "scored_es": partial(
             algorithm,
             setting,
