@@ -251,6 +251,16 @@ def test_the_step_is_the_estimate(noise: str) -> None:
     assert abs(float(share.mean()) - 1.0) < 4.5 * error
 
 
+def test_local_noise_on_selected_matrices_moves_those_alone() -> None:
+    model = small_model()
+    learner = scored_es(context="shared", scored_tokens=1, perturbation=Local(), select=0.3).start(model, 0)
+    before = {name: p.detach().clone() for name, p in model.network.named_parameters()}
+    report = learner.tell(with_sampled_logprobs(model, made_up(learner.ask(0))))
+    moved = {name: p.numel() for name, p in model.network.named_parameters() if not torch.equal(p, before[name])}
+    assert 0 < sum(moved.values()) == report.metrics["dimensions"] < model.parameter_count
+    assert report.cost.backward_flops > 0
+
+
 def test_models_whose_layers_keep_states_are_refused() -> None:
     with pytest.raises(ValueError, match="context: expected perturbed with .*mamba.*, got shared"):
         SharedContext(Scoring(small_network("mamba"), rows=4))
