@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+import evotext.cli.several_tasks  # noqa: F401 - makes the resolver that conf/env/mixture.yaml names
 from evotext.cli.checks import check
 from evotext.cli.errors import ConfigError
 from evotext.cli.targets import check_targets
