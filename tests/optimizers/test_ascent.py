@@ -2,14 +2,18 @@
 
 import copy
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from torch import nn
 
+from evotext.cli.targets import build
 from evotext.optimization.factory import OptimizerFactory
 from optimizers.ascent import Ascent
 
+CONF = Path(__file__).parents[2] / "conf"
 SGD = partial(torch.optim.SGD, lr=1e-3)
 
 
@@ -152,3 +156,17 @@ def test_stochastic_rounding_does_not_depend_on_its_pieces(monkeypatch: pytest.M
         found.append(weight.detach())
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     assert len(found[0].unique()) == 2
+
+
+def test_adafactor_is_one_line_and_no_part_of_a_matrix_steps_by_it() -> None:
+    """The option takes the place of an algorithm's own optimizer, with an lr of its own, which a word may still set."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(
+            "config", ["algorithm=eggroll", "+algorithm/optimizer=adafactor", "+algorithm.optimizer.beta2_decay=-0.5"]
+        )
+    hyper = build(config, "algorithm")
+    made = hyper.optimizer([nn.Parameter(torch.zeros(2, 3))])
+    assert isinstance(made, torch.optim.Adafactor)
+    assert (made.defaults["lr"], made.defaults["beta2_decay"]) == (0.03, -0.5)
+    with pytest.raises(ValueError, match="^optimizer: expected one that steps on each entry by itself .* Adafactor$"):
+        hyper.check_parts()
