@@ -218,7 +218,9 @@ class EvolutionStrategyLearner:
         noise, generation = batch.plan.noise, batch.plan.generation
         if noise is None:
             assert self._hyper.select is not None, "all other plans of `ask` have noise"
-            return self._select(batch, self._hyper.select)
+            selected, report = preselected(self._guide, batch, self._hyper.select)
+            self._perturb(selected)
+            return report
         if self._race_is_due:
             return self._choose(batch)
         self._chosen = None
@@ -254,12 +256,6 @@ class EvolutionStrategyLearner:
         self._ascent.load_state_dict(state)
         self._guide.load_state_dict(state["guide"])  # type: ignore[arg-type]
         self._chosen = tuple(state.get("chosen") or ()) or None  # type: ignore[arg-type]
-
-    def _select(self, batch: Trajectories, share: float) -> UpdateReport:
-        """Choose the matrices that are perturbed from here on; the weights stay."""
-        selected, report = preselected(self._guide, batch, share)
-        self._perturb(selected)
-        return report
 
     @property
     def _race_is_due(self) -> bool:
