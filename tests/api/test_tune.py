@@ -290,10 +290,13 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"env": {"name": "sort", "digts": 3}}, "env: expected a known key, got 'digts'"),
     (
         {"model": "tinny"},
-        "model: expected one of hf, random, tiny, a hub name or a folder, got 'tinny'; did you mean tiny?",
+        "model: expected one of hf, random, tiny, untrained, a hub name or a folder, got 'tinny'; did you mean tiny?",
     ),
     ({"model": "/no/such"}, "model.path: expected a folder or a hub name"),
-    ({"model": 3}, "model: expected one of hf, random, tiny, a hub name, a folder or a transformers model, got 3"),
+    (
+        {"model": 3},
+        "model: expected one of hf, random, tiny, untrained, a hub name, a folder or a transformers model, got 3",
+    ),
     ({"model": "tiny", "tokenizer": 3}, "tokenizer: expected only beside a model object"),
     ({"algorithm": "grop"}, "algorithm: expected "),
     ({"algorithm": Algorithm}, "algorithm: expected one of "),

@@ -26,9 +26,12 @@ from tests.small_models import CONFIGS, RECURRENT, small_model
 
 CONF = Path(__file__).parents[2] / "conf"
 # Those with code of their own; the others are settings of them.
-ALGORITHMS = ("cma_es", "dapo", "eggroll", "grpo", "gspo", "lora_es", "mezo", "openai_es", "ppo", "scored_es")
-# Noise of full size comes from another generator on a CPU than elsewhere (evotext/keys/philox.py).
-OWN_NUMBERS = {"openai_es", "mezo"}
+ALGORITHMS = (
+    *("cma_es", "dapo", "eggroll", "grpo", "gspo", "lora_es", "mezo", "openai_es", "ppo", "scored_es"),
+    "scored_es algorithm/perturbation=low_rank",
+)
+# Noise of full size, and local noise, come from another generator on a CPU than elsewhere (evotext/keys/philox.py).
+OWN_NUMBERS = {"openai_es", "mezo", "scored_es"}
 GENERATIONS = 2
 SMALL = {"population": 4, "prompts": 2, "group_size": 4, "episodes": 8, "minibatches": 2}
 
@@ -49,9 +52,9 @@ def test_mixing_sides_is_an_error_and_crossing_is_noted() -> None:
 
 
 def generations(name: str, far: bool) -> tuple[list[Tensor], list[Trajectories]]:
-    """The weights after some generations of a shipped algorithm, and its episodes."""
+    """The weights after some generations of a shipped algorithm, perhaps with other words, and its episodes."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", [f"algorithm={name}"])
+        config = compose("config", f"algorithm={name}".split())
     config.algorithm.update({key: small for key, small in SMALL.items() if config.algorithm.get(key, 0) > small})
     if "Adam" in config.algorithm.get("optimizer", {}).get("_target_", ""):
         with open_dict(
