@@ -7,15 +7,14 @@ episodes and operations, and moves nothing. From then on the noise is on the mat
 """
 
 import time
-
-import torch
+from dataclasses import replace
 
 from evotext.keys.instances import train_instances
 from evotext.policy.actions import actions_of
-from evotext.policy.advantages import group_advantages
-from evotext.types import Cost, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.types import Cost, Outcome, RolloutPlan, Trajectories, UpdateReport
 
 from .guide import Guide
+from .sampled_groups import advantages, sampled_groups
 from .selection import choose, energies_of, policy_gradient
 
 # Episodes that are played: as many instances, each so often. The best of a group is what its gradient raises.
@@ -25,14 +24,8 @@ PROMPTS, GROUP_SIZE, TEMPERATURE = 32, 8, 1.0
 def preselection_plan(seed: int, generation: int) -> RolloutPlan:
     """Return the plan of the episodes that are measured."""
     instances = train_instances(seed, generation, PROMPTS)
-    return RolloutPlan(
-        seed=seed,
-        generation=generation,
-        instances=tuple(instance for instance in instances for _ in range(GROUP_SIZE)),
-        groups=tuple(group for group in range(PROMPTS) for _ in range(GROUP_SIZE)),
-        sampling=Sampling(temperature=TEMPERATURE),
-        logprobs=True,
-    )
+    plan = sampled_groups(instances, group_size=GROUP_SIZE, temperature=TEMPERATURE, seed=seed, generation=generation)
+    return replace(plan, groups_a_part=0)  # a budget without room for all of it has none for what follows
 
 
 def preselected(guide: Guide, batch: Trajectories, share: float) -> tuple[list[str], UpdateReport]:
@@ -40,10 +33,7 @@ def preselected(guide: Guide, batch: Trajectories, share: float) -> tuple[list[s
 
     All that may move, where no episode differs from its group.
     """
-    begin, network, compared_B = time.perf_counter(), guide.network.network, ~batch.truncated_B
-    advantage_B = torch.zeros(len(compared_B), dtype=torch.float64)
-    groups = torch.tensor(batch.plan.groups)
-    advantage_B[compared_B] = group_advantages(batch.return_B[compared_B], groups[compared_B], "best").nan_to_num(0.0)
+    begin, network, advantage_B = time.perf_counter(), guide.network.network, advantages(batch, "best")
     if not (advantage_B != 0).any():
         line = "select: no episode differs from its group, so that there is no gradient to choose by: all matrices move"
         return list(guide.network.parameters), UpdateReport(outcome=Outcome.HELD, notes=(line,), cost_is_fixed=True)

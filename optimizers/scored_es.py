@@ -41,8 +41,8 @@ from evotext.optimization.factory import OptimizerFactory, check_optimizer
 from evotext.optimization.master_weights import NarrowWeights
 from evotext.optimization.schedules import Schedule
 from evotext.policy.actions import Actions, actions_of
-from evotext.policy.advantages import Baseline, group_advantages
-from evotext.types import Cost, Credit, Outcome, RolloutPlan, Sampling, Trajectories, UpdateReport
+from evotext.policy.advantages import Baseline
+from evotext.types import Cost, Credit, Outcome, RolloutPlan, Trajectories, UpdateReport
 from evotext.validation import NonNegativeFloat, PositiveFloat, PositiveInt, checked_record
 
 from .guide import Guide
@@ -50,6 +50,7 @@ from .perturbations.guided import GuidedNoise
 from .perturbations.local import Local
 from .perturbed import PerturbedNetwork
 from .pseudo_gradient import PseudoGradient
+from .sampled_groups import advantages, sampled_groups
 from .scores import deltas, episodes_to_score, member_weights, score_weights
 from .scoring import Scoring
 from .selection import choose, energies_of, excluding, policy_gradient
@@ -141,15 +142,12 @@ class ScoredESLearner:
     def ask(self, generation: int) -> RolloutPlan:
         """Return a plan of Q fresh instances, each answered by G rows; no row is perturbed."""
         hyper = self._hyper
-        instances = train_instances(self._seed, generation, hyper.prompts)
-        return RolloutPlan(
+        return sampled_groups(
+            train_instances(self._seed, generation, hyper.prompts),
+            group_size=hyper.group_size,
+            temperature=hyper.temperature,
             seed=self._seed,
             generation=generation,
-            instances=tuple(instance for instance in instances for _ in range(hyper.group_size)),
-            groups=tuple(group for group in range(hyper.prompts) for _ in range(hyper.group_size)),
-            sampling=Sampling(temperature=hyper.temperature),
-            logprobs=True,
-            groups_a_part=1,
         )
 
     def tell(self, batch: Trajectories) -> UpdateReport:
@@ -217,12 +215,8 @@ class ScoredESLearner:
         return self._hyper.sigma * self._hyper.sigma_schedule(generation, self._spent)
 
     def _advantages(self, batch: Trajectories) -> Tensor:
-        """Return (B,), float64; 0 for episodes that are not compared, or whose group has a return that is not finite."""
-        compared_B = ~(batch.faulty_B if self._hyper.unfinished == "counted" else batch.truncated_B)
-        groups = torch.tensor(batch.plan.groups)
-        advantage_B = torch.zeros(len(groups), dtype=torch.float64)
-        advantage_B[compared_B] = group_advantages(batch.return_B[compared_B], groups[compared_B], self._hyper.baseline)
-        advantage_B = advantage_B.nan_to_num(0.0, 0.0, 0.0)
+        """Return (B,), float64, those below 0 with a weight of their own."""
+        advantage_B = advantages(batch, self._hyper.baseline, unfinished=self._hyper.unfinished)
         return torch.where(advantage_B < 0, self._hyper.negative_weight * advantage_B, advantage_B)
 
     def _step(

@@ -31,6 +31,7 @@ from evotext.types import RolloutPlan, Sampling, Trajectories
 from optimizers.perturbations import LowRank
 from optimizers.perturbed import PerturbedNetwork
 from optimizers.population import population_plan
+from optimizers.sampled_groups import sampled_groups
 from optimizers.scoring import Scoring
 
 # Answers to an instance, as of GRPO as shipped.
@@ -75,14 +76,7 @@ def plans(network: PerturbedNetwork, count: int, seed: int) -> Iterator[tuple[st
     for temperature in TEMPERATURES:
         yield (
             f"the policy, temperature {temperature:g}",
-            RolloutPlan(
-                seed=seed,
-                generation=0,
-                instances=tuple(instance for instance in instances for _ in range(GROUP)),
-                groups=tuple(group for group in range(count) for _ in range(GROUP)),
-                sampling=Sampling(temperature=temperature),
-                logprobs=True,
-            ),
+            sampled_groups(instances, group_size=GROUP, temperature=temperature, seed=seed, generation=0),
         )
     for sigma in SIGMAS:
         key = NoiseKey(seed=seed, generation=0, population=GROUP, antithetic=False, sigma=sigma)

@@ -51,9 +51,8 @@ class ModelCache:
                     return final
                 console.print(f"the cached model is damaged ({fault}): building it again")
                 shutil.rmtree(final)
-            for abandoned in self._folder.glob(
-                f"{key}.building-*"
-            ):  # by a build that was killed: this process holds the lock
+            # A build that was killed left its folder; none goes on, since this process holds the lock.
+            for abandoned in self._folder.glob(f"{key}.building-*"):
                 shutil.rmtree(abandoned)
             with tempfile.TemporaryDirectory(dir=self._folder, prefix=f"{key}.building-") as made:
                 building = Path(made) / "model"

@@ -87,10 +87,8 @@ class LocalNoise:
                 continue
             dtype = torch.promote_types(spec.dtype, torch.float32)
             total_OI = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
-            draw_C, weight_C1 = (
-                draw_C.to(spec.device),
-                (weight_P[some.start : some.stop] * sign_C)[:, None].to(total_OI),
-            )
+            draw_C = draw_C.to(spec.device)
+            weight_C1 = (weight_P[some.start : some.stop] * sign_C)[:, None].to(total_OI)
             if name in self.b_PI:
                 b_CI = self.b_PI[name][some.start : some.stop].to(dtype)
                 total_OI += (self.drawn(name)[draw_C].to(dtype) * weight_C1).T @ b_CI

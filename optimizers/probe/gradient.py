@@ -147,7 +147,7 @@ class Estimators:
     def exact(self) -> float:
         """Return the gain of a step along the gradient itself."""
         network = PerturbedNetwork(self._scoring.network)
-        return self._gain(network, list(self._gradient.items()), self._square**0.5)
+        return self.gain(network, list(self._gradient.items()), self._square**0.5)
 
     def _draw(self, guide: Guide, draw: int) -> tuple[float, float, float]:
         """Draw noise; return the cosine, the energy that members see over the variance of their deltas, and the gain."""
@@ -172,10 +172,10 @@ class Estimators:
         # Deltas are of an episode's own A_j l_j; the gradient is a mean over all episodes, most of them with A_j = 0.
         scale = self._actions.rows / len(self._scored_M)
         signal = sum(entry.energy for entry in seen.values()) * scale**2 / max(float(delta_N.var()), 1e-300)
-        return dot / (norm * self._square**0.5), signal, self._gain(guide.network, directions, dot / norm)
+        return dot / (norm * self._square**0.5), signal, self.gain(guide.network, directions, dot / norm)
 
     @torch.no_grad()
-    def _gain(self, network: PerturbedNetwork, directions: Sequence[tuple[str, Tensor]], slope: float) -> float:
+    def gain(self, network: PerturbedNetwork, directions: Sequence[tuple[str, Tensor]], slope: float) -> float:
         """Return the gain of a step along these directions, whose KL per length a small step measures. slope: per length."""
         weights = dict(network.network.named_parameters())
         before = {name: weights[name].detach().clone() for name, _ in directions}

@@ -4,7 +4,6 @@ import time
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -12,14 +11,15 @@ from evotext.keys.instances import validation_instances
 from evotext.models.language_model import LanguageModel
 from evotext.models.out_of_memory import is_out_of_memory, make_room
 from evotext.policy.actions import Actions, actions_of
-from evotext.policy.advantages import Baseline, group_advantages
+from evotext.policy.advantages import Baseline
 from evotext.rollouts.collector import Collector
-from evotext.types import RolloutPlan, Sampling, Trajectories
+from evotext.types import Trajectories
 from evotext.validation import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, checked_record
 
 from ..guide import Guide
 from ..perturbations import Guided, LowRank
 from ..perturbed import PerturbedNetwork
+from ..sampled_groups import advantages, sampled_groups
 from ..scoring import Scoring
 from ..selection import energies_of, policy_gradient
 from .differences import energies_by_differences
@@ -58,14 +58,17 @@ def probe(model: LanguageModel, collector: Collector, settings: Settings, *, wor
     """Measure. words: what chooses the model and the task on a command line."""
     begin = time.perf_counter()
     network = PerturbedNetwork(model.network, exclude=settings.exclude)
-    plan = _plan(settings)
-    batch = collector.collect(plan)
+    batch = collector.collect(
+        sampled_groups(
+            validation_instances(settings.prompts),
+            group_size=settings.group_size,
+            temperature=settings.temperature,
+            seed=settings.seed,
+            generation=0,
+        )
+    )
     assert batch.success_B is not None, "the task of a probe knows success"
-    compared_B = ~batch.truncated_B
-    advantage_B = torch.zeros(len(plan.groups), dtype=torch.float64)
-    advantage_B[compared_B] = group_advantages(
-        batch.return_B[compared_B], torch.tensor(plan.groups)[compared_B], settings.baseline
-    ).nan_to_num(0.0, 0.0, 0.0)
+    advantage_B = advantages(batch, settings.baseline)
     scored = int((advantage_B != 0).sum())
     record: dict[str, Any] = {
         "success_sampled": float(batch.success_B.double().mean()),
@@ -193,18 +196,6 @@ def _by_differences(
         }
         for name, entry in found.items()
     }
-
-
-def _plan(settings: Settings) -> RolloutPlan:
-    instances = validation_instances(settings.prompts)
-    return RolloutPlan(
-        seed=settings.seed,
-        generation=0,
-        instances=tuple(instance for instance in instances for _ in range(settings.group_size)),
-        groups=tuple(group for group in range(settings.prompts) for _ in range(settings.group_size)),
-        sampling=Sampling(temperature=settings.temperature),
-        logprobs=True,
-    )
 
 
 def _sweep(collector: Collector, network: PerturbedNetwork, settings: Settings) -> list[SigmaFigures]:

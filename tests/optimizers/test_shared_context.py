@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+import shared_contexts
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -133,6 +134,32 @@ def test_local_noise_lies_along_what_each_token_reads(family: str, tied: list[st
         assert float(found_N[draw]) == pytest.approx(slope, rel=5e-3, abs=0.05)
         layer = next(unit for name, unit in units.items() if name.endswith(("o_proj.weight", "mlp.c_fc.weight")))
         assert int(torch.linalg.matrix_rank(layer)) == 1
+
+
+def test_a_tied_head_has_other_numbers_than_the_rows_of_its_embedding() -> None:
+    """Shared numbers would correlate the two uses, and each one's estimate would take in the other's slope."""
+    network = PerturbedNetwork(small_network("gemma2"))
+    key = NoiseKey(seed=1, generation=2, population=6, antithetic=False, sigma=1e-3)
+    noise, name = Local().draw(network, key), "model.embed_tokens.weight"
+    head_NV, row_ND = noise.drawn(name), noise.drawn(name, rows=True)
+    width = min(head_NV.shape[1], row_ND.shape[1])
+    assert not (head_NV[:, None, :width] == row_ND[None, :, :width]).any()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_gradient_of_the_page_is_that_with_keys_and_values_held_fixed(family: str) -> None:
+    network = small_network(family)
+    actions = episodes(network)
+    advantage_B = torch.tensor([1.0, 0.0, -0.5, 2.0, 1.0], dtype=torch.float64)
+    fixed = shared_contexts.fixed_gradient(network, actions, advantage_B, TEMPERATURE)
+    score = sum(
+        advantage_B[row] * logprob(network, actions, int(row), int(action)) / ROWS
+        for row, action in actions.mask_BN.nonzero()
+    )
+    found = torch.cat([fixed[name].flatten() for name, _ in network.named_parameters()])
+    torch.testing.assert_close(
+        found, gradient(network, score), rtol=1e-3, atol=1e-6
+    )  # norms of some families compute in float32
 
 
 def test_tokens_are_drawn_without_bias_and_by_the_size_of_their_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
