@@ -12,6 +12,7 @@ Shapes: B episodes, A actions.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from evotext.types import Cost
 
 from .perturbations.basis import Basis
 from .perturbed import PerturbedNetwork
+from .perturbed.patterns import summary
 
 # Rows of a backward pass: few, to keep its activations small.
 ROWS = 8
@@ -106,5 +108,12 @@ def choose(energies: Mapping[str, Energy], share: float) -> tuple[str, ...]:
 
 
 def excluding(names: Sequence[str], chosen: Sequence[str]) -> list[str]:
-    """Return patterns that match those of `names` that were not chosen, and nothing else."""
-    return [name.replace("[", "[[]") for name in names if name not in set(chosen)]
+    """Return patterns that match those of `names` that were not chosen, and nothing else: one for all layers where it can."""
+    left_out = {name for name in names if name not in set(chosen)}
+    patterns: dict[str, None] = {}
+    for name in filter(left_out.__contains__, names):
+        alone = name.replace("[", "[[]")
+        (of_all_layers,) = summary([alone])
+        matched = (other for other in names if fnmatchcase(other, of_all_layers))
+        patterns[of_all_layers if left_out.issuperset(matched) else alone] = None
+    return list(patterns)

@@ -19,6 +19,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from evotext.distributed import collectives
 from evotext.keys.philox import Purpose, stream_id, uniform
@@ -88,6 +89,12 @@ def tokens_to_score(task: Task) -> Tokens:
     )
 
 
+def reads_contexts(network: PreTrainedModel) -> bool:
+    """Return whether a network reads keys and values by their positions, and nothing else of what came before."""
+    reading = Reading(network)
+    return not (reading.recurrent or reading.by_slot)
+
+
 class SharedContext:
     """Scores tokens with one network.
 
@@ -97,7 +104,7 @@ class SharedContext:
     def __init__(self, scoring: Scoring) -> None:
         self._scoring = scoring
         self._reading = Reading(scoring.network)
-        if self._reading.recurrent or self._reading.by_slot:
+        if not reads_contexts(scoring.network):
             raise ValueError(
                 "context: expected perturbed with a model that cannot read keys and values by their positions, as "
                 f"{scoring.network.config.model_type}, got shared"

@@ -77,7 +77,6 @@ def table(records: list[dict[str, Any]], runs: dict[str, dict[str, str]]) -> lis
                 "error": swept["error"],
                 "generations": generations,
                 "forecast": rise(swept["gain"], success=record["success_sampled"], generations=generations),
-                "scored_gain": max((entry["gain"] for entry in record["estimates"]), default=0.0),
                 "measured_before": before,
                 "measured_after": after,
                 "measured": after - before,
@@ -120,10 +119,7 @@ def markdown(rows: list[Row]) -> list[str]:
     ]
     for name, some in (("all", rows), ("not looked at", [row for row in rows if not row["seen"]])):
         measured = [row["measured"] for row in some]
-        found = {
-            key: rank_correlation([row[key] for row in some], measured)
-            for key in ("forecast", "gain", "scored_gain", "start")
-        }
+        found = {key: rank_correlation([row[key] for row in some], measured) for key in ("forecast", "gain", "start")}
         redrawn = most(some).nanquantile(torch.tensor([0.05, 0.5], dtype=torch.float64)).tolist()
         told = ", ".join(f"{key} {value:.2f}" for key, value in found.items())
         lines += ["", f"{len(some)} tasks ({name}): {told}; measured anew {redrawn[1]:.2f} (5%: {redrawn[0]:.2f})"]

@@ -67,6 +67,7 @@ def main(config: DictConfig) -> None:
         whole,
         temperature=probe.temperature,
         members=MEMBERS,
+        tokens=MEMBERS,
         sigma=probe.sigma,
         draws=DRAWS,
         seed=probe.seed,

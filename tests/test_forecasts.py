@@ -17,7 +17,7 @@ def test_the_rank_correlation_is_scipys() -> None:
 
 def record(env: str, gain: float) -> dict[str, Any]:
     sigma = {"sigma": 0.02, "signal": 0.3, "gain": gain, "error": 0.001}
-    return {"env": env, "success_sampled": 0.2, "sigmas": [sigma], "estimates": [{"gain": 0.05}]}
+    return {"env": env, "success_sampled": 0.2, "sigmas": [sigma]}
 
 
 def test_a_run_is_forecast_for_the_generations_that_it_had() -> None:

@@ -12,7 +12,8 @@ moves what the position does not feel and others do; here the only direction is 
 A tied embedding and head get noise of their own in each use, whose estimates add up.
 It is weight perturbation at one position and known elsewhere as node perturbation; a member's noise is of one use only, so
 that members score single tokens (`optimizers/shared_context.py`) and cannot act. Inputs are kept as they are read: b is
-no part of the noise's key, but what the member read, which processes exchange.
+no part of the noise's key, but what the member read, which processes exchange. a is drawn for the batch that runs, and once
+more for the sum, one matrix at a time: of all members and matrices it would be most of a small model's memory.
 
 Shapes: N draws (antithetic pairs, or members), P members of a batch, K positions a member (1), O outputs, I inputs (an
 embedding is O = V by I = D).
@@ -49,11 +50,12 @@ class LocalNoise:
 
     def __init__(self, network: PerturbableNetwork, key: NoiseKey, specs: dict[str, ParameterSpec]) -> None:
         self._network, self.key, self.specs = network, key, specs
+        self.reader: dict[str, str] = {}
+        """The matrix under whose name each one's directions are: the first of those that read one input."""
         self.b_PI: dict[str, Tensor] = {}
-        """The directions of each layer's members; 0 of those that another process runs, or none yet."""
+        """The directions of each reader's members; 0 of those that another process runs, or none yet."""
         self.row_P: dict[str, Tensor] = {}
         """The row of an embedding that each member reads, counted from 1; 0 where there is none yet."""
-        self._drawn: dict[tuple[str, bool], Tensor] = {}
         self._whole = False
 
     def active(self, members: Sequence[int], rows_per_member: int) -> AbstractContextManager[None]:
@@ -65,16 +67,12 @@ class LocalNoise:
         """Return the noise of these members (`ForwardNoise`)."""
         return LocalMembers(self, members)
 
-    def drawn(self, name: str, *, rows: bool = False) -> Tensor:
-        """Return a of each draw, (N, O), or with `rows` the noise of an embedding's row, (N, I)."""
-        if (name, rows) not in self._drawn:
-            key, spec = self.key, self.specs[name]
-            # Rows have numbers of draws that nobody has: not those of the head which an embedding may be, too.
-            index_N = torch.arange(key.draws) + key.draws * rows
-            stream = stream_id(Purpose.WEIGHT_NOISE, spec.index)
-            numbers = many_normals(key.seed, stream, key.generation, index_N, spec.shape[rows], spec.device)
-            self._drawn[name, rows] = numbers.to(spec.dtype)
-        return self._drawn[name, rows]
+    def drawn(self, name: str, draw_N: Tensor, *, rows: bool = False) -> Tensor:
+        """Return a of these draws, (N, O), or with `rows` the noise of an embedding's row, (N, I)."""
+        key, spec = self.key, self.specs[name]
+        # Rows have numbers of draws that nobody has: not those of the head which an embedding may be, too.
+        index_N, stream = draw_N + key.draws * rows, stream_id(Purpose.WEIGHT_NOISE, spec.index)
+        return many_normals(key.seed, stream, key.generation, index_N, spec.shape[rows], spec.device).to(spec.dtype)
 
     def combine(self, weight_P: Tensor, names: Container[str] | None = None) -> Iterator[tuple[str, Tensor]]:
         """Yield sum_p w_p E_p of each parameter, over the members of all processes (`UpdateNoise`)."""
@@ -87,14 +85,13 @@ class LocalNoise:
                 continue
             dtype = torch.promote_types(spec.dtype, torch.float32)
             total_OI = torch.zeros(spec.shape, dtype=dtype, device=spec.device)
-            draw_C = draw_C.to(spec.device)
             weight_C1 = (weight_P[some.start : some.stop] * sign_C)[:, None].to(total_OI)
-            if name in self.b_PI:
-                b_CI = self.b_PI[name][some.start : some.stop].to(dtype)
-                total_OI += (self.drawn(name)[draw_C].to(dtype) * weight_C1).T @ b_CI
+            if name in self.reader:
+                b_CI = self.b_PI[self.reader[name]][some.start : some.stop].to(dtype)
+                total_OI += self.drawn(name, draw_C).to(dtype).mul_(weight_C1).T @ b_CI
             if name in self.row_P:
                 row_C = self.row_P[name][some.start : some.stop] - 1
-                total_OI.index_add_(0, row_C, self.drawn(name, rows=True)[draw_C].to(dtype) * weight_C1)
+                total_OI.index_add_(0, row_C, self.drawn(name, draw_C, rows=True).to(dtype).mul_(weight_C1))
             yield name, total_OI
 
     @property
@@ -112,6 +109,8 @@ class LocalNoise:
         if self._whole or collectives.world_size() == 1:
             return
         self._whole = True
+        named = collectives.all_names(f"{name} {reader}" for name, reader in self.reader.items())
+        self.reader = dict(each.split(" ") for each in sorted(named))  # type: ignore[misc]
         for table in (self.b_PI, self.row_P):
             for name in sorted(collectives.all_names(table)):
                 spec = self.specs[name]
@@ -134,23 +133,18 @@ class LocalMembers:
 
     def __init__(self, noise: LocalNoise, members: Sequence[int]) -> None:
         self.count, self._noise = len(members), noise
-        self._members, self._draw_P = torch.tensor(members), noise.key.draws_of(members)
+        self._members = torch.tensor(members)
+        self._draw_N, self._place_P = noise.key.draws_of(members).unique(return_inverse=True)
         self._sign_P = noise.key.signs_of(members)
 
     def linear(self, name: str, x_PKI: Tensor, start: Tensor | None = None) -> Tensor:
         """Return sigma |x| a plus the start (`MemberNoise`)."""
-        assert x_PKI.shape[1] == 1, "a member's noise is of one position"
-        size_P11 = torch.linalg.vector_norm(x_PKI, dim=-1, keepdim=True)
-        if name not in self._noise.b_PI:
-            self._noise.b_PI[name] = self._noise.empty(name)
-        table = self._noise.b_PI[name]
-        table[self._members.to(table.device)] = (x_PKI / size_P11.clamp(min=torch.finfo(x_PKI.dtype).tiny))[:, 0]
-        y_P1O = self._scaled(self._noise.drawn(name), name) * size_P11
-        return y_P1O if start is None else y_P1O.add_(start)
+        return self._at_length(name, self._read((name,), x_PKI), start)
 
     def linear_together(self, names: Sequence[str], x_PKI: Tensor) -> Sequence[FromStart]:
         """Return `linear` of each matrix by its start."""
-        return [partial(self.linear, name, x_PKI) for name in names]
+        size_P11 = self._read(names, x_PKI)
+        return [partial(self._at_length, name, size_P11) for name in names]
 
     def experts(self, name: str, expert_PK: Tensor, x_PKI: Tensor) -> None:
         """Return None: experts stay."""
@@ -161,12 +155,30 @@ class LocalMembers:
             self._noise.row_P[name] = self._noise.no_rows(name)
         table = self._noise.row_P[name]
         table[self._members.to(table.device)] = ids_PK[:, 0] + 1
-        y_PKD.add_(self._scaled(self._noise.drawn(name, rows=True), name))
+        y_PKD.add_(self._scaled(name, rows=True))
 
     def vector(self, name: str) -> None:
         """Return None: vectors stay."""
 
-    def _scaled(self, drawn_NO: Tensor, name: str) -> Tensor:
+    def _read(self, names: Sequence[str], x_PKI: Tensor) -> Tensor:
+        """Note the direction of what these matrices read; return its length, (P, 1, 1)."""
+        assert x_PKI.shape[1] == 1, "a member's noise is of one position"
+        noise, first = self._noise, names[0]
+        noise.reader |= dict.fromkeys(names, first)
+        size_P11 = torch.linalg.vector_norm(x_PKI, dim=-1, keepdim=True)
+        if first not in noise.b_PI:
+            noise.b_PI[first] = noise.empty(first)
+        table = noise.b_PI[first]
+        table[self._members.to(table.device)] = (x_PKI / size_P11.clamp(min=torch.finfo(x_PKI.dtype).tiny))[:, 0]
+        return size_P11
+
+    def _at_length(self, name: str, size_P11: Tensor, start: Tensor | None) -> Tensor:
+        """Return sigma |x| a plus the start."""
+        y_P1O = self._scaled(name).mul_(size_P11)
+        return y_P1O if start is None else y_P1O.add_(start)
+
+    def _scaled(self, name: str, *, rows: bool = False) -> Tensor:
         """Return each member's own, (P, 1, O), with its sign, times sigma."""
-        scale_P = self._noise.key.sigma_of(name) * self._sign_P
-        return (drawn_NO[self._draw_P.to(drawn_NO.device)] * scale_P.to(drawn_NO)[:, None])[:, None]
+        drawn_NO = self._noise.drawn(name, self._draw_N, rows=rows)
+        scale_P = (self._noise.key.sigma_of(name) * self._sign_P).to(drawn_NO)
+        return drawn_NO[self._place_P.to(drawn_NO.device)].mul_(scale_P[:, None])[:, None]

@@ -1,7 +1,8 @@
 """The distribution of the policy gradient's energy, and each estimator's distance from the gradient.
 
 The episodes are the unperturbed policy's own; the gradient is theirs, by backward passes over a few rows at a time. An
-estimator is drawn several times from the same episodes, so that its cosine comes with a standard error.
+estimator is drawn several times from the same episodes, so that its cosine comes with a standard error. Members with local
+noise score one token each in contexts that all share, as scored ES does by default; with other noise an episode each.
 
 Shapes: B episodes, A actions.
 """
@@ -13,15 +14,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evotext.noise import NoiseKey, Perturbation
+from evotext.noise import ForwardNoise, NoiseKey, Perturbation
 from evotext.policy.actions import Actions
 from evotext.types import Trajectories
 
 from ..guide import Guide
+from ..perturbations import Local
 from ..perturbed import PerturbedNetwork
 from ..scores import deltas, episodes_to_score, member_weights
 from ..scoring import Scoring
 from ..selection import Energy, choose, energies_of, excluding
+from ..shared_context import SharedContext, Task
 
 # The policy's KL, in nats an episode, that gains are compared at; and episodes that it is measured on.
 KL, KL_EPISODES = 0.1, 64
@@ -39,8 +42,9 @@ class Estimate:
     """Mean over draws of noise."""
     error: float
     """Standard error of the mean."""
-    signal: float
-    """Share of the variance of a member's delta that the gradient explains, from 0 to 1; not above 1 by more than noise."""
+    signal: float | None
+    """Share of the variance of a member's delta that the gradient explains, from 0 to 1; not above 1 by more than noise.
+    None with local noise, of which each member's has directions of its own."""
     dimensions: int
     """Dimensions of the space in which the noise is."""
     energy: float
@@ -89,7 +93,8 @@ def by_group(energies: Mapping[str, Energy]) -> dict[str, Energy]:
 class Estimators:
     """Estimates by scores of one batch of episodes, compared with its gradient.
 
-    gradient: of (1 / B) sum_j A_j l_j, as `optimizers.selection.policy_gradient` gives it.
+    gradient: of (1 / B) sum_j A_j l_j, as `optimizers.selection.policy_gradient` gives it. members: each scores an episode;
+    tokens: members with local noise.
     """
 
     def __init__(
@@ -102,13 +107,14 @@ class Estimators:
         *,
         temperature: float,
         members: int,
+        tokens: int,
         sigma: float,
         draws: int,
         seed: int,
     ) -> None:
         self._scoring, self._batch, self._actions, self._advantage_B = scoring, batch, actions, advantage_B
         self._gradient, self._temperature = gradient, temperature
-        self._members, self._sigma, self._draws, self._seed = members, sigma, draws, seed
+        self._members, self._tokens, self._sigma, self._draws, self._seed = members, tokens, sigma, draws, seed
         self._scored_M = (advantage_B != 0).nonzero()[:, 0]
         self._weight_BA = advantage_B[:, None] * actions.mask_BN.cpu()
         self._base_B = torch.zeros(actions.rows, dtype=torch.float64)
@@ -133,7 +139,7 @@ class Estimators:
             name=name,
             cosine=float(cosine_D.mean()),
             error=float(cosine_D.std() / len(cosine_D) ** 0.5) if len(cosine_D) > 1 else 0.0,
-            signal=sum(signals) / len(signals),
+            signal=None if isinstance(perturbation, Local) else sum(signals) / len(signals),
             dimensions=sum(entry.dimensions for entry in energies.values()),
             energy=sum(entry.energy for entry in energies.values()) / self._square,
             gain=sum(gains) / len(gains),
@@ -151,19 +157,11 @@ class Estimators:
 
     def _draw(self, guide: Guide, draw: int) -> tuple[float, float, float]:
         """Draw noise; return the cosine, the energy that members see over the variance of their deltas, and the gain."""
-        key = NoiseKey(seed=self._seed, generation=draw, population=self._members, antithetic=False, sigma=self._sigma)
+        local = isinstance(guide.perturbation, Local)
+        members = self._tokens if local else self._members
+        key = NoiseKey(seed=self._seed, generation=draw, population=members, antithetic=False, sigma=self._sigma)
         noise = guide.draw(key)
-        row_NK = episodes_to_score(self._scored_M, self._actions.length_B.cpu(), key, 1)
-        delta_N = deltas(
-            self._scoring,
-            self._actions,
-            self._weight_BA,
-            row_NK,
-            key,
-            noise,
-            temperature=self._temperature,
-            base_B=self._base_B,
-        )
+        delta_N = self._by_token(key, noise) if local else self._by_episode(key, noise)
         weight_P, _ = member_weights(delta_N, key, None)
         directions = [(name, guide.network.in_stored_layout(name, whole)) for name, whole in noise.combine(weight_P)]
         dot = sum(float((whole * self._gradient[name]).sum()) for name, whole in directions)
@@ -173,6 +171,31 @@ class Estimators:
         scale = self._actions.rows / len(self._scored_M)
         signal = sum(entry.energy for entry in seen.values()) * scale**2 / max(float(delta_N.var()), 1e-300)
         return dot / (norm * self._square**0.5), signal, self.gain(guide.network, directions, dot / norm)
+
+    def _by_token(self, key: NoiseKey, noise: ForwardNoise) -> Tensor:
+        task = Task(
+            actions=self._actions,
+            advantage_BA=self._weight_BA,
+            key=key,
+            noise=noise,
+            per_draw=1,
+            temperature=self._temperature,
+            clip=None,
+        )
+        return SharedContext(self._scoring).deltas(task)
+
+    def _by_episode(self, key: NoiseKey, noise: ForwardNoise) -> Tensor:
+        row_NK = episodes_to_score(self._scored_M, self._actions.length_B.cpu(), key, 1)
+        return deltas(
+            self._scoring,
+            self._actions,
+            self._weight_BA,
+            row_NK,
+            key,
+            noise,
+            temperature=self._temperature,
+            base_B=self._base_B,
+        )
 
     @torch.no_grad()
     def gain(self, network: PerturbedNetwork, directions: Sequence[tuple[str, Tensor]], slope: float) -> float:

@@ -17,11 +17,12 @@ from evotext.types import Trajectories
 from evotext.validation import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, checked_record
 
 from ..guide import Guide
-from ..perturbations import Guided, LowRank
+from ..perturbations import Guided, Local, LowRank
 from ..perturbed import PerturbedNetwork
 from ..sampled_groups import advantages, sampled_groups
 from ..scoring import Scoring
-from ..selection import energies_of, policy_gradient
+from ..selection import choose, energies_of, excluding, policy_gradient
+from ..shared_context import reads_contexts
 from .differences import energies_by_differences
 from .forecast import forecast
 from .gradient import Estimate, Estimators, by_group, grouped
@@ -37,6 +38,7 @@ class Settings:
     temperature: PositiveFloat
     baseline: Baseline
     members: Annotated[int, Field(ge=2)]
+    drawn_tokens: Annotated[int, Field(ge=2)]
     draws: PositiveInt
     sigma: PositiveFloat
     sigmas: list[PositiveFloat]
@@ -81,6 +83,7 @@ def probe(model: LanguageModel, collector: Collector, settings: Settings, *, wor
         "gain_of_the_gradient": 0.0,
     }
     estimates: list[Estimate] = []
+    exclude: list[str] = []
     if scored:
         actions = actions_of(batch, model.device)
         scoring = Scoring(model.network, rows=collector.rows)
@@ -97,16 +100,20 @@ def probe(model: LanguageModel, collector: Collector, settings: Settings, *, wor
                 gradient,
                 temperature=settings.temperature,
                 members=settings.members,
+                tokens=settings.drawn_tokens,
                 sigma=settings.sigma,
                 draws=settings.draws,
                 seed=settings.seed,
             )
             isotropic, guided = LowRank(rank=1, vectors="frozen"), _guided(settings)
             estimates = [
-                estimators.of("scored", isotropic, exclude=settings.exclude),
+                *([estimators.of("local", Local(), exclude=settings.exclude)] if reads_contexts(model.network) else []),
+                estimators.of("low rank", isotropic, exclude=settings.exclude),
                 estimators.of("guided", guided, exclude=settings.exclude),
                 estimators.of(f"selected {settings.share:g}", guided, exclude=settings.exclude, share=settings.share),
             ]
+            energies = energies_of(gradient, network, isotropic, None)
+            exclude = [*settings.exclude, *excluding(list(network.parameters), choose(energies, settings.share))]
             record["estimates"] = [asdict(estimate) for estimate in estimates]
             record["gain_of_the_gradient"] = estimators.exact()
     sigmas = _sweep(collector, network, settings)
@@ -119,6 +126,7 @@ def probe(model: LanguageModel, collector: Collector, settings: Settings, *, wor
             scored=scored,
             generations=settings.generations,
             members=settings.sweep_members,
+            exclude=exclude,
             words=words,
         )
     )

@@ -19,9 +19,12 @@ def tables(record: dict[str, Any]) -> Iterator[Table | str]:
     if record["sigmas"]:
         yield _sigmas(record["sigmas"])
     forecast = record["forecast"]
-    yield f"forecast: {'worth a run' if forecast['learns'] else 'not as it is'}"
+    yield f"forecast of eggroll: {'worth a run' if forecast['learns'] else 'not as it is'}"
     yield from (f"  {reason}" for reason in forecast["reasons"])
     yield f"  {forecast['command']}"
+    if forecast["narrow"]:
+        yield "or, on the matrices that hold most of the gradient's energy alone:"
+        yield f"  {forecast['narrow']}"
 
 
 def _energy(energy: dict[str, dict[str, float]]) -> Table:
@@ -52,7 +55,7 @@ def _estimates(estimates: list[dict[str, Any]]) -> Table:
         table.add_row(
             entry["name"],
             f"{entry['cosine']:.4f} ± {entry['error']:.4f}",
-            f"{entry['signal']:.3f}",
+            "" if entry["signal"] is None else f"{entry['signal']:.3f}",
             f"{entry['dimensions']:,}",
             f"{entry['energy']:.2f}",
             f"{entry['gain']:.3f}",

@@ -1,6 +1,7 @@
 """`select` of the population algorithms: the first generation chooses, and what follows is a run that excludes the rest."""
 
 import copy
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -63,6 +64,14 @@ def test_the_first_generation_is_the_unperturbed_policys_and_is_charged() -> Non
         torch.equal(p, before)
         for p, before in zip(weights(model).values(), weights(small_model()).values(), strict=True)
     )
+
+
+def test_patterns_leave_out_the_others_and_are_few() -> None:
+    names = [f"layers.{layer}.{part}" for layer in range(12) for part in ("q", "k", "norm")] + ["head"]
+    chosen = ["layers.3.q", "head"]
+    patterns = excluding(names, chosen)
+    assert [name for name in names if not any(fnmatchcase(name, pattern) for pattern in patterns)] == chosen
+    assert len(patterns) == 11 + 2, "of the layers that have a chosen one each, of the others one for all"
 
 
 @pytest.mark.parametrize("perturbation", [LowRank(rank=2, vectors="full"), FullRank(vectors="full")])

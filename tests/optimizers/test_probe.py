@@ -1,17 +1,19 @@
 """The probe: its statistics on made-up members, and its estimates on a small model against what theory says of them."""
 
 import math
+import shlex
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from evotext.commands.probe import same_words
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from evotext.policy.actions import actions_of
 from evotext.policy.advantages import group_advantages
 from evotext.rollouts.collector import Collector
-from optimizers.perturbations import Guided, LowRank
+from optimizers.perturbations import Guided, Local, LowRank
 from optimizers.perturbed import PerturbedNetwork
 from optimizers.probe import report
 from optimizers.probe.differences import energies_by_differences
@@ -32,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "temperature": 1.0,
     "baseline": "best",
     "members": 8,
+    "drawn_tokens": 16,
     "draws": 1,
     "sigma": 1e-3,
     "sigmas": [0.05],
@@ -123,6 +126,7 @@ def test_cosines_are_what_the_signals_share_makes_of_them_and_weights_come_back(
         gradient,
         temperature=TEMPERATURE,
         members=512,
+        tokens=512,
         sigma=1e-5,
         draws=6,
         seed=0,
@@ -135,12 +139,17 @@ def test_cosines_are_what_the_signals_share_makes_of_them_and_weights_come_back(
     ]
     assert torch.equal(weights(model), before)
     for estimate in estimates:
+        assert estimate.signal is not None
         expected = math.sqrt(512 * estimate.signal * estimate.energy / estimate.dimensions)
         # Noise of rank 1 has a little more error than its dimensions say, and the signal at most all of the estimate.
         assert estimate.cosine == pytest.approx(expected / math.sqrt(1 + expected**2), rel=0.35), estimate
         assert 0 < estimate.signal <= 1.3 and 0 < estimate.energy <= 1 and estimate.gain > 0
     scored, whole, selected = estimates
     assert scored.dimensions > whole.dimensions > selected.dimensions
+    local = estimators.of("local", Local(), exclude=[])
+    assert (
+        local.signal is None and local.cosine > whole.cosine and local.gain > 0 and torch.equal(weights(model), before)
+    )
     assert scored.cosine < whole.cosine and scored.energy > whole.energy > selected.energy >= 0.3
     assert estimators.exact() > 0  # not the greatest: at a given KL the natural gradient is
 
@@ -196,8 +205,11 @@ def test_a_probe_measures_without_a_backward_pass_where_none_is_wanted_or_fits(
     assert all(
         ("error" in entry) == without and ("guided_share" in entry) != without for entry in found["energy"].values()
     )
-    assert len(found["estimates"]) == (0 if without else 3)
-    assert 0 <= found["forecast"]["eggroll"] <= 1 and len(list(tables(found))) == (4 if without else 6) + len(
+    assert [entry["name"] for entry in found["estimates"]] == (
+        [] if without else ["local", "low rank", "guided", "selected 0.6"]
+    )
+    assert bool(found["forecast"]["narrow"]) != without
+    assert 0 <= found["forecast"]["eggroll"] <= 1 and len(list(tables(found))) == (4 if without else 8) + len(
         found["forecast"]["reasons"]
     )
 
@@ -228,15 +240,23 @@ def test_the_forecast_gives_a_command_and_says_why_not() -> None:
             sigma=sigma, success=0.2, better=0.5, dead=0.2, solved=0.1, signal=0.3, gain=gain, error=error
         )
 
-    told = partial(forecast, success=0.2, generations=30, members=64, words=("model=tiny", "env=recall"))
-    near = told([estimate("guided", 0.01), estimate("selected 0.6", 0.04)], [], scored=40)
-    assert near.learns and near.scored_es == rise(0.04, success=0.2, generations=30) and near.eggroll == 0.0
-    assert near.command == "evotext train algorithm=scored_es algorithm.select=0.6 model=tiny env=recall"
-    assert not told([estimate("guided", 0.001)], [], scored=40).learns
-    dead = told([], [], scored=0)
-    assert not dead.learns and dead.scored_es == 0.0 and any("too few episodes" in reason for reason in dead.reasons)
-    by_returns = told([estimate("guided", 0.01)], [swept(0.01, 0.01, 0.004), swept(0.02, 0.03, 0.005)], scored=40)
-    assert by_returns.learns and by_returns.eggroll > by_returns.scored_es
+    exclude = ["model.layers.*.mlp.*", "lm_head.weight"]
+    told = partial(
+        forecast, success=0.2, generations=30, members=64, exclude=exclude, words=("model=tiny", "env=recall")
+    )
+    scores = told([estimate("local", 0.04), estimate("guided", 0.09)], [], scored=40)
+    assert not scores.learns and scores.eggroll == 0.0, "no run of scored ES is forecast"
+    assert "gains 0.040 at a KL of 0.1" in scores.reasons[1]
+    assert scores.command == "evotext train algorithm=scored_es model=tiny env=recall"
+    # The words that a shell hands on are those that the command line reads.
+    narrow = shlex.split(scores.narrow)
+    assert [word for word in narrow if word not in scores.command.split()] == [narrow[3]]
+    parsed = OverridesParser.create().parse_override(narrow[3])
+    assert parsed.get_key_element() == "algorithm.exclude" and parsed.value() == exclude
+    dead = told([], [], scored=0, exclude=[])
+    assert not dead.learns and dead.narrow == "" and any("too few episodes" in reason for reason in dead.reasons)
+    by_returns = told([estimate("local", 0.01)], [swept(0.01, 0.01, 0.004), swept(0.02, 0.03, 0.005)], scored=40)
+    assert by_returns.learns and by_returns.eggroll == rise(0.03, success=0.2, generations=30)
     assert "algorithm=eggroll algorithm.sigma=0.02 algorithm.population=64" in by_returns.command
-    chance = told([estimate("guided", 0.001)], [swept(0.02, 0.03, 0.02)], scored=40)
+    chance = told([estimate("local", 0.001)], [swept(0.02, 0.03, 0.02)], scored=40)
     assert not chance.learns and "scored_es" in chance.command and "may be chance" in " ".join(chance.reasons)

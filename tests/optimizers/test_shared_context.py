@@ -141,7 +141,7 @@ def test_a_tied_head_has_other_numbers_than_the_rows_of_its_embedding() -> None:
     network = PerturbedNetwork(small_network("gemma2"))
     key = NoiseKey(seed=1, generation=2, population=6, antithetic=False, sigma=1e-3)
     noise, name = Local().draw(network, key), "model.embed_tokens.weight"
-    head_NV, row_ND = noise.drawn(name), noise.drawn(name, rows=True)
+    head_NV, row_ND = noise.drawn(name, torch.arange(6)), noise.drawn(name, torch.arange(6), rows=True)
     width = min(head_NV.shape[1], row_ND.shape[1])
     assert not (head_NV[:, None, :width] == row_ND[None, :, :width]).any()
 

@@ -11,6 +11,7 @@ import torch
 from evotext.distributed import collectives, torchrun
 from evotext.models.language_model import LanguageModel
 from evotext.protocols import Learner
+from optimizers.shared_context import EPISODES
 from tests.runner.small_runs import (
     ended,
     lines_of,
@@ -137,6 +138,19 @@ def test_a_group_takes_up_the_run_of_a_single_process(tmp_path: Path, alone: dic
     (tmp_path / "model" / "model.safetensors").unlink()
     assert ended(*together(2, run_to_the_end, tmp_path, "eggroll", True, OPTIONS)) == [0, 0]
     assert weights_of(tmp_path) == weights_of(alone["eggroll"])
+
+
+def test_what_members_have_read_reaches_the_process_that_takes_up_the_run(tmp_path: Path) -> None:
+    """Scored ES as shipped, with more episodes than one process scores at once: each has members of its own."""
+    options = {"generations": 12, "rows": 48, "settings": {"population": 64, "prompts": 8, "baseline": "std"}}
+    run_to_the_end(tmp_path / "alone", "scored_es", options=options)
+    trained = [line for line in lines_of(tmp_path / "alone") if line["kind"] == "train"]
+    assert len(trained) == 3 and all(line["scored/episodes"] > EPISODES for line in trained)
+    begun = tmp_path / "two"
+    run_to_the_end(begun, "scored_es", options=options | {"generations": 4})
+    (begun / "model" / "model.safetensors").unlink()
+    assert ended(*together(2, run_to_the_end, begun, "scored_es", True, options)) == [0, 0]
+    assert weights_of(begun) == weights_of(tmp_path / "alone")
 
 
 def exchange(folder: Path) -> None:
