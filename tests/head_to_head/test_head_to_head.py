@@ -10,11 +10,11 @@ from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from evotext.commands.cores import usable_cores
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from evotext.cli.composing import compose
-from evotext.cli.cores import usable_cores
 from evotext.keys.instances import held_out_instances, train_instances, validation_instances
 from evotext.run_folder import names
 from evotext.run_folder.cost import AXES
