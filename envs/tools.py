@@ -1,6 +1,8 @@
 """Tools that a policy calls before it answers, each call a turn.
 
-Calls are read in two formats, and answered in the format of the call:
+A model whose chat template has tools is shown them by it, and its calls are read by that template's format, whatever it is, and
+reach this wrapper in the first of these two forms (`evotext.models.tool_calls`). Other models are told of one in the
+instructions. Both are understood, and answered in the form of the call:
 
     <tool_call>{"name": "calculator", "arguments": {"expression": "12 * 34"}}</tool_call>      Hermes, Qwen and others
     CALL calculator(12 * 34)                                                                    any text, on a line of its own
@@ -11,7 +13,8 @@ tool gets its arguments as texts, and says what is wrong with them by ValueError
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal, final
@@ -19,6 +22,7 @@ from typing import Any, Literal, final
 import gymnasium
 from gymnasium.utils import RecordConstructorArgs
 
+from evotext.models.tool_calls import KEY, RESULTS
 from evotext.validation import PositiveInt, checked
 
 from . import expressions
@@ -65,7 +69,8 @@ class ToolCalls(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
 
     tools: by any names, functions that each make one; `_partial_: true` in a configuration.
     most_calls: of an episode; further ones are told so.
-    calls: the format in which the instructions show a call; both are understood.
+    calls: `template`: a model's chat template shows the tools where it can, and the instructions of other models show calls as
+    `hermes` does. `hermes`, `plain`: the instructions do, for every model.
     A malformed call, an unknown tool and arguments that it rejects get a message; any other exception of a tool is a fault
     of the environment.
     """
@@ -77,20 +82,28 @@ class ToolCalls(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
         *,
         tools: Mapping[str, Callable[[], Tool]],
         most_calls: PositiveInt,
-        calls: Literal["hermes", "plain"],
+        calls: Literal["template", "hermes", "plain"],
     ) -> None:
         RecordConstructorArgs.__init__(self, tools=tools, most_calls=most_calls, calls=calls)
         super().__init__(env)
         self._tools = {tool.name: tool for tool in (make() for make in tools.values())}
-        self._shown = _instructions(list(self._tools.values()), most_calls, plain=calls == "plain")
+        self._signatures = [_signature(tool) for tool in self._tools.values()]
+        self._shown = _plain_instructions(self._tools.values(), most_calls)
+        if calls != "plain":
+            self._shown = _hermes_instructions(self._signatures, most_calls)
+        self._by_template = calls == "template"
         self._most, self._made = most_calls, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Begin an episode; its instructions describe the tools."""
+        """Begin an episode; its instructions describe the tools, and `info["tools"]` has them for a chat template."""
         self._made = 0
         observation, info = self.env.reset(seed=seed, options=options)
-        told = f"{info.get('instructions', '')}\n\n{self._shown}".strip()
-        return observation, {**info, "instructions": told}
+        task = info.get("instructions", "")
+        info = {**info, "instructions": f"{task}\n\n{self._shown}".strip()}
+        if self._by_template:
+            limit = f"You may call tools before you answer, at most {self._most} times."
+            info[KEY] = {"functions": deepcopy(self._signatures), "instructions": f"{task}\n\n{limit}".strip()}
+        return observation, info
 
     def step(self, action: str) -> Step:
         """Run the calls in the text, or pass on a text without any."""
@@ -98,14 +111,17 @@ class ToolCalls(gymnasium.Wrapper[str, str, str, str], RecordConstructorArgs):
         if not made:
             observation, reward, terminated, truncated, info = self.env.step(action)
             return observation, reward, terminated, truncated, info
-        return "\n".join(map(self._answer, made)), 0.0, False, False, {}
-
-    def _answer(self, call: Call) -> str:
-        self._made += 1
-        result = call.wrong or self._result(call)
-        return f"RESULT {result}" if call.plain else f"<tool_response>\n{result}\n</tool_response>"
+        results = [self._result(call) for call in made]
+        shown = [
+            f"RESULT {result}" if call.plain else f"<tool_response>\n{result}\n</tool_response>"
+            for call, result in zip(made, results, strict=True)
+        ]
+        return "\n".join(shown), 0.0, False, False, {RESULTS: results}
 
     def _result(self, call: Call) -> str:
+        self._made += 1
+        if call.wrong:
+            return call.wrong
         if self._made > self._most:
             return f"error: expected at most {self._most} calls; give your answer"
         tool = self._tools.get(call.name)
@@ -161,35 +177,27 @@ def _plain(name: str, rest: str) -> Call:
     return Call(plain=True, name=name, arguments=[part.strip(WHITE_SPACE) for part in inside.split(",")])
 
 
-def _instructions(tools: Sequence[Tool], most_calls: int, *, plain: bool) -> str:
-    """Return how to call the tools: in the words of Hermes' and Qwen's templates, or in plain ones."""
-    if plain:
-        lines = [f"CALL {tool.name}({', '.join(tool.parameters)}): {tool.description}" for tool in tools]
-        head = f"You may use a tool before you answer, at most {most_calls} times, by such a line and nothing else:"
-        return "\n".join([head, *lines])
-    signatures = [
-        json.dumps(
-            {
-                "type": "function",
-                "function": {
-                    "name": tool.name,
-                    "description": tool.description,
-                    "parameters": {
-                        "type": "object",
-                        "properties": {k: {"type": "string", "description": v} for k, v in tool.parameters.items()},
-                        "required": list(tool.parameters),
-                    },
-                },
-            },
-            ensure_ascii=False,
-        )
-        for tool in tools
-    ]
+def _signature(tool: Tool) -> dict[str, Any]:
+    """Return the tool as chat templates take it."""
+    properties = {name: {"type": "string", "description": text} for name, text in tool.parameters.items()}
+    parameters = {"type": "object", "properties": properties, "required": list(tool.parameters)}
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def _plain_instructions(tools: Iterable[Tool], most_calls: int) -> str:
+    lines = [f"CALL {tool.name}({', '.join(tool.parameters)}): {tool.description}" for tool in tools]
+    head = f"You may use a tool before you answer, at most {most_calls} times, by such a line and nothing else:"
+    return "\n".join([head, *lines])
+
+
+def _hermes_instructions(signatures: Iterable[dict[str, Any]], most_calls: int) -> str:
+    """Return how to call the tools in the words of Hermes' and Qwen's templates."""
     return "\n".join(
         [
             f"You may call functions before you answer, at most {most_calls} times. Signatures:",
             "<tools>",
-            *signatures,
+            *(json.dumps(signature, ensure_ascii=False) for signature in signatures),
             "</tools>",
             "For a call, return a JSON object with the function's name and arguments within tags, and nothing else:",
             f'{OPENING}\n{{"name": <function-name>, "arguments": <args-json-object>}}\n{CLOSING}',

@@ -14,5 +14,6 @@ def optional(module: str, extra: str) -> Any:
     except ImportError as error:
         raise ImportError(
             f"expected the package {module.replace('_', '-')}, which is not installed ({error}); "
-            f"install it, in evotext's folder, with: pip install -c constraints.txt -e '.[{extra}]'"
+            f"install it, in evotext's folder, with: pip install -c constraints.txt -e '.[{extra}]' "
+            "(docs/environments.md names the exceptions)"
         ) from error

@@ -8,17 +8,13 @@ Sign: returns are maximised.
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import Enum, IntEnum
 from itertools import accumulate
 from typing import Literal
 
 from torch import Tensor
 
 from evotext.noise import PopulationNoise
-from evotext.rollouts.endings import FAULTS as FAULTS
-from evotext.rollouts.endings import FIRST_FAULT as FIRST_FAULT
-from evotext.rollouts.endings import Ending as Ending
-from evotext.rollouts.endings import Fault as Fault
 from evotext.run_folder.cost import Cost as Cost  # kept without torch, so that reports know its names
 
 Split = Literal["train", "validation", "test"]
@@ -136,6 +132,59 @@ class Demonstration:
     """Episodes played to get it, discarded ones included: the budget is charged for these."""
 
 
+class Ending(IntEnum):
+    """How an episode ended: by the task, by a limit, or by a fault of the environment, which says nothing about the policy."""
+
+    TASK = 0
+    """The environment said `terminated`."""
+    ENVIRONMENT_LIMIT = 1
+    """The environment said `truncated`: a limit of its own."""
+    TURN_LIMIT = 2
+    """`env.max_turns` was reached."""
+    CONTEXT = 3
+    """The model's context has no room for one more answer."""
+    RAISED = 4
+    """Fault: `reset` or `step` raised an exception."""
+    EXITED = 5
+    """Fault: `reset` or `step` called `sys.exit`."""
+    TIME_LIMIT = 6
+    """Fault: `reset` or `step` took longer than `env.step_seconds`."""
+    BAD_REPLY = 7
+    """Fault: `reset` or `step` returned something other than Gymnasium's tuple with a text in it."""
+    BAD_REWARD = 8
+    """Fault: a reward that is not a finite number in float32's range."""
+
+    @property
+    def label(self) -> str:
+        """The name in metrics and summaries."""
+        return self.name.lower()
+
+
+FIRST_FAULT = Ending.RAISED
+FAULTS = tuple(ending for ending in Ending if ending >= FIRST_FAULT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A failure of an environment that ended an episode."""
+
+    kind: Ending
+    """One of `FAULTS`."""
+    call: Literal["reset", "step", "score_batch"]
+    """The call that failed."""
+    instance: int
+    """The episode's environment seed."""
+    error: str
+    """The exception, or what was expected and what came."""
+    traceback: str = field(repr=False)
+    """The traceback from our call down to the line that raised; empty if nothing was raised."""
+
+    def __str__(self) -> str:
+        """Return it in words, without the instance."""
+        verb = {Ending.RAISED: "raised ", Ending.EXITED: "called sys.exit: ", Ending.TIME_LIMIT: "took "}
+        return f"the environment's {self.call} {verb.get(self.kind, 'returned what it may not: ')}{self.error}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
     """One episode as text, for people to read."""
@@ -194,18 +243,13 @@ class Trajectories:
     """The sampler's log-probability (float32) of each policy token at the plan's temperature, 0 elsewhere; if asked for."""
 
     @property
-    def terminated_B(self) -> Tensor:  # noqa: N802 (the suffix is a shape)
-        """True where the task ended the episode."""
-        return self.ending_B == Ending.TASK
-
-    @property
     def truncated_B(self) -> Tensor:  # noqa: N802 (the suffix is a shape)
-        """True where something else did: a limit, or a fault of the environment."""
+        """True where a limit or a fault of the environment ended the episode, and not the task."""
         return self.ending_B != Ending.TASK
 
     @property
     def faulty_B(self) -> Tensor:  # noqa: N802 (the suffix is a shape)
-        """True where a fault of the environment did; such an episode says nothing about what follows it."""
+        """True where a fault of the environment ended it; such an episode says nothing about what follows it."""
         return self.ending_B >= FIRST_FAULT
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from evotext.devices import widest_float
-from evotext.distributed.ownership import Figures, Ownership, Sections
 from evotext.distributed.parts import Parts
 from evotext.optimization.factory import OptimizerFactory
 from evotext.optimization.master_weights import MasterWeights, NarrowWeights
 from evotext.optimization.schedules import LearningRate, Schedule
 
 from .decay import Decay, NoDecay
+from .ownership import Figures, Ownership, Sections
 
 # Entries of a larger parameter that stand for all in the distance from the start, evenly spread.
 SAMPLED = 2**16

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from evotext.distributed.ownership import Figures
+from .ownership import Figures
 
 
 class PseudoGradient:

@@ -281,7 +281,6 @@ def test_library_code_does_not_know_where_it_stands_in_a_configuration() -> None
         "evotext/api/words.py",
         "evotext/cli/errors.py",
         "evotext/cli/replay.py",
-        "evotext/planning/advice.py",
         "optimizers/probe/forecast.py",
     }
     files = [file for file in MODULES if name_of(file) not in aware]

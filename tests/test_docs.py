@@ -51,6 +51,15 @@ def test_the_code_that_a_page_names_is_there(page: Path) -> None:
     assert missing(page.read_text()) == []
 
 
+def test_no_merge_has_left_its_markers() -> None:
+    files = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
+    files += [
+        file for folder in ("docs", "conf") for kind in ("md", "yaml") for file in (ROOT / folder).rglob(f"*.{kind}")
+    ]
+    marked = [file for file in files if re.search("^(<{7}|={7}|>{7})( |$)", file.read_text(), re.MULTILINE)]
+    assert not marked
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):

@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evotext.distributed import collectives
-from evotext.distributed.ownership import owners
 from evotext.rollouts.collector import Collector
 from evotext.types import RolloutPlan, Sampling
+from optimizers.ownership import owners
 from tests.rollouts.chatter import chatter
 from tests.runner.small_runs import EPISODES, ended, run_to_the_end, small_starting_model, together
 

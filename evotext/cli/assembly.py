@@ -13,12 +13,10 @@ from omegaconf import DictConfig
 
 from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_outline, loaded
-from evotext.cli.parallel import check_parallel
-from evotext.cli.sharding import check_shardable, sharded
-from evotext.cli.targets import build, task_at
+from evotext.cli.parallel import check_parallel, sharded
+from evotext.cli.targets import build, locate, task_at
 from evotext.distributed import collectives, torchrun
 from evotext.models.given import GivenModel
-from evotext.planning.configured import warn_of_memory
 from evotext.protocols import Algorithm
 from evotext.rollouts.collector import Collector
 from evotext.rollouts.curriculum import Levels, WithCurriculum
@@ -31,6 +29,8 @@ from evotext.runner.preflight import check_keep, check_split, choose_device, pre
 
 # Seconds that the processes of a lost torchrun group may take to notice.
 LEAVING = 60.0
+# Warns of a run that its device cannot hold. By its name: it knows algorithms, and nothing here does.
+FORECAST = "evotext.commands.planning.configured.warn_of_memory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +75,18 @@ def assembled(
             made, budget = given.algorithm or build(config, "algorithm"), build(config, "budget")
             source, adapter = given.model or build(config, "model"), build(config, "adapter")
             if given.model is None:
-                check_shardable(config, made, torchrun.size())
+                check_parallel(config, made, torchrun.size())
             tracker, checkpointing = build(config, "tracker"), build(config, "checkpoint")
             pruner, stopper = build(config, "pruner"), build(config, "stopper")
             check_split(pruner, evaluator, config.phase, stopper=stopper, keep=config.keep)
             check_keep(config.keep, checkpointing)
-            check_parallel(config, made, torchrun.size())
             resumes = collectives.any_of(first and config.resume is not None)
             done = resumes and collectives.any_of(first and is_completed(folder, budget.limit))
             run = None
             if not done:
                 outline, prompt = fitting_outline(config, source, played, evaluator)
                 if given.algorithm is None and given.model is None:
-                    warn_of_memory(config, outline, played, evaluator, device, rows=rows, prompt=prompt)
+                    locate(FORECAST, "algorithm")(config, outline, played, evaluator, device, rows=rows, prompt=prompt)
                 model = adapter.attach(loaded(config, source, device))
                 if given.model is None:
                     model = sharded(config, model, device)

@@ -4,7 +4,7 @@ import torch
 from omegaconf import DictConfig
 
 from evotext.cli.errors import ConfigError, configuration
-from evotext.cli.sharding import is_wanted
+from evotext.cli.parallel import is_sharded
 from evotext.models.language_model import LanguageModel
 from evotext.models.source import ModelSource, Outline
 from evotext.rollouts.task import Task
@@ -36,7 +36,7 @@ def fitting_model(
     config: DictConfig, source: ModelSource, task: Task, device: torch.device, evaluator: Evaluator | None = None
 ) -> LanguageModel:
     """Load the model that `config.model` describes. Raise ConfigError as `fitting_outline` does."""
-    if is_wanted(config):
+    if is_sharded(config):
         raise ConfigError("model.parallel: expected null, got 'fsdp', which divides a model while it is trained")
     fitting_outline(config, source, task, evaluator)
     return loaded(config, source, device)

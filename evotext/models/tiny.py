@@ -7,9 +7,10 @@ situation that post-training starts from.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -25,6 +26,13 @@ from evotext.models.source import Outline, Parallel
 from evotext.models.warm_up import warm_up
 from evotext.validation import NonNegativeInt, PositiveFloat, PositiveInt, checked
 
+Size = Literal["1M", "8M", "25M"]
+SHAPES: Mapping[Size, Mapping[str, int]] = {
+    "1M": {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4},
+    "8M": {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 8},
+    "25M": {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6, "num_attention_heads": 8},
+}
+
 # This many demonstrations enter the cache's key.
 FINGERPRINT_DEMONSTRATIONS = 256
 
@@ -32,6 +40,7 @@ FINGERPRINT_DEMONSTRATIONS = 256
 class TinyModel:
     """The built-in model: hyperparameters of the architecture and of its warm-up.
 
+    size: a shape of `SHAPES`; hidden_size, intermediate_size, layers and heads replace its own.
     demonstrations: called with (count, seed), yields conversations (`evotext.models.chat`).
     cache_folder: where finished models are kept; None takes the user's cache folder.
     parallel, rollout_weights: as in `HuggingFaceModel`.
@@ -41,10 +50,11 @@ class TinyModel:
     def __init__(
         self,
         *,
-        hidden_size: PositiveInt,
-        intermediate_size: PositiveInt,
-        layers: PositiveInt,
-        heads: PositiveInt,
+        size: Size = "1M",
+        hidden_size: PositiveInt | None = None,
+        intermediate_size: PositiveInt | None = None,
+        layers: PositiveInt | None = None,
+        heads: PositiveInt | None = None,
         context_length: PositiveInt,
         steps: NonNegativeInt,
         batch_size: PositiveInt,
@@ -55,21 +65,18 @@ class TinyModel:
         parallel: Parallel = None,
         rollout_weights: RolloutWeights = "layers",
     ) -> None:
-        if hidden_size % heads or hidden_size // heads % 2:
+        own = {"hidden_size": hidden_size, "intermediate_size": intermediate_size}
+        own |= {"num_hidden_layers": layers, "num_attention_heads": heads}
+        shape = {**SHAPES[size], **{key: value for key, value in own.items() if value is not None}}
+        width, heads = shape["hidden_size"], shape["num_attention_heads"]
+        if width % heads or width // heads % 2:
             raise ValueError(
-                f"heads: expected a divisor of hidden_size={hidden_size} that leaves an even head size, got {heads}"
+                f"heads: expected a divisor of hidden_size={width} that leaves an even head size, got {heads}"
             )
         self.context_length, self.steps, self.batch_size = context_length, steps, batch_size
         self.learning_rate, self.warm_up_seed, self.demonstrations = learning_rate, warm_up_seed, demonstrations
         self._cache = ModelCache(cache_folder)
-        self._shape = {
-            "hidden_size": hidden_size,
-            "intermediate_size": intermediate_size,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "num_key_value_heads": heads,
-            "max_position_embeddings": context_length,
-        }
+        self._shape = {**shape, "num_key_value_heads": heads, "max_position_embeddings": context_length}
 
     def outline(self) -> Outline:
         """Return tokenizer and context length; needs no weights."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import gymnasium
 import torch
 
+from evotext.models.tool_calls import RESULTS, Tools, read_tools
 from evotext.protocols import ScoresInBatches
 from evotext.rollouts.reward_parts import BATCH, read_parts
 from evotext.rollouts.threads import Attempt, Threads, attempted
@@ -31,6 +32,8 @@ class Opening:
     observation: str
     instructions: str
     """From `info`; empty if there are none."""
+    tools: Tools | None = None
+    """From `info`; None for a task without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class Step:
     truncated: bool
     parts: Mapping[str, float] = field(default_factory=dict)
     """Parts of the reward by name; empty if it has none."""
+    results: tuple[str, ...] = ()
+    """Results of the tools that the answer called, which the observation tells, too."""
 
 
 # Calls that may hang at first before we stop waiting for an environment.
@@ -206,7 +211,10 @@ def _listed(reply: Any, *, count: int) -> list[object]:
 def _opening(reply: Any) -> Opening:
     if not isinstance(reply, tuple | list) or len(reply) != 2 or not isinstance(reply[1], Mapping):
         raise _BadReply(f"expected (observation, info) from reset, got {_shown(reply)}")
-    return Opening(observation=_text(reply[0]), instructions=_text(str(reply[1].get("instructions", ""))))
+    tools = read_tools(reply[1])
+    if tools is not None:
+        _text(tools.functions + tools.instructions)
+    return Opening(observation=_text(reply[0]), instructions=_text(str(reply[1].get("instructions", ""))), tools=tools)
 
 
 def _step(reply: Any) -> Step:
@@ -220,6 +228,7 @@ def _step(reply: Any) -> Step:
         terminated=over[0],
         truncated=over[1],
         parts=_parts(info),
+        results=_results(info),
     )
 
 
@@ -228,6 +237,13 @@ def _parts(info: object) -> dict[str, float]:
         return read_parts(info)
     except Exception as error:  # ours, or of a foreign mapping
         raise (_BadReward if isinstance(error, ValueError) else _BadReply)(str(error)) from error
+
+
+def _results(info: object) -> tuple[str, ...]:
+    results = info.get(RESULTS, ()) if isinstance(info, Mapping) else ()
+    if not isinstance(results, list | tuple):
+        raise _BadReply(f"expected a list of texts as info[{RESULTS!r}], got {_shown(results)}")
+    return tuple(map(_text, results))
 
 
 def _text(observation: object) -> str:

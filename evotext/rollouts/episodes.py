@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evotext.keys.philox import Purpose, stream_id, uniform
 from evotext.models.language_model import LanguageModel
+from evotext.models.tool_calls import Tools
 from evotext.rollouts.captured_step import StepRecorder
 from evotext.rollouts.environment_calls import EnvironmentCalls, EnvironmentFault
 from evotext.rollouts.reward_parts import added
@@ -36,6 +37,8 @@ class Episode:
     parts: dict[str, float] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
+    tools: Tools | None = None
+    results: tuple[str, ...] = ()
     block: list[int] = field(default_factory=list)
     overlong: bool = False
     ending: Ending | None = None
@@ -122,10 +125,16 @@ class Batch:
                 logprobs=self.plan.logprobs,
                 last_turn=turn + 1 == self.task.max_turns,
             )
-            texts = self.model.chat.text([completion.ids for completion in completions])
+            texts = self._texts([self.episodes[i] for i in alive], completions)
             for i, completion in zip(alive, completions, strict=True):
                 self.episodes[i].write(completion, turn)
             self._step([self.episodes[i] for i in alive], texts, turn)
+
+    def _texts(self, episodes: list[Episode], completions: list[Completion]) -> list[str]:
+        """Return the answers as the environments read them."""
+        if not any(episode.tools for episode in episodes):
+            return self.model.chat.text([completion.ids for completion in completions])
+        return [self.model.chat.text_with_calls(completion.ids) for completion in completions]
 
     def _reset(self) -> None:
         environments = self.task.environments(len(self.rows))
@@ -141,11 +150,13 @@ class Batch:
                 self._end_by(opening, episode)
             else:
                 instructions, observation = opening.instructions, opening.observation
+                episode.tools = opening.tools if self.model.chat.shows(opening.tools) else None
             episode.said.append(observation)
             openings.append((instructions, observation))
             self.episodes.append(episode)
         self.env_seconds += time.perf_counter() - begin
-        for episode, ids in zip(self.episodes, self.model.chat.open(openings), strict=True):
+        opened_ids = self.model.chat.open(openings, [episode.tools for episode in self.episodes])
+        for episode, ids in zip(self.episodes, opened_ids, strict=True):
             episode.block = ids
             episode.read(ids, 0)
             if episode.over:  # nothing was asked, so nothing was answered
@@ -172,6 +183,7 @@ class Batch:
                 episode.paid.append((len(episode.ids) - 1, step.reward))
             if step.parts:
                 episode.parts = added((episode.parts, step.parts))
+            episode.results = () if episode.tools is None else step.results
             if step.terminated or step.truncated:
                 episode.ending = Ending.TASK if step.terminated else Ending.ENVIRONMENT_LIMIT
                 cut_off += [] if step.terminated else [(episode, step.observation)]
@@ -200,8 +212,9 @@ class Batch:
         """Return what the environments said after each episode's last answer, as ids."""
         if not said:
             return ()
-        replies = self.model.chat.reply([text for _, text in said], [episode.ids[-1] for episode, _ in said])
-        return zip([episode for episode, _ in said], replies, strict=True)
+        episodes, texts = [episode for episode, _ in said], [text for _, text in said]
+        last, results = [episode.ids[-1] for episode in episodes], [episode.results for episode in episodes]
+        return zip(episodes, self.model.chat.reply(texts, last, results), strict=True)
 
     def _uniforms(self, turn: int) -> Tensor | None:
         if self.plan.sampling.temperature == 0.0:

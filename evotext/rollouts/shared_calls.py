@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from evotext.distributed.tensor_group import TensorGroup
+from evotext.models.tool_calls import Tools
 from evotext.rollouts.environment_calls import (
     Environment,
     EnvironmentCalls,
@@ -22,6 +23,11 @@ from evotext.rollouts.environment_calls import (
 from evotext.types import Ending
 
 Outcome = TypeVar("Outcome", Opening, Step)
+TYPES: dict[str, Callable[[Any], object]] = {
+    "tools": lambda told: told and Tools(**told | {"names": tuple(told["names"])}),
+    "results": tuple,
+}
+"""What makes a field again of what JSON has made of it."""
 
 
 class ElsewhereError(RuntimeError):
@@ -75,6 +81,7 @@ def _record(outcome: Opening | Step | EnvironmentFault) -> dict[str, Any]:
 
 def _outcome(kind: type[Outcome], record: dict[str, Any]) -> Outcome | EnvironmentFault:
     if "fault" not in record:
-        return kind(**record)
+        fields: dict[str, Any] = {key: TYPES[key](value) if key in TYPES else value for key, value in record.items()}
+        return kind(**fields)
     ending, call, text = record["fault"]
     return EnvironmentFault(Ending(ending), call, ElsewhereError(text))

@@ -10,7 +10,7 @@ from evotext.distributed import torchrun
 from evotext.keys.instances import held_out_instances
 from evotext.models.chat import Conversation
 from evotext.models.source import Outline
-from evotext.rollouts.environment_calls import BrokenEnvironment, EnvironmentCalls, EnvironmentFault
+from evotext.rollouts.environment_calls import BrokenEnvironment, EnvironmentCalls, EnvironmentFault, Opening
 from evotext.rollouts.task import Task, TextTask
 from evotext.run_folder.schema import Keep, Phase
 from evotext.runner.checkpoints import Checkpointing
@@ -94,11 +94,14 @@ def _longest_prompt(outline: Outline, task: TextTask) -> int:
         )
     openings = _openings(task)
     env = task.environments(1)[0]
-    longest = max(map(len, outline.chat.open(openings)))
+    shown = [(opening.instructions, opening.observation) for opening in openings]
+    longest = max(map(len, outline.chat.open(shown, [opening.tools for opening in openings])))
     worked = env.unwrapped
     if longest <= room and isinstance(worked, Demonstrator):
         rng = np.random.default_rng(0)
-        episodes = [outline.chat.conversation(worked.demonstrate(rng), openings[0][0])[0] for _ in range(PROBES)]
+        episodes = [
+            outline.chat.conversation(worked.demonstrate(rng), openings[0].instructions)[0] for _ in range(PROBES)
+        ]
         if max(map(len, episodes)) > outline.context_length:
             raise ValueError(
                 f"expected episodes of at most {outline.context_length} tokens (the model's context), got a worked "
@@ -113,9 +116,9 @@ def _longest_prompt(outline: Outline, task: TextTask) -> int:
     return longest
 
 
-def _openings(task: TextTask) -> list[tuple[str, str]]:
-    """Return instructions and first observations, without instances whose `reset` fails, for a run counts them."""
-    openings: list[tuple[str, str]] = []
+def _openings(task: TextTask) -> list[Opening]:
+    """Return what some episodes open with, without instances whose `reset` fails, for a run counts them."""
+    openings: list[Opening] = []
     faults: list[EnvironmentFault] = []
     with EnvironmentCalls(task.step_seconds) as calls:
         for seed in held_out_instances(PROBES):
@@ -126,7 +129,7 @@ def _openings(task: TextTask) -> list[tuple[str, str]]:
                 if opening.kind == Ending.TIME_LIMIT:
                     task.replace(env)
             else:
-                openings.append((opening.instructions, opening.observation))
+                openings.append(opening)
     if not openings:
         raise BrokenEnvironment(f"none of {PROBES} episodes could be opened: {faults[0].record(0)}") from faults[
             0

@@ -32,7 +32,6 @@ from rich.console import Console
 
 from evotext.cli import settings
 from evotext.cli.composing import compose
-from evotext.cli.cores import usable_cores
 from evotext.cli.errors import ConfigError
 from evotext.cli.messages import near, shown
 from evotext.folders import FOLDERS
@@ -40,6 +39,7 @@ from evotext.reports import head_to_head
 from evotext.validation import NonNegativeInt, PositiveInt
 
 from . import compare
+from .cores import usable_cores
 
 TRAIN = (sys.executable, "-m", "evotext", "train")
 CHOOSING = ("pruner", "stopper", "keep")  # by validation instances, which reported runs are not measured on

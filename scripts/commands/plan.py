@@ -17,19 +17,19 @@ from evotext.cli.command import run_hydra
 from evotext.cli.errors import configuration
 from evotext.cli.fitting import fitting_outline
 from evotext.cli.parallel import check_parallel
-from evotext.cli.sharding import check_shardable
 from evotext.cli.targets import build
 from evotext.distributed import torchrun
 from evotext.models.source import ModelSource
-from evotext.planning.advice import changes
-from evotext.planning.configured import planned
-from evotext.planning.memory import Forecast, forecast
-from evotext.planning.operations import operations
-from evotext.planning.shape import shape_of
 from evotext.run_folder.atomic import write_json
 from evotext.runner.memory import process_bytes
 from evotext.runner.preflight import choose_device, prepare_torch, rows_at_once
 from evotext.validation import PositiveFloat, PositiveInt
+
+from .planning.advice import changes
+from .planning.configured import planned
+from .planning.memory import Forecast, forecast
+from .planning.operations import operations
+from .planning.shape import shape_of
 
 TABLE_WIDTH = 140  # where no terminal says
 UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12, "MiB": 2**20, "GiB": 2**30}
@@ -59,7 +59,6 @@ def plan(config: DictConfig) -> None:
         task, evaluator = build(config, "env"), build(config, "evaluation")
         source: ModelSource = build(config, "model")
         made = build(config, "algorithm")  # refuses what training would
-    check_shardable(config, made, config.devices)
     check_parallel(config, made, config.devices)
     outline, prompt = fitting_outline(config, source, task, evaluator)
     with configuration():

@@ -17,9 +17,6 @@ from evotext.distributed import collectives
 from evotext.distributed.sharding import RolloutWeights
 from evotext.models.random_weights import shapes
 from evotext.models.source import Parallel
-from evotext.planning.algorithms import work_of
-from evotext.planning.memory import forecast
-from evotext.planning.shape import shape_of
 from evotext.protocols import Algorithm
 from evotext.rollouts.collector import Collector
 from evotext.runner.memory import forget_peak_memory, peak_memory_bytes
@@ -29,6 +26,9 @@ from .benchmarks.figures import Setting
 from .benchmarks.memory import give_back
 from .benchmarks.work import collector
 from .benchmarks.workload import LONGEST, SHORTEST
+from .planning.algorithms import work_of
+from .planning.memory import forecast
+from .planning.shape import shape_of
 
 GENERATIONS = 2  # the optimizer's state comes with the first
 NEW_TOKENS = 32

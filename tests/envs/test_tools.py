@@ -40,7 +40,7 @@ def test_the_task_is_a_gymnasium_environment() -> None:
     check_env(gymnasium.make("envs:evotext/Calculator-v0").unwrapped, skip_render_check=True)
 
 
-@pytest.mark.parametrize("calls", ["hermes", "plain"])
+@pytest.mark.parametrize("calls", ["template", "hermes", "plain"])
 def test_it_keeps_the_contract(calls: Any) -> None:
     assert {name: fault for name, check in CHECKS.items() if (fault := check(lambda: task(calls=calls), 4))} == {}
 

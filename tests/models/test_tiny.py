@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from evotext.models.chat import Conversation
-from evotext.models.tiny import TinyModel
+from evotext.models.tiny import SHAPES, Size, TinyModel
 from evotext.rollouts.session import Session
 
 
@@ -95,6 +95,24 @@ def test_the_same_recipe_is_not_trained_again_and_gives_the_same_weights(cache: 
 )
 def test_another_recipe_is_another_model(tmp_path: Path, change: dict[str, Any]) -> None:
     assert source(tmp_path)._key() != source(tmp_path, **change)._key()
+
+
+@pytest.mark.parametrize(("size", "millions"), [("1M", 1.06), ("8M", 8.4), ("25M", 25.2)])
+def test_a_size_says_how_many_weights_there_are(tmp_path: Path, size: Size, millions: float) -> None:
+    of_size = dict.fromkeys(("hidden_size", "intermediate_size", "layers", "heads"))
+    named = source(tmp_path, size=size, **of_size)
+    with torch.device("meta"):
+        network = LlamaForCausalLM(named._config())
+    assert sum(weight.numel() for weight in network.parameters()) == pytest.approx(1e6 * millions, rel=0.02)
+    shape = SHAPES[size]
+    by_hand = source(
+        tmp_path,
+        hidden_size=shape["hidden_size"],
+        intermediate_size=shape["intermediate_size"],
+        layers=shape["num_hidden_layers"],
+        heads=shape["num_attention_heads"],
+    )
+    assert named._key() == by_hand._key()
 
 
 def test_the_warm_up_leaves_the_global_generator_alone(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from evotext.distributed import collectives
-from evotext.distributed.ownership import owners
 from evotext.distributed.tensor_tree import pack
 from optimizers.ascent import Ascent
 from optimizers.decay import Anchored, NoDecay
+from optimizers.ownership import owners
 from optimizers.perturbations import FullRank
 from tests.optimizers.generations import POPULATION, PROMPTS, eggroll, told
 from tests.runner.small_runs import ended, lines_of, outcome_of, run_to_the_end, together

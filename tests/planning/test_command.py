@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from evotext.commands.planning.configured import too_large
+from evotext.commands.planning.memory import Forecast
 from hydra.core.global_hydra import GlobalHydra
 
 from evotext.cli.main import main
 from evotext.models.random_weights import RandomModel
-from evotext.planning.configured import too_large
-from evotext.planning.memory import Forecast
 from scripts.commands.plan import in_bytes
 
 MODEL = ("model=random", "model.size=1.5B", "model.dtype=bfloat16", "device=cpu")
@@ -69,7 +69,7 @@ def test_a_run_says_so_before_it_loads_weights(
         told.append(capsys.readouterr().err)
         raise ValueError("far enough")
 
-    monkeypatch.setattr("evotext.planning.configured.free_memory_bytes", lambda device: free)
+    monkeypatch.setattr("evotext.commands.planning.configured.free_memory_bytes", lambda device: free)
     monkeypatch.setattr(RandomModel, "load", load)
     words = (
         "model=random",

@@ -5,16 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from evotext.commands.planning.advice import changes
+from evotext.commands.planning.memory import forecast, standing
+from evotext.commands.planning.operations import operations
+from evotext.commands.planning.rollouts import cache_bytes, forward_bytes, noise_bytes, rollout_bytes
+from evotext.commands.planning.shape import Shape, shape_of
+from evotext.commands.planning.sharded import gathered_for_rollouts, sharded_update
+from evotext.commands.planning.update import saved_bytes, trained_bytes
+from evotext.commands.planning.work import Noise, Rollouts, Work
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, Phi3Config
-
-from evotext.planning.advice import changes
-from evotext.planning.memory import forecast, standing
-from evotext.planning.operations import operations
-from evotext.planning.rollouts import cache_bytes, forward_bytes, noise_bytes, rollout_bytes
-from evotext.planning.shape import Shape, shape_of
-from evotext.planning.sharded import gathered_for_rollouts, sharded_update
-from evotext.planning.update import saved_bytes, trained_bytes
-from evotext.planning.work import Noise, Rollouts, Work
 
 CONFIG = LlamaConfig(
     hidden_size=8,

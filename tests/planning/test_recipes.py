@@ -17,7 +17,11 @@ RECIPES = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*_qw
 FEW = {
     "countdown_qwen_es": ("algorithm.population=2", "algorithm.prompts=2"),
     "countdown_qwen_eggroll": ("algorithm.population=4", "algorithm.prompts=1"),
+    "gsm8k_qwen_es": ("algorithm.population=2", "algorithm.prompts=2"),
+    "math500_qwen_es": ("algorithm.population=2", "algorithm.prompts=2"),
     "countdown_qwen_grpo": ("algorithm.prompts=1", "algorithm.group_size=2"),
+    "gsm8k_qwen_grpo": ("algorithm.prompts=1", "algorithm.group_size=2"),
+    "math500_qwen_grpo": ("algorithm.prompts=1", "algorithm.group_size=2"),
 }
 
 
@@ -33,6 +37,18 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def rows(task: str, folder: Path) -> list[str]:
+    """Return words that put a file with its columns in the place of the Hub's dataset, and a checker without packages."""
+    if task == "countdown":
+        return []
+    question, answer = {"gsm8k": ("question", "{0} is {0}\n#### {0}"), "math500": ("problem", "{0}")}[task]
+    file = folder / f"{task}.jsonl"
+    file.write_text(
+        "".join(json.dumps({question: f"{n} + 1?", "answer": answer.format(n + 1)}) + "\n" for n in range(60))
+    )
+    return [f"env.path={file}", "env.subset=null", "env.split=train", "env.test_split=null", "env.checker=number"]
+
+
 def test_every_recipe_is_tried() -> None:
     assert set(RECIPES) == set(FEW)
 
@@ -42,26 +58,33 @@ def test_every_recipe_is_tried() -> None:
 def test_a_recipe_runs_for_two_generations(
     name: str, cut: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    task, _, camp = name.split("_")
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr("sys.argv", ["/usr/bin/evotext"])
     GlobalHydra.instance().clear()
-    words = (f"experiment={name}", f"model.path={cut}", "model.dtype=float32", "device=cpu", "env.max_new_tokens=4")
-    words += ("budget.unit=episodes", "budget.limit=8" if name != "countdown_qwen_grpo" else "budget.limit=4")
-    words += ("evaluation.episodes=1", "evaluation.points=1", "checkpoint.keep=0", f"hydra.run.dir={tmp_path}")
+    words = [f"experiment={name}", f"model.path={cut}", "model.dtype=float32", "device=cpu", "env.max_new_tokens=4"]
+    words += ["budget.unit=episodes", "budget.limit=4" if camp == "grpo" else "budget.limit=8", *rows(task, tmp_path)]
+    words += ["evaluation.episodes=1", "evaluation.points=1", "checkpoint.keep=0", f"hydra.run.dir={tmp_path / 'run'}"]
     with pytest.raises(SystemExit) as ended:
         main(["train", *words, *FEW[name]])
     GlobalHydra.instance().clear()
     assert ended.value.code in (0, None)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["generation"] for line in lines if line["kind"] == "train"] == [1, 2]
 
 
 def test_the_published_settings_are_in_the_recipes() -> None:
-    es, grpo = (
-        compose("config", ["experiment=countdown_qwen_es"]),
-        compose("config", ["experiment=countdown_qwen_grpo"]),
+    es, grpo, paper = (
+        compose("config", [f"experiment={name}"])
+        for name in ("countdown_qwen_es", "countdown_qwen_grpo", "math500_qwen_grpo")
     )
     assert (es.algorithm.population, es.algorithm.prompts, es.algorithm.sigma) == (30, 200, 1e-3)
     assert es.algorithm.optimizer.lr == pytest.approx(5e-4 * es.algorithm.sigma) and not es.algorithm.antithetic
     assert es.algorithm.resampling.every is None and es.algorithm.temperature == 0
     assert (grpo.algorithm.optimizer.lr, grpo.algorithm.group_size, grpo.algorithm.kl_coefficient) == (1e-6, 8, 0)
+    assert (paper.algorithm.optimizer.lr, paper.algorithm.group_size, paper.algorithm.kl_coefficient) == (
+        1e-6,
+        64,
+        0.04,
+    )
+    assert paper.algorithm.prompts * paper.algorithm.group_size == 1024 and paper.env.max_new_tokens == 1024

@@ -10,10 +10,14 @@ import torch
 
 from evotext.distributed import collectives
 from evotext.distributed.tensor_group import TensorGroup
+from evotext.models.tool_calls import Tools
 from evotext.rollouts.environment_calls import Environment, EnvironmentCalls, EnvironmentFault, Opening, Step
 from evotext.rollouts.shared_calls import ElsewhereError, SharedCalls
 from evotext.types import Ending
 from tests.runner.small_runs import ended, together
+
+OPENING = Opening(observation="ä \n", instructions="", tools=Tools(functions="[]", names=("a",), instructions="Count."))
+STEP = Step(observation="", reward=0.1, terminated=True, truncated=False, results=("1", "2"))
 
 
 class Calls(EnvironmentCalls):
@@ -24,13 +28,13 @@ class Calls(EnvironmentCalls):
 
     def reset(self, environments: Sequence[Environment], **_: Any) -> Any:
         assert collectives.rank() == 0, "the others call nothing"
-        return iter([Opening(observation="ä \n", instructions=""), self._fault("reset")])
+        return iter([OPENING, self._fault("reset")])
 
     def step(self, environments: Sequence[Environment], answers: Sequence[str]) -> Any:
         assert collectives.rank() == 0, "the others call nothing"
         if "broken" in answers:
             raise RuntimeError("broken")
-        return iter([Step(observation="", reward=0.1, terminated=True, truncated=False), self._fault("step")])
+        return iter([STEP, self._fault("step")])
 
     def _fault(self, call: Any) -> EnvironmentFault:
         return EnvironmentFault(Ending.RAISED, call, ValueError("no"))
@@ -40,9 +44,9 @@ def shared() -> None:
     calls = SharedCalls(Calls(), TensorGroup.of(2))
     with calls:
         opened, fault = calls.reset([], seeds=[], split="train")
-        assert opened == Opening(observation="ä \n", instructions="")
+        assert opened == OPENING
         stepped, later = calls.step([], [])
-    assert stepped == Step(observation="", reward=0.1, terminated=True, truncated=False)
+    assert stepped == STEP
     for found in (fault, later):
         assert isinstance(found, EnvironmentFault) and found.kind == Ending.RAISED and "ValueError: no" in str(found)
     with pytest.raises(RuntimeError, match="broken") as raised:

@@ -15,7 +15,7 @@ clock rate that processes on one machine share, fewer rows a batch, stragglers (
 
 from dataclasses import dataclass
 
-from evotext.distributed.ownership import most_owned
+from evotext.optimizers import ownership
 from evotext.rollouts.collector import even_batch
 
 # Bytes that `processes` exchanges for each row: return, length, ending and two flags, in 8 bytes each.
@@ -123,7 +123,7 @@ def exchange(work: Work, devices: int) -> Exchange:
         return Exchange(gathers=tuple(gathers), sums=tuple(sums))
     # Of each parameter's direction four figures, of its change and its drift one.
     sums += [4 * FIGURE_BYTES * len(work.weights), *2 * [FIGURE_BYTES * len(work.weights)]]
-    most_weights = most_owned(work.weights, devices)
+    most_weights = ownership.most_owned(work.weights, devices)
     return Exchange(gathers=tuple(gathers), sums=tuple(sums), weights=work.weights, most_weights=most_weights)
 
 
@@ -132,7 +132,13 @@ def generation_seconds(work: Work, devices: int, link: Link) -> float:
     if devices == 1:
         return work.rollout_seconds + work.update_seconds
     share = largest_share(work, devices) / work.rows
-    own = share if work.parameters else most_owned(work.weights, devices) / sum(work.weights) if work.weights else 1.0
+    own = (
+        share
+        if work.parameters
+        else ownership.most_owned(work.weights, devices) / sum(work.weights)
+        if work.weights
+        else 1.0
+    )
     return share * work.rollout_seconds + own * work.update_seconds + exchange(work, devices).seconds(devices, link)
 
 

@@ -16,12 +16,12 @@ from statistics import median
 
 import torch
 
-from evotext.cli.cores import usable_cores
 from evotext.cli.errors import ConfigError
 from evotext.distributed import collectives, torchrun
 from evotext.distributed.exchange import joint_cost
 from evotext.runner.preflight import choose_device, rows_at_once
 
+from ..cores import usable_cores
 from .cost_model import Link, Work, efficiency, exchange
 from .figures import Figure, Measure, Setting, alternate, figure, ratios
 from .work import algorithm, collector

@@ -3,16 +3,14 @@
 Symbols: O outputs, I inputs of a matrix.
 """
 
-from evotext.planning.rollouts import FLOAT, forward_bytes, noise_bytes
-from evotext.planning.shape import Shape
-from evotext.planning.work import Work
+from evotext.baselines import policy
+from evotext.optimization.master_weights import ROUNDED_AT_ONCE
+from evotext.optimizers import ascent, perturbations, scoring
 
-# As the code has them: optimizers/ascent.py (SAMPLED), baselines/policy.py and evotext/rollouts (MAX_LOGITS, in numbers),
-# optimizers/perturbations/members_in_progress.py (DRAW_NUMBERS), evotext/optimization/master_weights.py (ROUNDED_AT_ONCE).
-SAMPLED = 1 << 16
-TRAINED_LOGITS, SCORED_LOGITS = 1 << 24, 1 << 22
-DRAWN_NUMBERS = 1 << 24
-ROUNDED_AT_ONCE = 1 << 20
+from .rollouts import FLOAT, forward_bytes, noise_bytes
+from .shape import Shape
+from .work import Work
+
 # Three int64 or float64 numbers for each random one: stacked words, float64, scaled (evotext/keys/philox.py, `uniform`).
 UNIFORM_BYTES = 3 * 8
 
@@ -26,7 +24,7 @@ def sampled_start(shape: Shape, work: Work) -> int:
     """Entries of each parameter at the start, that the drift is estimated from (optimizers/ascent.py)."""
     if work.adapter_rank:
         return FLOAT * adapter_numbers(shape, work.adapter_rank)
-    return FLOAT * sum(-(-n // -(-n // SAMPLED)) for n in shape.tensors)
+    return FLOAT * sum(-(-n // -(-n // ascent.SAMPLED)) for n in shape.tensors)
 
 
 def update_bytes(shape: Shape, work: Work) -> dict[str, int]:
@@ -67,7 +65,7 @@ def trained_bytes(shape: Shape, work: Work, rows: int) -> tuple[int, int]:
     actions = rows * written
     # Final norm; the states of the actions, for the head, and in float32 for a critic.
     states = actions * shape.hidden * (2 * work.element + (FLOAT if work.critic else 0))
-    numbers = min(actions * shape.vocabulary, TRAINED_LOGITS)
+    numbers = min(actions * shape.vocabulary, policy.MAX_LOGITS)
     # Log-probabilities, the gradient that reaches them, and that of the logits, which are narrow besides where weights are.
     logits = numbers * (3 * FLOAT + (work.element if work.element < FLOAT else 0))
     return activations + states, logits
@@ -99,7 +97,9 @@ def _by_scores(shape: Shape, work: Work) -> dict[str, int]:
     rollouts = work.rollouts
     rows = min(work.micro_rows, work.noise.members)
     positions = rows * rollouts.conversation
-    numbers = min(rows * min(rollouts.conversation, rollouts.turns * rollouts.answer) * shape.vocabulary, SCORED_LOGITS)
+    numbers = min(
+        rows * min(rollouts.conversation, rollouts.turns * rollouts.answer) * shape.vocabulary, scoring.MAX_LOGITS
+    )
     numbers = max(numbers, rows * shape.vocabulary)
     passing = positions * forward_bytes(shape, work.element) + numbers * 2 * FLOAT
     noise = noise_bytes(shape, work, rows)
@@ -119,7 +119,10 @@ def _by_returns(shape: Shape, work: Work) -> dict[str, int]:
     stepping = _stepping(shape, work)
     if noise.kind == "full_rank":
         # Noise of some draws, cast where weights are narrow; the sums of both halves of the population, and what is added.
-        some = max(1, min(-(-noise.draws // 2), DRAWN_NUMBERS // shape.largest)) * shape.largest
+        some = (
+            max(1, min(-(-noise.draws // 2), perturbations.members_in_progress.DRAW_NUMBERS // shape.largest))
+            * shape.largest
+        )
         narrow = work.element if work.element < FLOAT else 0
         drawn = (FLOAT + narrow) * some
         if work.tensor > 1:  # the whole of one draw, cut; and the parts of all, once more together

@@ -3,8 +3,8 @@
 Symbols: O outputs, I inputs of a matrix.
 """
 
-from evotext.planning.shape import Shape
-from evotext.planning.work import Noise, Rollouts, Work
+from .shape import Shape
+from .work import Noise, Rollouts, Work
 
 FLOAT = 4
 

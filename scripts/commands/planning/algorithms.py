@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from evotext.planning.work import Noise, Rollouts, Work
+from .work import Noise, Rollouts, Work
 
 # Numbers that torch's optimizers keep for each one that they move.
 MOMENTS = {"Adam": 2, "AdamW": 2, "NAdam": 2, "RAdam": 2, "RMSprop": 1, "Adagrad": 1}

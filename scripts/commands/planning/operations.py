@@ -5,8 +5,8 @@ The count is that of `evotext/models/flops.py`: two for each weight and position
 
 from dataclasses import dataclass
 
-from evotext.planning.shape import Shape
-from evotext.planning.work import Noise, Work
+from .shape import Shape
+from .work import Noise, Work
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 from evotext.distributed import torchrun
 from evotext.models.dtype import resolve
 from evotext.models.source import Outline
-from evotext.planning.algorithms import work_of
-from evotext.planning.memory import Forecast, forecast
-from evotext.planning.shape import Shape, shape_of
-from evotext.planning.work import Rollouts, Work
 from evotext.rollouts.task import Task
 from evotext.runner.evaluation import Evaluator
 from evotext.runner.memory import free_memory_bytes
+
+from .algorithms import work_of
+from .memory import Forecast, forecast
+from .shape import Shape, shape_of
+from .work import Rollouts, Work
 
 
 def planned(

@@ -9,15 +9,16 @@ an allocator keeps, episodes as text.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from evotext.distributed.ownership import most_owned
-from evotext.planning.rollouts import FLOAT, rollout_bytes
-from evotext.planning.shape import Shape
-from evotext.planning.sharded import gathered_for_rollouts, sharded_update, standing_shards
-from evotext.planning.update import adapter_numbers, sampled_start, update_bytes
-from evotext.planning.work import Noise, Work
+from evotext.optimizers import guide, ownership, perturbations
 
-# Positions and episodes that directions are found from (optimizers/perturbations/basis.py, optimizers/guide.py).
-SAMPLE, EPISODES = 2048, 32
+from .rollouts import FLOAT, rollout_bytes
+from .shape import Shape
+from .sharded import gathered_for_rollouts, sharded_update, standing_shards
+from .update import adapter_numbers, sampled_start, update_bytes
+from .work import Noise, Work
+
+# Positions and episodes that directions are found from.
+SAMPLE, EPISODES = perturbations.basis.SAMPLE, guide.EPISODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def standing(shape: Shape, work: Work) -> dict[str, int]:
     small = small_space(shape, work.noise) if work.family == "scored" else 0
     sampled = 0 if work.family == "gradient" else sampled_start(shape, work)
     if work.shares_update:  # of parameters, which go whole, the device that has most
-        most = most_owned(shape.tensors, work.devices)
+        most = ownership.most_owned(shape.tensors, work.devices)
         moved, sampled = (-(-size * most // sum(shape.tensors)) for size in (moved, sampled))
     return {
         "weights": weights,

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from evotext.planning.memory import Forecast, forecast
-from evotext.planning.shape import Shape
-from evotext.planning.work import Noise, Work
+from .memory import Forecast, forecast
+from .shape import Shape
+from .work import Noise, Work
 
 FEW_ROWS = 32
 MICRO_ROWS = (32, 8, 1)

@@ -4,10 +4,10 @@ A layer is gathered into a buffer and copied out of it. What belongs to no layer
 pass.
 """
 
-from evotext.planning.rollouts import FLOAT
-from evotext.planning.shape import Shape
-from evotext.planning.update import adapter_numbers, trained_bytes
-from evotext.planning.work import Work
+from .rollouts import FLOAT
+from .shape import Shape
+from .update import adapter_numbers, trained_bytes
+from .work import Work
 
 
 def standing_shards(shape: Shape, work: Work) -> dict[str, int]:
