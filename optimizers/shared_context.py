@@ -168,7 +168,7 @@ class SharedContext:
         position_Y = some.position_BN[row_Y, action_X.repeat_interleave(fold).to(device)]
         before_Y1 = (position_Y - 1).clamp(min=0)[:, None]
         slots = cache.length
-        own = cache.take(row_Y, slots + 1)
+        own = cache.read(row_Y)
         earlier_YS = torch.arange(slots, device=device) < before_Y1
         valid_YS = torch.cat([earlier_YS, torch.ones_like(before_Y1, dtype=torch.bool)], 1)
         how = self._reading.arguments(valid_YS, before_Y1, own, start=slots)

@@ -1,7 +1,8 @@
 """Weights that move within a basis, with the optimizer's state in the small space.
 
-Adam's two moments take twice the memory of their parameters: of all weights, or here of a tenth. A step
-is kept until the next one, so that it can be taken back in part where it turns out too long.
+Adam's two moments take twice the memory of their parameters: of all weights, or here of a tenth. Without momentum, as shipped,
+the first is the gradient, and is not kept. A step is kept until the next one, so that it can be taken back in part where it
+turns out too long.
 
 When the basis changes, so does the space. Moments that are sums of gradients are carried over by the product of the two
 bases, sums of squares by its squares: what was learned in directions that both hold is kept. Other state begins anew.
@@ -25,7 +26,8 @@ from .perturbations.basis import Basis
 from .perturbed import PerturbedNetwork
 
 # State of torch's optimizers that adds up gradients, and that adds up their squares.
-LINEAR, SQUARED = ("exp_avg", "momentum_buffer"), ("exp_avg_sq",)
+MEAN = "exp_avg"
+LINEAR, SQUARED = (MEAN, "momentum_buffer"), ("exp_avg_sq",)
 
 
 class SmallSpaceWeights:
@@ -97,7 +99,12 @@ class SmallSpaceWeights:
             coordinate = self._coordinates[name]
             coordinate.zero_()
             coordinate.grad = direction.to(coordinate.dtype).neg_()
+            state = self._optimizer.state[coordinate]
+            if self._forgets and MEAN in state:
+                state[MEAN] = coordinate.grad  # which the step would make of it
             self._optimizer.step()  # skips parameters without a gradient: all others
+            if self._forgets:
+                state[MEAN] = coordinate.new_empty(0)
             coordinate.grad = None
             coordinate.mul_(length)
         return self._apply(1.0)
@@ -140,11 +147,14 @@ class SmallSpaceWeights:
             shape = spec.shape if basis is None else basis.small_spec(name, spec).shape
             self._coordinates[name] = nn.Parameter(torch.zeros(shape, dtype=dtype, device=spec.device))
         self._optimizer = self._factory(list(self._coordinates.values()))
+        self._forgets = self._optimizer.defaults.get("betas", (1.0,))[0] == 0.0
         self._learning_rate = LearningRate(self._optimizer, self._schedule)
 
 
 def _carried(value: Tensor, key: str, name: str, old: Basis, new: Basis, shape: torch.Size) -> Tensor:
     """Return a moment in the new basis; zeros where it cannot be carried over."""
+    if not value.numel():
+        return value
     if key not in (*LINEAR, *SQUARED) or (name in old) != (name in new):
         return value.new_zeros(shape)
     if name in new.tokens:

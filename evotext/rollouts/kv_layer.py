@@ -74,6 +74,36 @@ class RowLayer(CacheLayerMixin):
         self.is_initialized = True
 
 
+class ReadLayer(CacheLayerMixin):
+    """Rows of a `RowLayer` (repeats allowed) that read one pass more: copied while their layer runs, and never kept."""
+
+    def __init__(self, held: RowLayer, row_N: Tensor) -> None:
+        super().__init__()
+        self._held, self._row_N = held, row_N
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Do nothing: there is nothing to allocate."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Return what is held of each row with T new slots behind it."""
+        rows = self._held.take(self._row_N, self._held.length + key_states.shape[2])
+        return rows.update(key_states, value_states)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the filled slots after the coming step, and the offset of the first one."""
+        return self._held.get_mask_sizes(query_length)
+
+    def get_seq_length(self) -> int:
+        """Return the number of filled slots."""
+        return self._held.length
+
+    def get_max_length(self) -> int:
+        """Return the number of slots that are filled; the pass brings its own."""
+        return self._held.length
+
+
 def _empty_like(states_BHTD: Tensor, slots: int) -> Tensor:
     rows, heads, _, size = states_BHTD.shape
     return states_BHTD.new_empty(rows, heads, slots, size)

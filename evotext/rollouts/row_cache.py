@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DummyLayer
 
 from evotext.models.cached_layers import HYBRID, NOTHING, RECURRENT, cached_layers
-from evotext.rollouts.kv_layer import RowLayer
+from evotext.rollouts.kv_layer import ReadLayer, RowLayer
 from evotext.rollouts.state_layer import HybridLayer, StateLayer, States, give_back, held
 
 
@@ -77,6 +77,15 @@ class RowCache(Cache):
     def take(self, row_N: Tensor, capacity: int) -> "RowCache":
         """Return a copy that holds these rows (repeats allowed) and has room for `capacity` slots."""
         return RowCache([layer.take(row_N, capacity) for layer in self.layers])
+
+    def read(self, row_N: Tensor) -> Cache:
+        """Return what these rows (repeats allowed) read in one pass: a layer's copy lasts while the layer runs."""
+        return Cache(
+            layers=[
+                ReadLayer(layer, row_N) if isinstance(layer, RowLayer) else layer.take(row_N, self.length)
+                for layer in self.layers
+            ]
+        )
 
     @staticmethod
     def concatenate(caches: "Sequence[RowCache]") -> "RowCache":
