@@ -110,7 +110,7 @@ class LocalNoise:
             return
         self._whole = True
         named = collectives.all_names(f"{name} {reader}" for name, reader in self.reader.items())
-        self.reader = dict(each.split(" ") for each in sorted(named))  # type: ignore[misc]
+        self.reader = dict(each.split(" ") for each in sorted(named))
         for table in (self.b_PI, self.row_P):
             for name in sorted(collectives.all_names(table)):
                 spec = self.specs[name]

@@ -112,7 +112,7 @@ class Estimators:
         draws: int,
         seed: int,
     ) -> None:
-        self._scoring, self._batch, self._actions, self._advantage_B = scoring, batch, actions, advantage_B
+        self._scoring, self._batch, self._actions = scoring, batch, actions
         self._gradient, self._temperature = gradient, temperature
         self._members, self._tokens, self._sigma, self._draws, self._seed = members, tokens, sigma, draws, seed
         self._scored_M = (advantage_B != 0).nonzero()[:, 0]
