@@ -59,7 +59,7 @@ def test_every_command_has_a_module_a_script_and_a_help(name: str, capsys: pytes
     [
         ("evotext ", list(COMMANDS)),
         ("evotext flo", ["floors"]),
-        ("evotext train algorithm=egg", ["algorithm=eggroll"]),
+        ("evotext train algorithm=open", ["algorithm=openai_es"]),
         ("evotext train seed=1 algorithm/perturbation=low", ["algorithm/perturbation=low_rank"]),
         ("evotext train evaluation.spl", ["evaluation.split="]),
         ("evotext benchmark sui", ["suite="]),

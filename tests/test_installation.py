@@ -129,10 +129,10 @@ print(envs.step(envs.action_space.sample())[1].shape)"""
     )
     assert failed.stderr.endswith("got 'srot'; did you mean sort?\n"), failed.stderr
 
-    completion = "eval \"$(evotext -sc install=bash)\"; COMP_LINE='evotext train algorithm=egg' COMP_CWORD=2"
+    completion = "eval \"$(evotext -sc install=bash)\"; COMP_LINE='evotext train algorithm=open' COMP_CWORD=2"
     bash = f"{completion}; hydra_bash_completion; echo ${{COMPREPLY[@]}}"
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    assert run("bash", "-c", bash, cwd=project, PATH=path) == "algorithm=eggroll\n"
+    assert run("bash", "-c", bash, cwd=project, PATH=path) == "algorithm=openai_es\n"
 
 
 @pytest.mark.slow
